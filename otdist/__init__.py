@@ -1,0 +1,3 @@
+"""The 2-Wasserstein distance as a building block."""
+
+__version__ = "0.1.0"
