@@ -1,0 +1,182 @@
+"""Running a workload: the values must agree before anything is timed; then everybody takes turns.
+
+A ratio is the median over rounds of (rival's time / our time) within one round, so a machine that slows down or
+speeds up in between changes both alike.
+"""
+
+import gc
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from bench.problems import Arrays, Problem
+from bench.rivals import Call, Contender
+from bench.workloads import Tolerance, Workload
+
+# A turn lasts at least this long, so that the clock's resolution and the loop's own overhead (both below 1 us) vanish.
+SHORTEST_TURN_S = 2e-3
+# Up to here a call may still find its caches cold after somebody else's turn, so an untimed call goes first.
+WARM_UP_BELOW_S = 0.1
+MOST_ROUNDS = 50
+FEWEST_ROUNDS = 3
+
+
+@dataclass
+class Result:
+    """What was found about one contender. The times are seconds a call, one for each round."""
+
+    contender: str
+    version: str | None = None
+    status: str = "ok"  # or: not installed, disagrees, failed
+    detail: str = ""
+    times: list[float] = field(default_factory=list)
+    errors: dict[str, float] = field(default_factory=dict)
+    at_least: float | None = None
+    ratios: list[float] = field(default_factory=list)
+
+    @property
+    def median(self) -> float | None:
+        return float(np.median(self.times)) if self.times else None
+
+    @property
+    def ratio(self) -> float | None:
+        """How many times faster ours is: None where a comparison would be meaningless."""
+        return float(np.median(self.ratios)) if self.ratios and self.status == "ok" else None
+
+    @property
+    def ratio_quartiles(self) -> tuple[float, float] | None:
+        if self.ratio is None:
+            return None
+        low, high = np.quantile(self.ratios, [0.25, 0.75])
+        return float(low), float(high)
+
+    @property
+    def meets_target(self) -> bool | None:
+        if self.at_least is None or self.ratio is None:
+            return None
+        return self.ratio >= self.at_least
+
+
+@dataclass
+class Report:
+    """One workload: our result first, then every rival's."""
+
+    workload: str
+    group: str
+    title: str
+    tolerance: str
+    results: list[Result]
+    at_most_s: float | None = None
+
+    @property
+    def ours(self) -> Result:
+        return self.results[0]
+
+    @property
+    def right(self) -> bool:
+        """Our answers were the true ones, and no rival contradicts them."""
+        return all(result.status in ("ok", "not installed") for result in self.results)
+
+
+def errors(answers: Arrays, truth: Arrays) -> dict[str, float]:
+    """Relative errors: of values the largest, of a gradient its norm's. NaN counts as infinitely wrong."""
+    found = {}
+    for name in truth.keys() & answers.keys():
+        difference = np.abs(np.asarray(answers[name], dtype=float) - truth[name])
+        if name == "value":
+            error = np.max(difference / np.abs(truth[name]), initial=0.0)
+        else:
+            error = np.linalg.norm(difference) / np.linalg.norm(truth[name])
+        found[name] = float(error) if np.isfinite(error) else float("inf")
+    return dict(sorted(found.items()))
+
+
+def run(workload: Workload, *, budget_s: float = 30.0) -> Report:
+    """Check, then time, one workload within about `budget_s` seconds of timing."""
+    problem = workload.data()
+    contenders = [workload.ours, *(rival.contender for rival in workload.rivals)]
+    limits = [None, *(rival.at_least for rival in workload.rivals)]
+    tolerances = [workload.tolerance, *(rival.tolerance or workload.tolerance for rival in workload.rivals)]
+    results, calls, answers = [], [], []
+    for contender, at_least in zip(contenders, limits, strict=True):
+        result, call, answer = first_call(contender, problem)
+        result.at_least = at_least
+        results.append(result)
+        calls.append(call)
+        answers.append(answer)
+    _judge(results, answers, tolerances, problem.answers)
+    if results[0].status == "ok":
+        _take_turns([(r, c) for r, c in zip(results, calls, strict=True) if r.status == "ok" and c], budget_s)
+    return Report(workload.name, workload.group, workload.title, str(workload.tolerance), results, workload.at_most_s)
+
+
+def first_call(contender: Contender, problem: Problem) -> tuple[Result, Call | None, Arrays]:
+    """The call, made once (compilers and caches get to work here), and what it answers."""
+    result = Result(contender.name, contender.version)
+    if not contender.installed:
+        result.status = "not installed"
+        return result, None, {}
+    try:
+        call = contender.prepare(problem)
+        answers = contender.answers(call())
+    except Exception as error:  # a rival that breaks must not end the run, and must not be dropped in silence
+        result.status, result.detail = "failed", f"{type(error).__name__}: {error}"
+        return result, None, {}
+    if problem.entries is not None and "value" in answers:
+        answers["value"] = answers["value"][problem.entries]
+    result.errors = errors(answers, problem.answers)
+    return result, call, answers
+
+
+def _judge(
+    results: Sequence[Result], answers: Sequence[Arrays], tolerances: Sequence[Tolerance], truth: Arrays
+) -> None:
+    """Mark who strays from the truth or, where none is known, from us. No ratio is printed for those."""
+    standard = truth or answers[0]
+    for result, answer, tolerance in zip(results, answers, tolerances, strict=True):
+        if result.status != "ok" or not answer:
+            continue
+        for name, error in errors(answer, standard).items():
+            if error > tolerance.rtol:
+                result.status = "disagrees"
+                result.detail = f"{name} is off by {error:.1e}, tolerated is {tolerance.rtol:.1e}"
+    if results[0].status != "ok":
+        for result in results[1:]:
+            if result.status == "ok":
+                result.status, result.detail = "not compared", "ours is not right"
+
+
+def _take_turns(entrants: list[tuple[Result, Call]], budget_s: float) -> None:
+    """Time everybody once a round, in an order that rotates, until the budget is spent."""
+    first = [_time(call, 1) for _, call in entrants]
+    repeats = [max(1, round(SHORTEST_TURN_S / max(t, 1e-9))) for t in first]
+    start = time.perf_counter()
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        for turn in range(MOST_ROUNDS):
+            spent = time.perf_counter() - start
+            if turn >= FEWEST_ROUNDS and spent * (turn + 1) / turn > budget_s:
+                break
+            for k in range(len(entrants)):
+                k = (k + turn) % len(entrants)
+                result, call = entrants[k]
+                if first[k] < WARM_UP_BELOW_S:
+                    call()
+                result.times.append(_time(call, repeats[k]))
+            gc.collect()
+    finally:
+        if collecting:
+            gc.enable()
+    ours = entrants[0][0].times
+    for result, _ in entrants[1:]:
+        result.ratios = [theirs / mine for theirs, mine in zip(result.times, ours, strict=True)]
+
+
+def _time(call: Call, repeats: int) -> float:
+    start = time.perf_counter()
+    for _ in range(repeats):
+        call()
+    return (time.perf_counter() - start) / repeats

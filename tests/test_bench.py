@@ -1,0 +1,213 @@
+"""The bench must be right before it may be fast: true answers, rivals' units, and no ratio without agreement."""
+
+import json
+import os
+import socket
+from dataclasses import replace
+from functools import partial
+
+import mpmath
+import numpy as np
+import pytest
+
+from bench import problems, report, rivals, run, workloads
+from bench.__main__ import main
+from bench.problems import Problem
+from bench.rivals import Contender
+from bench.workloads import Rival, Tolerance, Workload
+
+TINY = {
+    "gaussian-value": partial(problems.gaussian_pair, 5),
+    "gaussian-gradient": partial(problems.gaussian_pair, 5),
+    "gaussian-batch": partial(problems.gaussian_pair, 3, batch=(4,)),
+    "gaussian-samples": partial(problems.gaussian_samples, 40, 6),
+    "diagonal-pairwise": partial(problems.diagonal_families, 3, 4),
+}
+
+
+def oracle_w2_squared(mean_x, cov_x, mean_y, cov_y):
+    """The trace formula with 40 digits."""
+    with mpmath.workdps(40):
+        a, b = mpmath.matrix(cov_x.tolist()), mpmath.matrix(cov_y.tolist())
+        lower = mpmath.cholesky(a)
+        roots = [mpmath.sqrt(w) for w in mpmath.eigsy(lower.T * b * lower, eigvals_only=True)]
+        difference = mpmath.matrix(mean_x.tolist()) - mpmath.matrix(mean_y.tolist())
+        traces = mpmath.fsum(a[i, i] + b[i, i] for i in range(a.rows))
+        return mpmath.fsum(x * x for x in difference) + traces - 2 * mpmath.fsum(roots)
+
+
+@pytest.mark.parametrize("d", [1, 2, 5])
+def test_manufactured_gaussian_answer_is_the_true_one(d):
+    problem = problems.gaussian_pair(d, seed=d)
+    value = problem.answers["value"]
+    assert value == pytest.approx(float(oracle_w2_squared(**problem.inputs)), rel=np.finfo(float).eps)
+
+
+@pytest.mark.parametrize("argument", ["cov_x", "cov_y", "mean_x", "mean_y"])
+def test_manufactured_gaussian_gradients_are_the_true_ones(argument):
+    problem = problems.gaussian_pair(3, seed=1)
+    direction = np.random.default_rng(0).normal(size=problem.inputs[argument].shape)
+    if direction.ndim == 2:
+        direction = direction + direction.T
+    step = 1e-6  # central: relative error step² over the smallest eigenvalue squared, 1e-12 / 1e-6
+    ends = [
+        oracle_w2_squared(**{**problem.inputs, argument: problem.inputs[argument] + sign * step * direction})
+        for sign in (1, -1)
+    ]
+    slope = float((ends[0] - ends[1]) / (2 * step))
+    assert (problem.answers[f"grad_{argument}"] * direction).sum() == pytest.approx(slope, rel=1e-5)
+
+
+def test_manufactured_gaussians_do_not_commute_and_are_exact():
+    problem = problems.gaussian_pair(64)
+    a, b = problem.inputs["cov_x"], problem.inputs["cov_y"]
+    transport = np.eye(64) - problem.answers["grad_cov_x"]
+    exact = transport.astype(np.longdouble) @ a.astype(np.longdouble) @ transport.astype(np.longdouble)
+    assert (exact == b).all()
+    assert np.linalg.norm(a @ b - b @ a) > 0.1 * np.linalg.norm(a @ b)
+
+
+@pytest.mark.parametrize(("n", "d"), [(40, 6), (4, 9)])
+def test_manufactured_samples_answer_is_the_true_one(n, d):
+    problem = problems.gaussian_samples(n, d)
+    x, y = problem.inputs["x"], problem.inputs["y"]
+    centred_x, centred_y = x - x.mean(axis=0), y - y.mean(axis=0)
+    with mpmath.workdps(30):
+        product = mpmath.matrix(centred_x.tolist()) * mpmath.matrix(centred_y.tolist()).T
+        nuclear = float(mpmath.fsum(mpmath.svd_r(product, compute_uv=False)))
+    fitted = (np.square(centred_x).sum() + np.square(centred_y).sum() - 2 * nuclear) / (n - 1)
+    want = np.square(x.mean(axis=0) - y.mean(axis=0)).sum() + fitted
+    assert problem.answers["value"] == pytest.approx(want, rel=n * d * np.finfo(float).eps * 10)
+
+
+@pytest.mark.parametrize("workload", workloads.WORKLOADS, ids=lambda w: w.name)
+def test_everybody_answers_in_the_same_units(workload):
+    tiny = next((data for name, data in TINY.items() if workload.name.startswith(name)), None)
+    if tiny is None:
+        pytest.skip("has no values")
+    problem = tiny()
+    entrants = [(workload.ours, workload.tolerance)] if workload.available else []
+    entrants += [(rival.contender, rival.tolerance or workload.tolerance) for rival in workload.rivals]
+    asked = [(c, t) for c, t in entrants if c.installed and (c.package != "otdist" or workload.available)]
+    if not asked:
+        pytest.skip("nobody to ask is installed")
+    for contender, tolerance in asked:
+        result, _, _ = run.first_call(contender, problem)
+        assert result.status == "ok", result.detail
+        assert result.errors, contender.name
+        assert max(result.errors.values()) <= tolerance.rtol, contender.name
+
+
+def answering(name, value, package="numpy"):
+    return Contender(name, package, package, lambda problem: lambda: np.float64(value))
+
+
+def failing(problem):
+    raise FloatingPointError("the rival overflowed")
+
+
+@pytest.fixture
+def question():
+    return Workload(
+        name="question",
+        group="made-up",
+        title="a question",
+        data=lambda: Problem({}, {"value": np.float64(2.0)}),
+        ours=answering("ours", 2.0),
+        rivals=(
+            Rival(answering("honest", 2.0 + 1e-12), at_least=1e-6),
+            Rival(answering("halved", 1.0), at_least=1.0),
+            Rival(answering("undefined", np.nan)),
+            Rival(answering("absent", 2.0, "no_such_package")),
+            Rival(Contender("broken", "numpy", "numpy", failing)),
+        ),
+        tolerance=Tolerance(1e-9, "made up"),
+    )
+
+
+def test_no_ratio_where_values_disagree(question):
+    found = run.run(question, budget_s=0.01)
+    statuses = {result.contender: result.status for result in found.results}
+    assert statuses == {
+        "ours": "ok",
+        "honest": "ok",
+        "halved": "disagrees",
+        "undefined": "disagrees",
+        "absent": "not installed",
+        "broken": "failed",
+    }
+    assert [result.contender for result in found.results[1:] if result.ratio is not None] == ["honest"]
+    assert found.results[1].meets_target
+    assert found.results[2].meets_target is None
+    assert not found.right
+
+
+def test_every_rival_is_in_the_table(question):
+    text = report.to_markdown([run.run(question, budget_s=0.01)], report.machine())
+    assert "| absent | " in text
+    assert "not installed" in text
+    assert "halved: disagrees. value is off by 5.0e-01" in text
+    assert "broken: failed. FloatingPointError: the rival overflowed" in text
+
+
+def test_nobody_is_compared_with_a_wrong_answer_of_ours(question):
+    found = run.run(replace(question, ours=answering("ours", 3.0)), budget_s=0.01)
+    assert found.ours.status == "disagrees"
+    assert all(result.ratio is None for result in found.results)
+    assert not found.right
+
+
+def test_rivals_are_held_against_ours_where_no_truth_is_known(question):
+    found = run.run(replace(question, data=lambda: Problem({}, {})), budget_s=0.01)
+    assert [result.status for result in found.results[:3]] == ["ok", "ok", "disagrees"]
+
+
+def test_a_rival_may_have_a_tolerance_of_its_own(question):
+    loose = Rival(answering("rough", 2.2), tolerance=Tolerance(0.2, "made up"))
+    found = run.run(replace(question, rivals=(loose,)), budget_s=0.01)
+    assert found.right
+    assert found.results[1].ratio is not None
+    assert found.results[1].errors == {"value": pytest.approx(0.1)}
+
+
+def test_json_keeps_everything_and_names_no_machine(question):
+    reports, described = [run.run(question, budget_s=0.01)], report.machine()
+    text = report.to_json(reports, described)
+    assert report.from_json(text) == (reports, described)
+    assert json.loads(text)["machine"]["cores"] >= 1
+    for private in (socket.gethostname(), os.getcwd(), os.path.expanduser("~")):
+        assert len(private) < 4 or private not in text
+
+
+def test_command_leaves_json_a_table_and_pictures(question, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(workloads, "WORKLOADS", (replace(question, rivals=question.rivals[:1]),))
+    assert main(["--only", "made-up", "--seconds", "0.01", "--out", str(tmp_path)]) == 0
+    assert capsys.readouterr().out.startswith(report.machine()["cpu"])
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "results.json",
+        "results.md",
+        "made-up.png",
+        "ratios.png",
+    }
+
+
+def test_command_says_when_nothing_matches(capsys):
+    assert main(["--only", "nonsense"]) == 2
+    assert "no workload matches nonsense" in capsys.readouterr().err
+
+
+def test_command_fails_when_values_disagree(question, tmp_path, monkeypatch):
+    monkeypatch.setattr(workloads, "WORKLOADS", (question,))
+    assert main(["--seconds", "0.01", "--out", str(tmp_path)]) == 1
+
+
+@pytest.mark.parametrize(
+    ("time", "text"), [(1.5, "1.5 s"), (0.0123, "12.3 ms"), (4.2e-5, "42 µs"), (3e-8, "0.03 µs"), (None, "–")]
+)
+def test_seconds_are_said_in_readable_units(time, text):
+    assert report.seconds(time) == text
+
+
+def test_the_versions_named_are_those_installed():
+    assert rivals.version_of("numpy") == np.__version__
+    assert rivals.version_of("no-such-distribution") is None
