@@ -1,3 +1,12 @@
-"""The 2-Wasserstein distance as a building block."""
+"""The 2-Wasserstein distance as a building block: values and gradients, NumPy and PyTorch.
+
+Each module speaks the same two verbs: ``w2_squared``, smooth and what to train on, and ``w2``, its root.
+Importing ``otdist`` imports neither torch nor numba.
+"""
+
+from . import diagonal, gaussian
+from ._checks import ConvergenceWarning
 
 __version__ = "0.1.0"
+
+__all__ = ["ConvergenceWarning", "diagonal", "gaussian"]

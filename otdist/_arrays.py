@@ -104,3 +104,81 @@ def without_repeats(x: Array, core: int) -> Array:
 def scalar(x: Array) -> Array:
     """A NumPy result without dimensions becomes a NumPy scalar, as in ``numpy.sum``."""
     return x if is_torch(x) else x[()]
+
+
+def concatenate(*parts: Array) -> Array:
+    """Join along the last axis; the dimensions before it broadcast, and a scalar counts as one coordinate each."""
+    xp, d = namespace(parts[0]), max(p.shape[-1] if p.ndim else 1 for p in parts)
+    parts = tuple(p if p.ndim else broadcast_to(p, (d,)) for p in parts)
+    batch = np.broadcast_shapes(*(p.shape[:-1] for p in parts))
+    return xp.concatenate([broadcast_to(p, (*batch, p.shape[-1])) for p in parts], -1)
+
+
+def sum_to(grad: Any, shape: tuple[int, ...]) -> Any:
+    """Sum a gradient over the dimensions along which its argument was broadcast."""
+    grad = grad.sum(axis=tuple(range(grad.ndim - len(shape)))) if grad.ndim > len(shape) else grad
+    repeated = tuple(k for k, n in enumerate(shape) if n == 1 and grad.shape[k] != 1)
+    return grad.sum(axis=repeated, keepdims=True) if repeated else grad
+
+
+def clip_below(x: Array, bound: float = 0.0) -> Array:
+    """``max(x, bound)``, in place for NumPy; NaN stays NaN."""
+    return x.clip(min=bound) if is_torch(x) else np.maximum(x, bound, out=x)
+
+
+def root(x: Array) -> Array:
+    """The square root of something nonnegative, with derivative 0 (not infinity) where it is 0."""
+    if not is_torch(x):
+        return np.sqrt(x)
+    xp = torch_module()
+    zero = x == 0
+    return xp.where(zero, xp.zeros_like(x), xp.where(zero, xp.ones_like(x), x).sqrt())
+
+
+def norm(x: Array) -> Array:
+    """The Euclidean norm along the last axis: it neither overflows nor underflows, and its derivative at 0 is 0."""
+    xp = namespace(x)
+    largest = xp.abs(x.detach() if is_torch(x) else x).max(-1, keepdims=True) if x.shape[-1] else None
+    if largest is None:
+        return x.sum(-1)
+    if is_torch(x):
+        largest = largest.values
+    scale = xp.where((largest > 0) & xp.isfinite(largest), largest, xp.ones_like(largest))
+    return root(((x / scale) ** 2).sum(-1)) * scale[..., 0]
+
+
+def cholesky(x: Array) -> Array | None:
+    """The lower Cholesky factors of a stack of matrices, or None if one of them is not positive definite."""
+    if is_torch(x):
+        factor, info = torch_module().linalg.cholesky_ex(x)
+        return None if bool(info.any()) else factor
+    try:
+        return np.linalg.cholesky(x)
+    except np.linalg.LinAlgError:
+        return None
+
+
+def solve_lower_transposed(lower: Array, b: Array) -> Array:
+    """Solve Lᵀ z = b for a stack of lower triangular matrices."""
+    if is_torch(lower):
+        return torch_module().linalg.solve_triangular(lower.mT, b, upper=True)
+    from scipy.linalg import solve_triangular
+
+    batch = np.broadcast_shapes(lower.shape[:-2], b.shape[:-2])
+    out = np.empty((*batch, *b.shape[-2:]), dtype=b.dtype)
+    lower = np.broadcast_to(lower, (*batch, *lower.shape[-2:]))
+    b = np.broadcast_to(b, out.shape)
+    for k in np.ndindex(batch):
+        out[k] = solve_triangular(lower[k], b[k], lower=True, trans=1, check_finite=False)
+    return out
+
+
+def asymmetry(x: np.ndarray) -> np.ndarray:
+    """The largest |x - xᵀ| of each matrix (..., d, d); in tiles, so that the mirror image is read from the cache."""
+    d, tile = x.shape[-1], 256
+    gap = np.zeros(x.shape[:-2])
+    for i in range(0, d, tile):
+        for j in range(0, i + 1, tile):
+            mirror = x[..., j : j + tile, i : i + tile].mT
+            np.maximum(gap, np.abs(x[..., i : i + tile, j : j + tile] - mirror).max(axis=(-2, -1)), out=gap)
+    return gap

@@ -87,6 +87,12 @@ def _same(what: str, verb: str, found: dict[str, str], error: type[Exception]) -
             )
 
 
+def numpy_only(function: str, x: Array) -> None:
+    """Refuse tensors where PyTorch has its own way."""
+    if _arrays.is_torch(x):
+        raise TypeError(f"{function} is for NumPy arrays; with PyTorch, call backward() on the value")
+
+
 def shape(name: str, x: Array, core: str, ndim: int) -> None:
     """Refuse fewer than ``ndim`` dimensions; ``core`` is the shape in words: ``(..., n, d)``."""
     if x.ndim < ndim:
@@ -183,17 +189,21 @@ def weights(name: str, w: Array, n: int) -> Array:
     return w / total
 
 
-def symmetric(name: str, cov: Array) -> None:
-    """Refuse a matrix that differs from its transpose by more than rounding: √eps of its largest entry."""
+def symmetric(name: str, cov: Array) -> Array:
+    """Refuse a matrix that is not symmetric; average away what is less than 1e-5 of its largest entry.
+
+    That is generous beside rounding, so that finite differences of single entries can be taken.
+    """
     if _arrays.inspectable(cov):
         v = _arrays.as_numpy(_arrays.without_repeats(cov, 2))
-        if v.size:
-            gap = np.abs(v - v.mT).max(axis=(-2, -1))
-            scale = np.abs(v).max(axis=(-2, -1))
-            if (gap > math.sqrt(np.finfo(v.dtype).eps) * scale).any():
-                raise ValueError(
-                    f"{name} must be symmetric; entries differ from their mirror images by up to {gap.max():g}"
-                )
+        gap = _arrays.asymmetry(v)
+        if not gap.any():
+            return cov
+        scale = np.abs(v).max(axis=(-2, -1))
+        if (gap > 1e-5 * scale).any():
+            worst = gap[gap > 1e-5 * scale].max()
+            raise ValueError(f"{name} must be symmetric; entries differ from their mirror images by up to {worst:g}")
+    return (cov + cov.mT) / 2
 
 
 def semidefinite(name: str, eigenvalues: np.ndarray) -> None:

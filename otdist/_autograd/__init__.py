@@ -56,16 +56,16 @@ class Operator:
         """The value and its gradient with respect to every array, summed to each array's own shape; NumPy only."""
         broadcast = self.broadcast(arrays)
         value, grads = self.kernel(*broadcast, needs=(True,) * len(arrays), **options)
-        return value, tuple(sum_to(g, x.shape) for g, x in zip(grads, arrays, strict=True))
+        return value, tuple(_arrays.sum_to(g, x.shape) for g, x in zip(grads, arrays, strict=True))
 
     def broadcast(self, arrays: tuple[Array, ...]) -> tuple[Array, ...]:
         """Give every array the same batch shape, without copying."""
-        batches = {
-            f"argument {i}": x.shape[: x.ndim - c] for i, (x, c) in enumerate(zip(arrays, self.core, strict=True))
-        }
-        batch = _checks.batch(batches)
+        batches = [x.shape[: x.ndim - c] for x, c in zip(arrays, self.core, strict=True)]
+        if all(b == batches[0] for b in batches):
+            return arrays
+        batch = np.broadcast_shapes(*batches)
         return tuple(
-            _arrays.broadcast_to(x, (*batch, *x.shape[x.ndim - c :])) for x, c in zip(arrays, self.core, strict=True)
+            _arrays.broadcast_to(x, (*batch, *x.shape[len(b) :])) for x, b in zip(arrays, batches, strict=True)
         )
 
     @cached_property
@@ -73,10 +73,3 @@ class Operator:
         from ._torch import TorchOperator  # only now: `import otdist` imports no framework
 
         return TorchOperator(self)
-
-
-def sum_to(grad: Any, shape: tuple[int, ...]) -> Any:
-    """Sum a gradient over the dimensions along which its argument was broadcast."""
-    grad = grad.sum(axis=tuple(range(grad.ndim - len(shape))))
-    repeated = tuple(k for k, n in enumerate(shape) if n == 1 and grad.shape[k] != 1)
-    return grad.sum(axis=repeated, keepdims=True) if repeated else grad

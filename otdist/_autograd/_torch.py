@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -151,6 +152,8 @@ def _unwrap(tensors: Sequence[Tensor]) -> tuple[Any, ...]:
 
 
 def _wrap(x: Any, reference: Tensor) -> Tensor:
+    if isinstance(x, np.ndarray) and not x.flags.writeable:
+        x = x.copy()  # a broadcast result: the caller owns what it gets
     return torch.as_tensor(x, dtype=reference.dtype, device=reference.device).contiguous()
 
 
