@@ -41,8 +41,23 @@ class _Factor(NamedTuple):
 
 def _kernel(cov_x: Array, cov_y: Array, *, needs: tuple[bool, ...]) -> tuple[Array, tuple[Array | None, ...]]:
     """B² (...) and its gradients (..., d, d); the contract is `Operator`'s."""
-    batch = cov_x.shape[:-2]
+    batch, dtype = cov_x.shape[:-2], cov_x.dtype
     x, y = _flat(cov_x, 2), _flat(cov_y, 2)
+    xp = _arrays.namespace(x)
+    broken = ~xp.isfinite(x.sum((-2, -1)) + y.sum((-2, -1)))
+    if bool(broken.any()):  # LAPACK refuses NaN: let a harmless problem stand in, and the answer be NaN
+        nan = xp.where(broken, xp.nan, 0.0)[..., None, None]
+        harmless = xp.eye(x.shape[-1], dtype=x.dtype, device=x.device)
+        x, y = (xp.where(xp.isnan(nan), harmless, c) for c in (x, y))
+        value, grads = _solve(x, y, needs)
+        value, grads = value + nan[..., 0, 0], [None if g is None else g + nan for g in grads]
+    else:
+        value, grads = _solve(x, y, needs)
+    return _unflat(value, batch, dtype), tuple(None if g is None else _unflat(g, batch, dtype) for g in grads)
+
+
+def _solve(x: Array, y: Array, needs: tuple[bool, ...]) -> tuple[Array, list[Array | None]]:
+    """The values (n,) and gradients (n, d, d) of finite problems."""
     x_factor, y_factor = _factor("cov_x", x), _factor("cov_y", y)
     value, grads, doubtful = _by_eigenvalues(x, y, x_factor, needs)
     if bool(doubtful.any()):
@@ -52,9 +67,7 @@ def _kernel(cov_x: Array, cov_y: Array, *, needs: tuple[bool, ...]) -> tuple[Arr
         for g, r in zip(grads, refined, strict=True):
             if g is not None:
                 g[doubtful] = r
-    return _unflat(value, batch, cov_x.dtype), tuple(
-        None if g is None else _unflat(g, batch, cov_x.dtype) for g in grads
-    )
+    return value, grads
 
 
 def _by_eigenvalues(
