@@ -1,0 +1,61 @@
+"""Components described by plain values: what makes a saved model readable without running code."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+
+def parameters(cls: type) -> list[str]:
+    """The names of the constructor's arguments."""
+    found = inspect.signature(cls).parameters.values()
+    return [p.name for p in found if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
+
+
+def describe(component: Any) -> dict[str, Any]:
+    """``{"name": ..., argument: value, ...}``: the component as JSON and YAML can hold it.
+
+    A component keeps each constructor argument in an attribute of the same name.
+    """
+    cls = type(component)
+    return {"name": cls.__name__.lower(), **{k: getattr(component, k) for k in parameters(cls)}}
+
+
+def catalogue(base: type, namespace: dict[str, Any]) -> dict[str, type]:
+    """The public classes below `base` in a module, by their names in lower case."""
+    return {
+        value.__name__.lower(): value
+        for key, value in namespace.items()
+        if isinstance(value, type)
+        and issubclass(value, base)
+        and value is not base
+        and not inspect.isabstract(value)
+        and not key.startswith("_")
+    }
+
+
+def make(argument: str, spec: Any, base: type[T], choices: dict[str, type]) -> T:
+    """A component from an instance, a name, or a description made by :func:`describe`.
+
+    Raises ValueError or TypeError naming `argument`, the choices, and what arrived.
+    """
+    if isinstance(spec, base):
+        return spec
+    if isinstance(spec, str):
+        spec = {"name": spec}
+    if not isinstance(spec, dict) or "name" not in spec:
+        raise TypeError(
+            f"{argument} must be a {base.__name__}, a name or a dict with a name; got {type(spec).__name__}"
+        )
+    options = dict(spec)
+    name = str(options.pop("name")).lower()
+    if name not in choices:
+        raise ValueError(f"{argument} must be one of {', '.join(sorted(choices))}; got {name!r}")
+    known = parameters(choices[name])
+    for key in options:
+        if key not in known:
+            takes = ", ".join(known) or "no options"
+            raise ValueError(f"{argument} {name!r} takes {takes}; got {key!r}")
+    return choices[name](**options)

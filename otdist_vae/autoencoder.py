@@ -1,0 +1,137 @@
+"""The network as torch sees it: data -> posterior -> code -> data, and the two terms of the loss."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from . import networks
+from .likelihoods import Likelihood
+from .posteriors import BatchPosterior, Posterior
+from .priors import Prior
+from .regularizers import Regularizer
+
+
+@dataclass
+class Parts:
+    """What a model is made of, before the data's shape is known."""
+
+    latent_dim: int
+    posterior: Posterior
+    prior: Prior
+    likelihood: Likelihood
+    regularizer: Regularizer
+    encoder: networks.Architecture | nn.Module
+    decoder: networks.Architecture | nn.Module
+
+
+class Autoencoder(nn.Module):
+    """Encoder, decoder, prior, likelihood and regularizer of one model, with the data's scaling inside.
+
+    `shift` and `scale` broadcast against an example; the network sees (x − shift)/scale.
+    """
+
+    shift: Tensor
+    scale: Tensor
+
+    def __init__(
+        self, parts: Parts, sample_shape: tuple[int, ...], n_classes: int, shift: Tensor, scale: Tensor
+    ) -> None:
+        super().__init__()
+        self.latent_dim, self.sample_shape, self.n_classes = parts.latent_dim, sample_shape, n_classes
+        self.family = parts.posterior
+        self.prior, self.likelihood, self.regularizer = parts.prior, parts.likelihood, parts.regularizer
+        n_outputs = parts.posterior.n_outputs(parts.latent_dim)
+        self.encoder = networks.build_encoder(parts.encoder, sample_shape, n_outputs, n_classes)
+        self.decoder = networks.build_decoder(parts.decoder, parts.latent_dim, sample_shape, n_classes)
+        self.prior.build(parts.latent_dim)
+        self.regularizer.build(parts.latent_dim)
+        self.register_buffer("shift", shift.clone())
+        self.register_buffer("scale", scale.clone())
+
+    def scaled(self, x: Tensor) -> Tensor:
+        """Data units to the network's."""
+        return (x.to(self.scale.dtype) - self.shift) / self.scale
+
+    def unscaled(self, x: Tensor) -> Tensor:
+        """The network's units to data units."""
+        return x * self.scale + self.shift
+
+    def one_hot(self, y: Tensor | None) -> Tensor | None:
+        """Class indices (batch,) as (batch, n_classes), or None for a model without classes."""
+        if not self.n_classes or y is None:
+            return None
+        return functional.one_hot(y, self.n_classes).to(self.scale.dtype)
+
+    def posterior(self, scaled: Tensor, y: Tensor | None) -> BatchPosterior:
+        """q(z | x) of scaled data (batch, *shape), its numbers in float32 at least."""
+        raw = self.encoder(scaled, self.one_hot(y))
+        return self.family(_at_least_float32(raw), self.latent_dim)
+
+    def output(self, z: Tensor, y: Tensor | None) -> Tensor:
+        """The decoder's output for codes (batch, d): what the likelihood is centred on, before its mean."""
+        return _at_least_float32(self.decoder(z, self.one_hot(y)))
+
+    def decode(self, z: Tensor, y: Tensor | None) -> Tensor:
+        """E[x | z] in data units."""
+        return self.unscaled(self.likelihood.mean(self.output(z, y)))
+
+
+def _at_least_float32(x: Tensor) -> Tensor:
+    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+
+
+@dataclass
+class Losses:
+    """The terms of one step: all scalars, in nats or squared units; `codes` are this process's own."""
+
+    reconstruction: Tensor
+    penalty: Tensor
+    adversary: Tensor | None
+    posterior: BatchPosterior
+    codes: Tensor
+
+
+def losses(
+    model: Autoencoder,
+    x: Tensor,
+    y: Tensor | None,
+    noise: Tensor,
+    *,
+    rng: torch.Generator,
+    gather: Callable[[Tensor], Tensor] = lambda codes: codes,
+    lap: Callable[[str], None] = lambda name: None,
+) -> Losses:
+    """Reconstruction (summed over features, averaged over the batch) and penalty of one batch.
+
+    `gather` joins the codes of all processes, with gradients, for a regularizer that compares the whole batch with
+    the prior. `lap` is told when the forward pass and the regularizer are done.
+    """
+    scaled = model.scaled(x)
+    posterior = model.posterior(scaled, y)
+    # distances lose their digits in half precision
+    with torch.autocast(x.device.type, enabled=False):
+        codes = posterior.rsample(noise)
+    output = model.output(codes, y)
+    with torch.autocast(x.device.type, enabled=False):
+        reconstruction = model.likelihood.negative_log_likelihood(output, scaled).mean()
+        lap("forward")
+        regularizer, prior = model.regularizer, model.prior
+        together = gather(codes) if regularizer.scope == "aggregate" else codes
+        penalty = regularizer(posterior, together, prior, rng=rng)
+        adversary = None
+        if hasattr(regularizer, "adversary_loss"):
+            samples = prior.sample(*together.shape, generator=rng)
+            adversary = regularizer.adversary_loss(together, samples, prior)
+        lap("regularizer")
+    return Losses(reconstruction, penalty, adversary, posterior, codes)
+
+
+def n_features(model: Autoencoder) -> int:
+    """Features of one example."""
+    return math.prod(model.sample_shape)

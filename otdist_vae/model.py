@@ -1,0 +1,525 @@
+"""WVAE: a Wasserstein variational auto-encoder that is fitted, sampled, saved and loaded like an estimator."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import secrets
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from . import _storage, likelihoods, networks, posteriors, priors, regularizers, samplers, schedules
+from ._config import describe, make
+from .autoencoder import Autoencoder, Parts
+from .data import Batches, Order, as_rows, split, take
+
+CODES_KEPT = 10_000  # training codes stored with a model for the fitted samplers
+CHUNK = 1024  # examples sent through the network at once outside training
+SCALINGS = ("auto", "none", "standard", "range")
+
+M = TypeVar("M", bound="WVAE")
+
+
+class WVAE:
+    """A variational or Wasserstein auto-encoder; the regularizer decides which.
+
+    The loss is ``reconstruction + weight · D``: the reconstruction −log p(x|z) summed over features and averaged over
+    the batch, D the regularizer's penalty (`regularizers`), per sample or of the batch's codes together.
+
+    Parameters
+    ----------
+    latent_dim : dimension d of the codes.
+    regularizer : an object or a name from :mod:`otdist_vae.regularizers`.
+    weight : factor λ of the penalty; None is the regularizer's own default.
+    posterior : an object or a name from :mod:`otdist_vae.posteriors`; None is what suits the regularizer.
+    prior : "normal" or "mixture", or an object from :mod:`otdist_vae.priors`.
+    encoder, decoder : "mlp" or "conv", an object from :mod:`otdist_vae.networks`, or any module: an encoder from
+        (batch, ...) to (batch, features), a decoder from (batch, d [+ classes]) to (batch, ...). None for the decoder
+        is the encoder's recipe.
+    likelihood : "gaussian" or "bernoulli", or an object from :mod:`otdist_vae.likelihoods`.
+    schedule : "constant", "warmup" or "cyclical", or an object from :mod:`otdist_vae.schedules`: how the weight moves.
+    scaling : what is done to the data before the network, and undone behind it. "none"; "standard", each feature to
+        mean 0 and deviation 1; "range", all features to [0, 1]; "auto", none for data in [0, 1], range for images and
+        standard for tables.
+    random_state : seed of everything random; None draws one from the operating system.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> x = np.random.default_rng(0).random((64, 5), dtype=np.float32)
+    >>> model = WVAE(2, "w2", encoder={"name": "mlp", "hidden": [16]}, random_state=0)
+    >>> model.fit(x, max_epochs=2).encode(x).shape
+    (64, 2)
+    >>> model.sample(3).shape
+    (3, 5)
+    """
+
+    def __init__(
+        self,
+        latent_dim: int = 8,
+        regularizer: Any = "w2",
+        weight: float | None = None,
+        *,
+        posterior: Any = None,
+        prior: Any = "normal",
+        encoder: Any = "mlp",
+        decoder: Any = None,
+        likelihood: Any = "gaussian",
+        schedule: Any = "constant",
+        scaling: str = "auto",
+        random_state: int | None = None,
+    ) -> None:
+        if isinstance(latent_dim, bool) or not isinstance(latent_dim, (int, np.integer)) or latent_dim < 1:
+            raise ValueError(f"latent_dim must be a positive integer; got {latent_dim!r}")
+        if scaling not in SCALINGS:
+            raise ValueError(f"scaling must be one of {', '.join(SCALINGS)}; got {scaling!r}")
+        if weight is not None and not 0 <= weight < float("inf"):
+            raise ValueError(f"weight must be nonnegative and finite; got {weight}")
+        self.latent_dim, self.scaling = int(latent_dim), scaling
+        self.regularizer = make("regularizer", regularizer, regularizers.Regularizer, regularizers.CHOICES)
+        default = self.regularizer.default_weight(self.latent_dim)
+        self.weight = float(default if weight is None else weight)
+        family = self.regularizer.posterior if posterior is None else posterior
+        self.posterior = make("posterior", family, posteriors.Posterior, posteriors.CHOICES)
+        self.posterior.n_outputs(self.latent_dim)  # a grid that does not fit is refused here, not in fit
+        self.prior = make("prior", prior, priors.Prior, priors.CHOICES)
+        self.likelihood = make("likelihood", likelihood, likelihoods.Likelihood, likelihoods.CHOICES)
+        self.schedule = make("schedule", schedule, schedules.Schedule, schedules.CHOICES)
+        self.encoder = _network("encoder", encoder)
+        self.decoder = _network("decoder", self.encoder if decoder is None else decoder)
+        self._check_pairs()
+        self.random_state = random_state
+        self.seed = secrets.randbits(31) if random_state is None else int(random_state)
+        self.network: Autoencoder | None = None
+        self.history: list[dict[str, float]] = []
+        self.report: dict[str, Any] = {}
+
+    def _check_pairs(self) -> None:
+        deterministic = isinstance(self.posterior, posteriors.Deterministic)
+        if isinstance(self.regularizer, regularizers.KL) and deterministic:
+            raise ValueError("the KL regularizer needs a posterior with a density; got posterior 'deterministic'")
+        if isinstance(self.regularizer, regularizers.W2) and not isinstance(self.prior, priors.Normal):
+            raise ValueError(
+                "the W2 regularizer needs the standard normal prior; with a mixture use kl or an aggregate one"
+            )
+        if isinstance(self.encoder, networks.Architecture) is False and self.decoder is self.encoder:
+            raise ValueError("encoder is a module of your own: decoder= must be given too")
+
+    # --- training ---
+
+    def fit(
+        self: M,
+        x: Any,
+        y: Any = None,
+        *,
+        max_epochs: int = 50,
+        validation: Any = 0.1,
+        folder: str | os.PathLike[str] | None = None,
+        resume: str | None = None,
+        **options: Any,
+    ) -> M:
+        """Train on `x` (n, ...): an array, a tensor, a Dataset or a DataLoader. Returns self.
+
+        Parameters
+        ----------
+        x : (n, ...)
+            The examples, at least two.
+        y : (n,)
+            Class labels, integers or strings; makes the model class-conditional.
+        max_epochs : int
+            Passes over the data.
+        validation : float, array or pair
+            A fraction held out at random, an array of examples, a pair (x, y), or None.
+        folder : path
+            Where checkpoints and metrics.csv go; None writes nothing.
+        resume : "auto" or None
+            "auto" goes on from the folder's last checkpoint, if there is one, and ends with the weights of the run that
+            was not interrupted.
+        **options
+            The fields of :class:`otdist_vae.training.Options`: batch_size, learning_rate, precision, ...
+
+        Raises
+        ------
+        ValueError, TypeError
+            Naming the argument, the rule and what arrived.
+        KeyboardInterrupt
+            On Ctrl-C; its message says where the last checkpoint is.
+        """
+        from . import training
+
+        if max_epochs < 1:
+            raise ValueError(f"max_epochs must be at least 1; got {max_epochs}")
+        if resume not in (None, "auto"):
+            raise ValueError(f"resume must be 'auto' or None; got {resume!r}")
+        if resume and folder is None:
+            raise ValueError("resume='auto' needs folder=, where the run keeps its checkpoints")
+        unknown = set(options) - set(training.OPTION_NAMES)
+        if unknown:
+            names = ", ".join(training.OPTION_NAMES)
+            raise TypeError(f"fit has no option {sorted(unknown)[0]!r}; it takes {names}")
+        settings = training.Options(**options)
+        rows, labels = as_rows(x, y)
+        train_part, held = self._parts(rows, labels, validation)
+        self._build(*train_part)
+        assert self.network is not None
+        batches = Batches(*self._indexed(*train_part), Order(len(train_part[0]), settings.batch_size, self.seed))
+        held_out = held and Batches(*self._indexed(*held), Order(len(held[0]), settings.batch_size, None))
+        run = training.Run(
+            max_epochs=max_epochs,
+            weight=self.weight,
+            schedule=self.schedule,
+            seed=self.seed,
+            folder=None if folder is None else Path(folder),
+            identity=self._identity(train_part[0], settings),
+            options=settings,
+        )
+        if resume:
+            run.resume = _resumable(run)
+        module = training.train(self.network, run, batches, held_out or None)
+        self.history = module.history
+        self.report = module.report()
+        self._keep_codes(*self._indexed(*train_part))
+        return self
+
+    def _parts(self, rows: Any, labels: Any, validation: Any) -> tuple[Any, Any]:
+        """((x, y) to train on, (x, y) held out or None)."""
+        if validation is None or (isinstance(validation, (int, float)) and validation == 0):
+            return (rows, labels), None
+        if isinstance(validation, (int, float)):
+            if not 0 < validation < 1:
+                raise ValueError(f"validation must be a fraction between 0 and 1, data, or None; got {validation}")
+            kept, held = split(len(rows), validation, self.seed)
+            if not len(kept):
+                raise ValueError(f"x has {len(rows)} examples, too few to hold out {validation} of them")
+            pick = lambda index: (rows[index], None if labels is None else labels[index])  # noqa: E731
+            return pick(kept), pick(held)
+        pair = validation if isinstance(validation, tuple) else (validation, None)
+        held_rows, held_labels = as_rows(*pair, name="validation")
+        if tuple(held_rows.shape[1:]) != tuple(rows.shape[1:]):
+            mine, theirs = tuple(rows.shape[1:]), tuple(held_rows.shape[1:])
+            raise ValueError(f"validation examples must have the shape of x's, {mine}; got {theirs}")
+        if (labels is None) != (held_labels is None):
+            raise ValueError("validation must have labels exactly if y is given: pass validation=(x, y)")
+        return (rows, labels), (held_rows, held_labels)
+
+    def _build(self, rows: Any, labels: Any) -> None:
+        """The network for data of this shape, its first weights drawn from the seed alone."""
+        shift, scale = _scaling(rows, self._scaling_of(rows))
+        if isinstance(self.likelihood, likelihoods.Bernoulli):
+            _check_unit_range(rows, shift, scale)
+        self.classes = None if labels is None else np.unique(labels)
+        self.returns_tensors = isinstance(rows, Tensor)
+        shape = tuple(int(n) for n in rows.shape[1:])
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.seed)
+            self.network = Autoencoder(
+                self._component_parts(), shape, 0 if labels is None else len(self.classes), shift, scale
+            )
+
+    def _component_parts(self) -> Parts:
+        return Parts(
+            self.latent_dim,
+            self.posterior,
+            self.prior,
+            self.likelihood,
+            self.regularizer,
+            self.encoder,
+            self.decoder,
+        )
+
+    def _scaling_of(self, rows: Any) -> str:
+        if self.scaling != "auto":
+            return self.scaling
+        low, high = _range(rows)
+        if low >= 0 and high <= 1:
+            return "none"
+        return "standard" if len(rows.shape) == 2 else "range"
+
+    def _indexed(self, rows: Any, labels: Any) -> tuple[Any, Tensor | None]:
+        return rows, None if labels is None else self._class_indices(labels, len(rows))
+
+    def _class_indices(self, labels: Any, n: int) -> Tensor:
+        labels = np.asarray(labels)
+        if self.classes is None:
+            raise ValueError("y was given, but the model was fitted without labels")
+        if labels.ndim == 0:
+            labels = np.full(n, labels)
+        if labels.shape != (n,):
+            raise ValueError(f"y must have shape ({n},); got {labels.shape}")
+        index = np.searchsorted(self.classes, labels).clip(0, len(self.classes) - 1)
+        strange = self.classes[index] != labels
+        if strange.any():
+            raise ValueError(f"y must be among the fitted classes {_list(self.classes)}; got {labels[strange][0]!r}")
+        return torch.from_numpy(index)
+
+    def _identity(self, rows: Any, settings: Any) -> dict[str, Any]:
+        """What must not change between a run and its resumption; the data by a hash of a thousand rows."""
+        sample = take(rows, np.linspace(0, len(rows) - 1, min(1000, len(rows))).astype(int))
+        digest = hashlib.sha256(sample.contiguous().numpy().tobytes()).hexdigest()[:16]
+        loop = {k: getattr(settings, k) for k in ("batch_size", "learning_rate", "weight_decay", "precision")}
+        described = {k: v for k, v in self.describe().items() if k != "random_state"}
+        whole = {**described, **loop, "data": f"{tuple(rows.shape)} {digest}"}
+        return json.loads(json.dumps(whole))
+
+    def _keep_codes(self, rows: Any, indices: Tensor | None) -> None:
+        """One draw from q(z|x) for training examples spread over the set: what the fitted samplers are fitted to."""
+        keep = np.linspace(0, len(rows) - 1, min(CODES_KEPT, len(rows))).astype(int)
+        labels = None if indices is None else indices[torch.from_numpy(keep)]
+        self._codes = self._encode(take(rows, keep), labels, noise_seed=self.seed)
+        self._code_classes = labels
+
+    # --- using it ---
+
+    def encode(self, x: Any, y: Any = None) -> Any:
+        """Posterior means (n, d) of examples (n, ...). A class-conditional model needs `y` (n,)."""
+        rows, indices = self._inputs(x, y)
+        return _like(x, self._encode(rows, indices))
+
+    def decode(self, z: Any, y: Any = None) -> Any:
+        """E[x | z] (n, ...) in the data's units, from codes (n, d)."""
+        network = self._fitted()
+        codes = torch.as_tensor(np.asarray(z) if not isinstance(z, Tensor) else z)
+        if codes.dim() != 2 or codes.shape[1] != self.latent_dim:
+            raise ValueError(f"z must have shape (n, {self.latent_dim}); got {tuple(codes.shape)}")
+        indices = self._labels(y, len(codes))
+        return _like(z, self._decode(codes.to("cpu", network.scale.dtype), indices))
+
+    def reconstruct(self, x: Any, y: Any = None) -> Any:
+        """decode(encode(x)): shape and units as `x`."""
+        rows, indices = self._inputs(x, y)
+        return _like(x, self._decode(self._encode(rows, indices), indices))
+
+    def sample(self, n: int = 1, y: Any = None, *, sampler: str | None = None, random_state: int | None = None) -> Any:
+        """`n` new examples (n, ...), of the classes `y` (one label, or n) if the model is class-conditional.
+
+        Parameters
+        ----------
+        n : int
+            How many.
+        y : label or (n,)
+            Classes of the examples; None draws them evenly from the classes of a class-conditional model.
+        sampler : "prior", "gaussian", "mixture" or None
+            Where codes come from: the prior, or a density fitted to the training data's codes (per class if there are
+            classes). None is the regularizer's own: the prior for all but Nothing.
+        random_state : int
+            Seed of the draw; None is the model's seed, so that the same call gives the same examples.
+        """
+        z, indices = self._draw(n, y, sampler, random_state)
+        drawn = self._decode(z, indices)
+        return drawn if self.returns_tensors else drawn.numpy()
+
+    def _draw(self, n: int, y: Any, sampler: str | None, random_state: int | None) -> tuple[Tensor, Tensor | None]:
+        network = self._fitted()
+        if isinstance(n, bool) or not isinstance(n, (int, np.integer)) or n < 0:
+            raise ValueError(f"n must be a nonnegative integer; got {n!r}")
+        name = sampler or self.regularizer.sampler
+        rng = torch.Generator().manual_seed(self.seed if random_state is None else int(random_state))
+        if y is None and self.classes is not None:
+            y = self.classes[torch.randint(len(self.classes), (n,), generator=rng).numpy()]
+        indices = self._labels(y, n)
+        if indices is None or name == "prior":
+            z = samplers.draw(name, n, prior=network.prior, codes=self._codes, generator=rng)
+            return z, indices
+        z = torch.empty(n, self.latent_dim, dtype=self._codes.dtype)
+        for k in indices.unique().tolist():
+            mine, codes = indices == k, self._codes[self._code_classes == k]
+            z[mine] = samplers.draw(name, int(mine.sum()), prior=network.prior, codes=codes, generator=rng)
+        return z, indices
+
+    def _fitted(self) -> Autoencoder:
+        if self.network is None:
+            raise ValueError("this WVAE is not fitted yet: call fit or load first")
+        return self.network
+
+    def _inputs(self, x: Any, y: Any) -> tuple[Tensor, Tensor | None]:
+        network = self._fitted()
+        rows, _ = as_rows(x, None, minimum=0)
+        if tuple(rows.shape[1:]) != network.sample_shape:
+            shape = ", ".join(map(str, network.sample_shape))
+            raise ValueError(f"x must have shape (n, {shape}); got {tuple(rows.shape)}")
+        return take(rows, np.arange(len(rows))), self._labels(y, len(rows))
+
+    def _labels(self, y: Any, n: int) -> Tensor | None:
+        if y is None:
+            if self.classes is not None:
+                raise ValueError("the model is class-conditional: y must be given")
+            return None
+        return self._class_indices(y.cpu().numpy() if isinstance(y, Tensor) else y, n)
+
+    def _encode(self, rows: Tensor, indices: Tensor | None, noise_seed: int | None = None) -> Tensor:
+        """Posterior means, or one draw each from a seed, (n, d), on the CPU."""
+        network = self._fitted()
+        rng = None if noise_seed is None else torch.Generator().manual_seed(noise_seed)
+
+        def one(x: Tensor, y: Tensor | None) -> Tensor:
+            posterior = network.posterior(network.scaled(x), y)
+            if rng is None:
+                return posterior.mean
+            return posterior.rsample(torch.randn(posterior.mean.shape, generator=rng, dtype=posterior.mean.dtype))
+
+        return _in_chunks(one, rows, indices, (self.latent_dim,), network.scale.dtype)
+
+    def _decode(self, codes: Tensor, indices: Tensor | None) -> Tensor:
+        network = self._fitted()
+        return _in_chunks(network.decode, codes, indices, network.sample_shape, network.scale.dtype)
+
+    # --- on disk ---
+
+    def describe(self) -> dict[str, Any]:
+        """The model's settings as plain values: what `save` writes and the command line's configuration holds."""
+        names = ("regularizer", "posterior", "prior", "likelihood", "schedule")
+        parts: dict[str, Any] = {name: describe(getattr(self, name)) for name in names}
+        for name in ("encoder", "decoder"):
+            spec = getattr(self, name)
+            own = {"module": f"{type(spec).__module__}.{type(spec).__qualname__}"}
+            parts[name] = describe(spec) if isinstance(spec, networks.Architecture) else own
+        return {
+            "latent_dim": self.latent_dim,
+            "weight": self.weight,
+            "scaling": self.scaling,
+            "random_state": self.seed,
+            **parts,
+        }
+
+    def save(self, folder: str | os.PathLike[str]) -> None:
+        """Write model.json and weights.safetensors into `folder`, which is made if need be."""
+        network = self._fitted()
+        tensors = {f"network.{name}": value for name, value in network.state_dict().items()}
+        tensors["codes"] = self._codes
+        if self._code_classes is not None:
+            tensors["code_classes"] = self._code_classes
+        description = {
+            **self.describe(),
+            "sample_shape": list(network.sample_shape),
+            "classes": None if self.classes is None else self.classes.tolist(),
+            "dtype": str(network.scale.dtype).removeprefix("torch."),
+            "returns_tensors": self.returns_tensors,
+            "history": self.history,
+            "report": self.report,
+        }
+        _storage.save(Path(folder), description, tensors)
+
+    @classmethod
+    def load(cls: type[M], folder: str | os.PathLike[str], *, encoder: Any = None, decoder: Any = None) -> M:
+        """Read what :meth:`save` wrote. A model with modules of the user's own needs them again, as at first.
+
+        Raises
+        ------
+        FileNotFoundError, ValueError
+            If there is no model, or its files are damaged, foreign or of another version.
+        """
+        folder = Path(folder)
+        description, tensors = _storage.load(folder)
+        for name, given in (("encoder", encoder), ("decoder", decoder)):
+            own = description.get(name, {}).get("module")
+            if own and given is None:
+                raise ValueError(f"{folder} was saved with {name} {own}: pass it to load as {name}=")
+            description[name] = given if given is not None else description[name]
+        try:
+            return cls._restore(description, tensors)
+        except (KeyError, TypeError, RuntimeError, AttributeError) as error:
+            raise ValueError(f"{folder}: description and weights do not fit together: {error}") from error
+
+    @classmethod
+    def _restore(cls: type[M], description: dict[str, Any], tensors: dict[str, Tensor]) -> M:
+        names = ("weight", "posterior", "prior", "encoder", "decoder", "likelihood", "schedule", "scaling")
+        options = {name: description[name] for name in (*names, "random_state")}
+        model = cls(description["latent_dim"], description["regularizer"], **options)
+        classes = description["classes"]
+        model.classes = None if classes is None else np.array(classes)
+        model.returns_tensors = description["returns_tensors"]
+        model.history, model.report = description["history"], description["report"]
+        state = {k.removeprefix("network."): v for k, v in tensors.items() if k.startswith("network.")}
+        with torch.random.fork_rng(devices=[]):
+            model.network = Autoencoder(
+                model._component_parts(),
+                tuple(description["sample_shape"]),
+                0 if classes is None else len(classes),
+                state["shift"],
+                state["scale"],
+            )
+        model.network.to(getattr(torch, description["dtype"])).load_state_dict(state)
+        model.network.eval()
+        model._codes, model._code_classes = tensors["codes"], tensors.get("code_classes")
+        return model
+
+
+def _network(argument: str, spec: Any) -> networks.Architecture | nn.Module:
+    if isinstance(spec, nn.Module):
+        return spec
+    return make(argument, spec, networks.Architecture, networks.CHOICES)
+
+
+def _range(rows: Any) -> tuple[float, float]:
+    low = high = 0.0
+    for start in range(0, len(rows), CHUNK):
+        part = rows[start : start + CHUNK]
+        low, high = min(low, float(part.min())), max(high, float(part.max()))
+    return low, high
+
+
+def _scaling(rows: Any, kind: str) -> tuple[Tensor, Tensor]:
+    """(shift, scale) in float32 (float64 for float64 data is rounded: the network is single precision)."""
+    if kind == "standard":
+        whole = np.asarray(take(rows, np.arange(len(rows))), dtype=np.float64)
+        deviation = whole.std(0)
+        constant = deviation <= 1e-7 * np.abs(whole).max(0)  # a column that rounding alone makes vary
+        scale = np.where(constant, 1.0, deviation)
+        return torch.from_numpy(whole.mean(0)).float(), torch.from_numpy(scale).float()
+    if kind == "none":
+        return torch.zeros(()), torch.ones(())
+    if str(rows.dtype).endswith("uint8"):
+        return torch.zeros(()), torch.tensor(255.0)
+    low, high = _range(rows)
+    return torch.tensor(low), torch.tensor(high - low or 1.0)
+
+
+def _check_unit_range(rows: Any, shift: Tensor, scale: Tensor) -> None:
+    low, high = _range(rows)
+    ends = [((torch.tensor(end) - shift) / scale) for end in (low, high)]
+    if float(ends[0].min()) < -1e-6 or float(ends[1].max()) > 1 + 1e-6:
+        raise ValueError(
+            f"the Bernoulli likelihood needs data in [0, 1]; x is in [{low:g}, {high:g}]: use scaling='range'"
+        )
+
+
+def _in_chunks(function: Any, rows: Tensor, indices: Tensor | None, shape: tuple[int, ...], dtype: Any) -> Tensor:
+    """`function` over the rows, CHUNK at a time, without gradients, on the CPU."""
+    out = torch.empty(len(rows), *shape, dtype=dtype)
+    with torch.no_grad():
+        for start in range(0, len(rows), CHUNK):
+            part = slice(start, start + CHUNK)
+            out[part] = function(rows[part], None if indices is None else indices[part])
+    return out
+
+
+def _like(x: Any, value: Tensor) -> Any:
+    """NumPy for NumPy (or lists), a tensor on x's device for a tensor."""
+    return value.to(x.device) if isinstance(x, Tensor) else value.numpy()
+
+
+def _list(values: np.ndarray) -> str:
+    shown = ", ".join(map(str, values[:10]))
+    return shown + (", ..." if len(values) > 10 else "")
+
+
+def _resumable(run: Any) -> Path | None:
+    """The folder's last checkpoint, if there is one and it belongs to this very run."""
+    from .training import CHECKPOINT, read_checkpoint
+
+    path = run.folder / CHECKPOINT
+    if not path.exists():
+        return None
+    saved = read_checkpoint(path)["otdist_vae"]["identity"]
+    for key, value in run.identity.items():
+        if saved.get(key) != value:
+            raise ValueError(
+                f"{path} is of another run: {key} was {saved.get(key)}, now {value}; "
+                "use another folder or do not resume"
+            )
+    return path

@@ -1,0 +1,479 @@
+"""The training run: Lightning's loop around `autoencoder.losses`, checkpoints that survive a kill, and its report."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import io
+import logging
+import os
+import signal
+import sys
+import time
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
+from lightning.pytorch.callbacks import Callback, EarlyStopping
+from torch import Tensor
+
+from . import autoencoder
+from .data import Batches
+from .schedules import Schedule
+
+CHECKPOINT = "checkpoints/last.ckpt"
+BEST = "checkpoints/best.ckpt"
+CURVES = "metrics.csv"
+PARTS = ("forward", "regularizer", "backward")
+
+
+class Interrupted(KeyboardInterrupt):
+    """Training was stopped by Ctrl-C; `checkpoint` is where it can go on, or None if nothing was saved."""
+
+    def __init__(self, checkpoint: Path | None) -> None:
+        super().__init__(f"interrupted; last checkpoint: {checkpoint or 'none'}")
+        self.checkpoint = checkpoint
+
+
+@dataclass
+class Options:
+    """How to train; every field is a keyword of :meth:`otdist_vae.WVAE.fit`.
+
+    Attributes
+    ----------
+    batch_size : examples per step, over all processes together.
+    learning_rate : of Adam.
+    weight_decay : of AdamW.
+    gradient_clip : largest gradient norm, or None.
+    early_stopping : epochs without a lower validation loss before stopping, or None. The best weights are kept.
+    precision : Lightning's name: "32-true", "bf16-mixed", "16-mixed", "64-true". Distances stay in float32 or better.
+    accelerator, devices, num_nodes, strategy : passed to Lightning; under DDP the processes share each batch.
+    logger : "csv" (metrics.csv in the run's folder), and beside it "tensorboard" or "wandb" where installed.
+    checkpoint_every : epochs between checkpoints.
+    progress : True for a bar, False for silence, None for a bar on a terminal and silence elsewhere.
+    """
+
+    batch_size: int = 128
+    learning_rate: float = 1e-3
+    weight_decay: float = 0.0
+    gradient_clip: float | None = None
+    early_stopping: int | None = None
+    precision: str = "32-true"
+    accelerator: str = "auto"
+    devices: Any = 1
+    num_nodes: int = 1
+    strategy: str = "auto"
+    logger: str = "csv"
+    checkpoint_every: int = 1
+    progress: bool | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("batch_size", "checkpoint_every", "learning_rate"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name} must be positive; got {getattr(self, name)}")
+        for name in ("gradient_clip", "early_stopping"):
+            if getattr(self, name) is not None and not getattr(self, name) > 0:
+                raise ValueError(f"{name} must be positive or None; got {getattr(self, name)}")
+        if self.logger not in LOGGERS:
+            raise ValueError(f"logger must be one of {', '.join(LOGGERS)}; got {self.logger!r}")
+        if self.precision not in PRECISIONS:
+            raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}; got {self.precision!r}")
+
+
+LOGGERS = ("csv", "tensorboard", "wandb")
+PRECISIONS = ("32-true", "64-true", "bf16-mixed", "16-mixed", "bf16-true")
+OPTION_NAMES = tuple(field.name for field in fields(Options))
+
+
+@dataclass
+class Run:
+    """One run: what identifies it (compared before resuming), how long it is, and where it lives."""
+
+    max_epochs: int
+    weight: float
+    schedule: Schedule
+    seed: int
+    folder: Path | None
+    identity: dict[str, Any]
+    options: Options
+    resume: Path | None = None
+
+
+class Module(pl.LightningModule):
+    """The Lightning side of an Autoencoder. All its randomness comes from one generator, saved in the checkpoint."""
+
+    def __init__(self, model: autoencoder.Autoencoder, run: Run, loaders: list[Batches]) -> None:
+        super().__init__()
+        self.model = model
+        self.run, self.loaders, self.steps_per_epoch = run, loaders, len(loaders[0])
+        self.history: list[dict[str, float]] = []
+        self.split = dict.fromkeys(PARTS, 0.0)
+        self.n_steps = 0
+        self._sums: dict[str, Tensor] = {}
+        self._val_sums: dict[str, Tensor] = {}
+        self._rng: torch.Generator | None = None
+        self._restored: dict[str, Any] = {}
+        self._lap = 0.0
+
+    def setup(self, stage: str) -> None:
+        for loader in self.loaders:
+            loader.order.world, loader.order.rank = self.trainer.world_size, self.trainer.global_rank
+
+    # -- randomness --
+
+    @property
+    def rng(self) -> torch.Generator:
+        if self._rng is None:
+            self._rng = torch.Generator(self.device).manual_seed(self.run.seed)
+            if "generator" in self._restored and self.device.type == "cpu":
+                self._rng.set_state(self._restored["generator"])
+        return self._rng
+
+    def _noise(self, n: int, rng: torch.Generator) -> Tensor:
+        """This process's share of the noise of the whole batch: the same whatever the number of processes."""
+        world, rank = self.trainer.world_size, self.trainer.global_rank
+        whole = torch.randn(
+            n * world, self.model.latent_dim, generator=rng, device=self.device, dtype=self.model.scale.dtype
+        )
+        return whole[rank * n : (rank + 1) * n]
+
+    def _gather(self, codes: Tensor) -> Tensor:
+        if self.trainer.world_size == 1:
+            return codes
+        # the sum of all processes' gradients comes back to each; DDP's mean over processes then gives the whole
+        return self.all_gather(codes, sync_grads=True).flatten(0, 1)
+
+    # -- steps --
+
+    def on_train_epoch_start(self) -> None:
+        self.loaders[0].order.epoch = self.current_epoch
+        self._sums = {}
+        self._epoch_start = time.perf_counter()
+
+    def training_step(self, batch: tuple[Tensor, Tensor | None], batch_idx: int) -> Tensor:
+        x, y = batch
+        epoch = self.current_epoch + batch_idx / self.steps_per_epoch
+        factor = self.run.weight * self.run.schedule(epoch)
+        self._start()
+        noise = self._noise(len(x), self.rng)
+        terms = autoencoder.losses(self.model, x, y, noise, rng=self.rng, gather=self._gather, lap=self._stop)
+        loss = terms.reconstruction + factor * terms.penalty
+        self._record(self._sums, loss, terms, len(x))
+        return loss if terms.adversary is None else loss + terms.adversary
+
+    def validation_step(self, batch: tuple[Tensor, Tensor | None], batch_idx: int) -> None:
+        x, y = batch
+        rng = torch.Generator(self.device).manual_seed(batch_idx)  # the same noise at every epoch
+        terms = autoencoder.losses(self.model, x, y, self._noise(len(x), rng), rng=rng, gather=self._gather)
+        self._record(self._val_sums, terms.reconstruction + self.run.weight * terms.penalty, terms, len(x))
+
+    @staticmethod
+    def _record(sums: dict[str, Tensor], loss: Tensor, terms: autoencoder.Losses, n: int) -> None:
+        values = {"loss": loss, "reconstruction": terms.reconstruction, "penalty": terms.penalty}
+        if terms.adversary is not None:
+            values["adversary"] = terms.adversary
+        for name, value in values.items():
+            sums[name] = sums.get(name, 0.0) + n * value.detach()
+        sums["n"] = sums.get("n", 0.0) + torch.tensor(float(n), device=loss.device)
+
+    def _means(self, sums: dict[str, Tensor]) -> dict[str, float]:
+        n = sums["n"]
+        means = torch.stack([value / n for name, value in sums.items() if name != "n"])
+        if self.trainer.world_size > 1:
+            means = self.all_gather(means).mean(0)
+        return dict(zip((name for name in sums if name != "n"), means.tolist(), strict=True))
+
+    def on_validation_epoch_start(self) -> None:
+        self._val_sums = {}
+
+    def on_validation_epoch_end(self) -> None:
+        self.validation = {f"val_{k}": v for k, v in self._means(self._val_sums).items()}
+        self.log_dict(self.validation, rank_zero_only=self.trainer.world_size == 1)
+
+    def on_train_epoch_end(self) -> None:
+        row = {"epoch": self.current_epoch, **self._means(self._sums)}
+        row["weight"] = self.run.weight * self.run.schedule(self.current_epoch + 1)
+        row |= getattr(self, "validation", {})
+        row["seconds"] = time.perf_counter() - self._epoch_start
+        if not all(map(_finite, row.values())):
+            raise FloatingPointError(
+                f"the loss became {row['loss']} in epoch {self.current_epoch}: lower learning_rate or set gradient_clip"
+            )
+        self.history.append(row)
+        if self.trainer.loggers:
+            self.log_dict({k: v for k, v in row.items() if not k.startswith(("val_", "epoch"))})
+
+    # -- where the time goes; on a GPU the queue hides it, so it is measured on a CPU only --
+
+    def _start(self) -> None:
+        self._lap = time.perf_counter()
+
+    def _stop(self, part: str) -> None:
+        now = time.perf_counter()
+        self.split[part] += now - self._lap
+        self._lap = now
+
+    def on_before_backward(self, loss: Tensor) -> None:
+        self._start()
+
+    def on_after_backward(self) -> None:
+        self._stop("backward")
+        self.n_steps += 1
+
+    def report(self) -> dict[str, Any]:
+        """Epochs, steps, seconds an epoch, and the step's milliseconds by part."""
+        steps = max(self.n_steps, 1)
+        seconds = sorted(row["seconds"] for row in self.history)
+        return {
+            "epochs": len(self.history),
+            "steps": self.n_steps,
+            "seconds_per_epoch": seconds[len(seconds) // 2] if seconds else 0.0,
+            "step_milliseconds": {part: 1e3 * total / steps for part, total in self.split.items()},
+        }
+
+    # -- optimiser and checkpoint --
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        options = self.run.options
+        own = [p for name, p in self.model.named_parameters() if not name.startswith("regularizer.")]
+        groups: list[dict[str, Any]] = [{"params": own}]
+        adversary = list(self.model.regularizer.parameters())
+        if adversary:
+            rate = getattr(self.model.regularizer, "learning_rate", None) or 0.5 * options.learning_rate
+            groups.append({"params": adversary, "lr": rate})
+        return torch.optim.AdamW(groups, lr=options.learning_rate, weight_decay=options.weight_decay)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["otdist_vae"] = {
+            "identity": self.run.identity,
+            "generator": self.rng.get_state(),
+            "global_generator": torch.get_rng_state(),
+            "history": self.history,
+            "split": self.split,
+            "n_steps": self.n_steps,
+            "finished": self.trainer.should_stop,
+        }
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self._restored = checkpoint["otdist_vae"]
+        self.history = list(self._restored["history"])
+        self.split, self.n_steps = dict(self._restored["split"]), self._restored["n_steps"]
+
+    def on_train_start(self) -> None:
+        if self._restored:
+            torch.set_rng_state(self._restored["global_generator"])
+
+
+def _finite(value: float) -> bool:
+    return value - value == 0
+
+
+class AtomicIO(TorchCheckpointIO):
+    """Writes a checkpoint whole or not at all, and reads it without running code."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        buffer = io.BytesIO()
+        torch.save(checkpoint, buffer)
+        write_atomically(Path(path), buffer.getvalue())
+
+    def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> Any:
+        return read_checkpoint(Path(path))
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Replace `path` by `content` so that a kill at any moment leaves the old file or the new one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".partial")
+    with open(partial, "wb") as f:
+        f.write(content)
+        f.flush()
+        os.fsync(f.fileno())
+    os.replace(partial, path)
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """A checkpoint's contents: tensors and plain values only. Raises ValueError if it is damaged or foreign."""
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+        checkpoint["otdist_vae"]["identity"]
+    except OSError:
+        raise
+    except Exception as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ValueError(f"{path} is not a checkpoint of otdist_vae, or is damaged: {reason[:120]}") from error
+    return checkpoint
+
+
+class Keeper(Callback):
+    """Writes the curves and the last checkpoint at epoch ends, and the best one when the validation loss fell."""
+
+    def __init__(self, folder: Path | None, every: int, last_epoch: int, keep_best: bool) -> None:
+        self.folder, self.every, self.last_epoch, self.keep_best = folder, every, last_epoch, keep_best
+        self.best_loss = float("inf")
+        self.best_weights: dict[str, Tensor] | None = None
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        loss = getattr(module, "validation", {}).get("val_loss")
+        if self.keep_best and loss is not None and loss < self.best_loss:
+            self.best_loss = loss
+            self.best_weights = {k: v.detach().clone() for k, v in module.model.state_dict().items()}
+
+    def on_save_checkpoint(self, trainer: Any, module: Any, checkpoint: dict[str, Any]) -> None:
+        checkpoint["otdist_vae_best"] = {"loss": self.best_loss, "weights": self.best_weights}
+
+    def on_load_checkpoint(self, trainer: Any, module: Any, checkpoint: dict[str, Any]) -> None:
+        best = checkpoint["otdist_vae_best"]
+        self.best_loss, self.best_weights = best["loss"], best["weights"]
+
+
+class Saver(Callback):
+    """Saves once everything else of the epoch is done; stands last in the list of callbacks."""
+
+    def __init__(self, folder: Path, every: int, last_epoch: int) -> None:
+        self.folder, self.every, self.last_epoch = folder, every, last_epoch
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        epoch = trainer.current_epoch + 1
+        if epoch % self.every == 0 or epoch >= self.last_epoch or trainer.should_stop:
+            trainer.save_checkpoint(self.folder / CHECKPOINT)
+        if trainer.is_global_zero:
+            write_curves(self.folder / CURVES, module.history)
+
+
+class Bar(Callback):
+    """One bar over the epochs."""
+
+    def __init__(self, max_epochs: int) -> None:
+        self.max_epochs = max_epochs
+
+    def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        from tqdm import tqdm
+
+        self.bar = tqdm(total=self.max_epochs, initial=trainer.current_epoch, unit="epoch", dynamic_ncols=True)
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        row = module.history[-1]
+        shown = {k: f"{row[k]:.4g}" for k in ("loss", "val_loss", "reconstruction", "penalty") if k in row}
+        self.bar.set_postfix(shown, refresh=False)
+        self.bar.update()
+
+    def on_train_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        self.bar.close()
+
+    def on_exception(self, trainer: pl.Trainer, module: pl.LightningModule, exception: BaseException) -> None:
+        if hasattr(self, "bar"):
+            self.bar.close()
+
+
+def write_curves(path: Path, history: list[dict[str, float]]) -> None:
+    """The history as CSV, one row an epoch."""
+    if not history:
+        return
+    text = io.StringIO()
+    writer = csv.DictWriter(text, fieldnames=list(history[0]), lineterminator="\n", extrasaction="ignore")
+    writer.writeheader()
+    writer.writerows(history)
+    write_atomically(path, text.getvalue().encode())
+
+
+def train(model: autoencoder.Autoencoder, run: Run, batches: Batches, validation: Batches | None) -> Module:
+    """Run the loop; `model` is changed in place. Returns the module, with the history and the step's time split.
+
+    Raises
+    ------
+    Interrupted
+        On Ctrl-C.
+    FloatingPointError
+        If the loss is no longer finite.
+    """
+    module = Module(model, run, [batches] if validation is None else [batches, validation])
+    with _undisturbed(run.seed):
+        keeper, trainer = _trainer(run, has_validation=validation is not None)
+        try:
+            trainer.fit(module, batches, validation, ckpt_path=run.resume)
+        except (KeyboardInterrupt, SystemExit) as stop:
+            if isinstance(stop, SystemExit) and not trainer.interrupted:
+                raise
+            last = None if run.folder is None else run.folder / CHECKPOINT
+            raise Interrupted(last if last and last.exists() else None) from None
+    if keeper.best_weights is not None:
+        model.load_state_dict(keeper.best_weights)
+    model.to("cpu").eval()
+    return module
+
+
+def _trainer(run: Run, has_validation: bool) -> tuple[Keeper, pl.Trainer]:
+    options = run.options
+    keeper = Keeper(run.folder, options.checkpoint_every, run.max_epochs, bool(options.early_stopping))
+    callbacks: list[Callback] = [keeper]
+    if options.early_stopping and has_validation:
+        callbacks.append(EarlyStopping("val_loss", patience=options.early_stopping, check_on_train_epoch_end=True))
+    if options.progress or (options.progress is None and sys.stderr.isatty()):
+        callbacks.append(Bar(run.max_epochs))
+    if run.folder is not None:
+        callbacks.append(Saver(run.folder, options.checkpoint_every, run.max_epochs))
+    trainer = pl.Trainer(
+        max_epochs=run.max_epochs,
+        accelerator=options.accelerator,
+        devices=options.devices,
+        num_nodes=options.num_nodes,
+        strategy=options.strategy,
+        precision=options.precision,
+        gradient_clip_val=options.gradient_clip,
+        callbacks=callbacks,
+        logger=_logger(options.logger, run.folder),
+        plugins=[AtomicIO()],
+        default_root_dir=run.folder,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+        use_distributed_sampler=False,
+        log_every_n_steps=1,
+    )
+    return keeper, trainer
+
+
+def _logger(name: str, folder: Path | None) -> Any:
+    """The extra logger by name; the CSV of every run is the Saver's."""
+    if name == "csv":
+        return False
+    if folder is None:
+        raise ValueError(f"logger {name!r} needs folder=")
+    from lightning.pytorch import loggers
+
+    try:
+        if name == "tensorboard":
+            return loggers.TensorBoardLogger(folder, name="tensorboard", version="")
+        return loggers.WandbLogger(save_dir=folder, project="otdist-vae")
+    except ModuleNotFoundError as error:
+        raise ValueError(f"logger {name!r} is not installed: {error}") from None
+
+
+@contextlib.contextmanager
+def _undisturbed(seed: int) -> Iterator[None]:
+    """Lightning sets grad mode, a signal handler and log lines; the world after a fit is the world before it.
+
+    Inside, torch's own generator starts from the run's seed, for modules with dropout.
+    """
+    log = logging.getLogger("lightning.pytorch")
+    level = log.level
+    main_thread_handler = signal.getsignal(signal.SIGINT)
+    log.setLevel(logging.WARNING)
+    devices = list(range(torch.cuda.device_count()))
+    try:
+        with torch.random.fork_rng(devices=devices), torch.enable_grad(), warnings.catch_warnings():
+            # Lightning 2.6 asks torch 2.13's pytree for a class that is on its way out
+            warnings.filterwarnings("ignore", r".*LeafSpec.*", FutureWarning)
+            torch.manual_seed(seed)
+            yield
+    finally:
+        log.setLevel(level)
+        if signal.getsignal(signal.SIGINT) is not main_thread_handler and main_thread_handler is not None:
+            with contextlib.suppress(ValueError):  # only the main thread may set it
+                signal.signal(signal.SIGINT, main_thread_handler)
