@@ -331,6 +331,16 @@ class WVAE:
             z[mine] = samplers.draw(name, int(mine.sum()), prior=network.prior, codes=codes, generator=rng)
         return z, indices
 
+    def effective_weight(self) -> float | None:
+        """The weight against the plain squared error summed over features, 2·scale²·weight, or None for Bernoulli.
+
+        Papers' weights are stated in many conventions; this one can be compared.
+        """
+        if not isinstance(self.likelihood, likelihoods.Gaussian):
+            return None
+        scale = self.likelihood.scale
+        return 2 * (float(self.likelihood.log_scale.exp()) if scale is None else scale) ** 2 * self.weight
+
     def _fitted(self) -> Autoencoder:
         if self.network is None:
             raise ValueError("this WVAE is not fitted yet: call fit or load first")

@@ -1,0 +1,195 @@
+"""otdist-vae: train, sample, and look at what came out. Bad input ends with one line and exit status 2."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+EXIT_BAD_INPUT = 2
+EXIT_INTERRUPTED = 130  # 128 + SIGINT, as shells say it
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(package_name="otdist")
+def cli() -> None:
+    """Wasserstein variational auto-encoders.
+
+    \b
+    Example:
+      otdist-vae train --data digits --regularizer w2 --out RUN
+      otdist-vae sample RUN -n 100 --out samples.npz
+    """
+
+
+@cli.command()
+@click.option("--data", help="'digits', or a file or folder of examples.")
+@click.option("--regularizer", help="kl, w2, moments, sinkhorn, sliced, exact, mmd, gan or nothing.")
+@click.option("--weight", type=float, help="Factor of the penalty; the regularizer's own default if not given.")
+@click.option("--latent-dim", type=int, help="Dimension of the codes (8).")
+@click.option(
+    "--posterior", help="deterministic, diagonal, full or circulant; what suits the regularizer if not given."
+)
+@click.option("--prior", help="normal or mixture.")
+@click.option("--encoder", help="mlp or conv; the decoder is its mirror.")
+@click.option("--likelihood", help="gaussian or bernoulli.")
+@click.option("--schedule", help="constant, warmup or cyclical.")
+@click.option("--conditional/--unconditional", default=None, help="Use the data's labels as classes.")
+@click.option("--max-epochs", type=int, help="Passes over the data (50).")
+@click.option("--batch-size", type=int, help="Examples per step (128).")
+@click.option("--learning-rate", type=float, help="Of Adam (0.001).")
+@click.option("--validation", type=float, help="Fraction held out (0.1).")
+@click.option("--early-stopping", type=int, help="Epochs without improvement before stopping.")
+@click.option("--seed", type=int, help="Of everything random (0).")
+@click.option("--config", type=click.Path(path_type=Path), help="YAML with any of the settings; options given win.")
+@click.option(
+    "--set", "settings", multiple=True, metavar="KEY=VALUE", help="Any setting, e.g. regularizer.directions=32."
+)
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder of the run.")
+@click.option("--resume", type=click.Choice(["auto"]), help="Go on from the run's last checkpoint, if there is one.")
+@click.option("--overwrite", is_flag=True, help="Replace a run that is already in the folder.")
+def train(
+    config: Path | None, settings: tuple[str, ...], out: Path, resume: str | None, overwrite: bool, **given: Any
+) -> None:
+    """Train a model and leave it in a folder with pictures, curves, a table of metrics and its configuration.
+
+    \b
+    Example:
+      otdist-vae train --data digits --regularizer sliced --max-epochs 50 --seed 0 --out RUN
+      otdist-vae train --out RUN --resume auto
+    """
+    from . import runs
+
+    if resume and overwrite:
+        raise click.UsageError("--resume and --overwrite exclude each other")
+    former = out / runs.CONFIG
+    source = config or (former if resume and former.is_file() else None)
+    whole = {**runs.DEFAULTS, **(runs.read_config(_existing(source)) if source else {})}
+    whole |= {key: value for key, value in given.items() if value is not None}
+    for setting in settings:
+        _set(whole, setting)
+    if not resume and not overwrite and runs.occupied(out):
+        raise click.UsageError(f"{out} is not empty; add --overwrite to replace the run in it, or --resume auto")
+    if overwrite and out.is_dir():
+        runs.clear(out)
+    model = runs.train(whole, out, resume=bool(resume))
+    effective = model.effective_weight()
+    against = "" if effective is None else f" ({effective:.4g} against the summed squared error)"
+    click.echo(f"regularizer {runs.penalty_name(model)}, weight {model.weight:.4g}{against}")
+    click.echo((out / runs.TABLE).read_text("utf-8"), nl=False)
+    click.echo(f"left in {out}: {', '.join(runs.PICTURES)}, {runs.TABLE}, {runs.CONFIG} and the model")
+
+
+def _existing(path: Path) -> Path:
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no file {path}")
+    return path
+
+
+def _set(config: dict[str, Any], setting: str) -> None:
+    """One KEY=VALUE into the configuration; a dot reaches into a component."""
+    import yaml
+
+    from . import runs
+
+    key, equals, text = setting.partition("=")
+    if not equals:
+        raise click.UsageError(f"--set takes KEY=VALUE; got {setting!r}")
+    value = yaml.safe_load(text)
+    name, _, inner = key.partition(".")
+    runs.check_keys({name: None}, "--set")
+    if not inner:
+        config[name] = value
+        return
+    component = config[name]
+    component = dict(component) if isinstance(component, dict) else {"name": component}
+    if component["name"] is None:
+        raise click.UsageError(f"--set {key} needs {name} to be named")
+    config[name] = {**component, inner: value}
+
+
+@cli.command()
+@click.argument("run", type=click.Path(path_type=Path))
+@click.option("-n", "--number", default=100, show_default=True, help="How many.")
+@click.option("--class", "label", help="Class of all of them, for a class-conditional model.")
+@click.option("--sampler", help="prior, gaussian or mixture.")
+@click.option("--seed", type=int, help="Of the draw; the model's own if not given.")
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="The .npz (x, and y with classes) or .png.")
+def sample(run: Path, number: int, label: str | None, sampler: str | None, seed: int | None, out: Path) -> None:
+    """Draw new examples from a trained model.
+
+    \b
+    Example:
+      otdist-vae sample RUN -n 100 --out samples.npz
+    """
+    import numpy as np
+
+    from .model import WVAE
+
+    model = WVAE.load(run)
+    if label is not None and model.classes is None:
+        raise click.UsageError(f"{run} is not class-conditional; --class does not apply")
+    y = None
+    if model.classes is not None:
+        y = np.resize(model.classes, number) if label is None else np.full(number, _class(model, label))
+    x = np.asarray(model.sample(number, y, sampler=sampler, random_state=seed))
+    write_examples(out, x, y)
+    click.echo(f"{number} examples of shape {x.shape[1:]} in {out}")
+
+
+def _class(model: Any, label: str) -> Any:
+    for known in model.classes:
+        if str(known) == label:
+            return known
+    raise click.UsageError(f"--class must be one of {', '.join(map(str, model.classes))}; got {label!r}")
+
+
+def write_examples(path: Path, x: Any, y: Any) -> None:
+    """Examples as .npz, or a picture of them as .png."""
+    import numpy as np
+
+    if path.suffix.lower() not in (".npz", ".png"):
+        raise click.UsageError(f"--out must end in .npz or .png; got {path}")
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"there is no folder {path.parent}")
+    if path.suffix.lower() == ".npz":
+        np.savez_compressed(path, x=x, **({} if y is None else {"y": y}))
+        return
+    from . import plots
+
+    if not plots.is_image(x.shape[1:]):
+        raise click.UsageError(f"examples of shape {x.shape[1:]} are no images; write a .npz")
+    plots.save(plots.images(x), path)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command line and return its exit status."""
+    try:
+        result = cli.main(arguments, prog_name="otdist-vae", standalone_mode=False)
+        return result if isinstance(result, int) else 0
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message(), err=True)
+    except click.ClickException as error:
+        _complain(error.format_message())
+    except (click.Abort, KeyboardInterrupt) as stop:
+        return _interrupted(stop)
+    except (ValueError, TypeError, OSError, ArithmeticError, MemoryError) as error:
+        _complain(str(error) or type(error).__name__)
+    return EXIT_BAD_INPUT
+
+
+def _interrupted(stop: BaseException) -> int:
+    checkpoint = getattr(stop, "checkpoint", None)
+    where = f"go on from {checkpoint} with --resume auto" if checkpoint else "no checkpoint was written yet"
+    click.echo(f"otdist-vae: interrupted; {where}", err=True)
+    return EXIT_INTERRUPTED
+
+
+def _complain(message: str) -> None:
+    click.echo(f"otdist-vae: {' '.join(message.split())}", err=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,202 @@
+"""A run's folder: its configuration, checkpoints, curves, model, table of metrics and pictures."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+from . import _storage, data, plots
+from .model import WVAE
+
+CONFIG, METRICS, TABLE = "config.yaml", "metrics.json", "metrics.md"
+PICTURES = ("samples.png", "reconstructions.png", "latent.png", "curves.png")
+MODEL_KEYS = (
+    "latent_dim",
+    "regularizer",
+    "weight",
+    "posterior",
+    "prior",
+    "encoder",
+    "decoder",
+    "likelihood",
+    "schedule",
+    "scaling",
+)
+DEFAULTS: dict[str, Any] = {
+    "data": None,
+    "conditional": False,
+    "seed": 0,
+    "max_epochs": 50,
+    "validation": 0.1,
+    "sampler": None,
+    **dict.fromkeys(MODEL_KEYS),
+    "latent_dim": 8,
+    "regularizer": "w2",
+    "prior": "normal",
+    "encoder": "mlp",
+    "likelihood": "gaussian",
+    "schedule": "constant",
+    "scaling": "auto",
+}
+
+
+def known_keys() -> list[str]:
+    """Every key a configuration may have."""
+    from .training import OPTION_NAMES
+
+    return [*DEFAULTS, *OPTION_NAMES]
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """A YAML configuration, checked key by key.
+
+    Raises
+    ------
+    ValueError
+        If it is no YAML mapping or has a key that nothing understands.
+    """
+    try:
+        config = yaml.safe_load(path.read_text("utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is not readable YAML: {' '.join(str(error).split())}") from None
+    if config is None:
+        return {}
+    if not isinstance(config, dict):
+        raise ValueError(f"{path} must hold a mapping of settings; got {type(config).__name__}")
+    check_keys(config, str(path))
+    return config
+
+
+def check_keys(config: dict[str, Any], where: str) -> None:
+    """Raises ValueError naming the first unknown key and the known ones."""
+    known = known_keys()
+    for key in config:
+        if key not in known:
+            raise ValueError(f"{where}: unknown setting {key!r}; known are {', '.join(known)}")
+
+
+def build(config: dict[str, Any]) -> WVAE:
+    """The model a configuration describes."""
+    options = {key: config[key] for key in MODEL_KEYS if config.get(key) is not None}
+    return WVAE(random_state=config["seed"], **options)
+
+
+def train(config: dict[str, Any], folder: Path, *, resume: bool) -> WVAE:
+    """Train as `config` (complete with DEFAULTS) says and leave everything in `folder`."""
+    from .training import OPTION_NAMES, Options
+
+    if config["data"] is None:
+        raise ValueError("data must be given: 'digits' or a file or folder")
+    model = build(config)
+    examples = data.load(str(config["data"]))
+    if config["conditional"] and examples.y is None:
+        raise ValueError(f"conditional needs labels, but {config['data']} has none")
+    options = Options(**{key: config[key] for key in OPTION_NAMES if key in config})
+    prepare(folder)
+    described = {k: v for k, v in model.describe().items() if k != "random_state"}
+    whole = {**config, **described, **asdict(options)}
+    (folder / CONFIG).write_text(yaml.safe_dump(json.loads(json.dumps(whole)), sort_keys=False), "utf-8")
+    model.fit(
+        examples.x,
+        examples.y if config["conditional"] else None,
+        max_epochs=config["max_epochs"],
+        validation=config["validation"],
+        folder=folder,
+        resume="auto" if resume else None,
+        **asdict(options),
+    )
+    model.save(folder)
+    report(model, examples, folder, config)
+    return model
+
+
+def prepare(folder: Path) -> None:
+    """Make the folder and see that it can be written to. Raises OSError naming it."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / ".writable"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise OSError(f"cannot write to {folder}: {error.strerror or error}") from None
+
+
+def occupied(folder: Path) -> bool:
+    """Whether something is in the way of a new run."""
+    return folder.is_dir() and any(folder.iterdir())
+
+
+def clear(folder: Path) -> None:
+    """Remove what a former run left; other files stay."""
+    from .training import BEST, CHECKPOINT, CURVES
+
+    names = (CONFIG, METRICS, TABLE, CURVES, CHECKPOINT, BEST, _storage.DESCRIPTION, _storage.WEIGHTS, *PICTURES)
+    for name in names:
+        (folder / name).unlink(missing_ok=True)
+
+
+def report(model: WVAE, examples: data.Examples, folder: Path, config: dict[str, Any]) -> None:
+    """Pictures and the table of metrics."""
+    held = np.arange(len(examples.x))
+    if isinstance(config["validation"], float):
+        held = data.split(len(examples.x), config["validation"], model.seed)[1]
+    x, y = examples.x[held], None if examples.y is None else examples.y[held]
+    classes = y if model.classes is not None else None
+    shown = slice(0, 50)
+    rebuilt = np.asarray(model.reconstruct(x, classes))
+    per_class = None if model.classes is None else np.resize(model.classes, 100)
+    drawn = np.asarray(model.sample(100, per_class, sampler=config.get("sampler")))
+    limits = (float(examples.x.min()), float(examples.x.max()))
+    if plots.is_image(x.shape[1:]):
+        name = config.get("sampler") or model.regularizer.sampler
+        plots.save(plots.images(drawn, limits=limits, title=f"samples, codes from the {name}"), folder / "samples.png")
+        plots.save(plots.pairs(x[shown], rebuilt[shown], limits=limits), folder / "reconstructions.png")
+    else:
+        plots.save(plots.clouds(x, drawn, title="samples"), folder / "samples.png")
+        plots.save(plots.clouds(x, rebuilt, title="reconstructions"), folder / "reconstructions.png")
+    codes = np.asarray(model.encode(examples.x, examples.y if model.classes is not None else None))
+    plots.save(plots.latent(codes, examples.y), folder / "latent.png")
+    plots.save(plots.curves(model.history, penalty=penalty_name(model)), folder / "curves.png")
+    write_metrics(folder, metrics(model, x, rebuilt, codes))
+
+
+def penalty_name(model: WVAE) -> str:
+    """The regularizer and its scope, as pictures and tables call it."""
+    return f"{type(model.regularizer).__name__} ({model.regularizer.scope})"
+
+
+def metrics(model: WVAE, x: np.ndarray, rebuilt: np.ndarray, codes: np.ndarray) -> dict[str, Any]:
+    """The run's numbers: held-out reconstruction, the losses of the last epoch, the codes' moments, the times."""
+    last = model.history[-1]
+    return {
+        "regularizer": type(model.regularizer).__name__,
+        "scope": model.regularizer.scope,
+        "weight": model.weight,
+        "weight against the summed squared error": model.effective_weight(),
+        "held-out mean squared error": float(np.mean((np.asarray(x, dtype=np.float64) - rebuilt) ** 2)),
+        **{k: v for k, v in last.items() if k not in ("weight", "seconds")},
+        "mean code variance": float(codes.var(0).mean()),
+        "mean code norm": float(np.linalg.norm(codes.mean(0))),
+        **{k: v for k, v in model.report.items() if k != "epochs"},
+    }
+
+
+def write_metrics(folder: Path, values: dict[str, Any]) -> None:
+    """metrics.json, and the same as a table in metrics.md."""
+    (folder / METRICS).write_text(json.dumps(values, indent=2) + "\n", "utf-8")
+    (folder / TABLE).write_text(table(values), "utf-8")
+
+
+def table(values: dict[str, Any]) -> str:
+    """A two-column Markdown table; nested values get rows of their own."""
+    rows = ["| metric | value |", "|---|---|"]
+    for key, value in values.items():
+        for inner, number in value.items() if isinstance(value, dict) else [("", value)]:
+            shown = f"{number:.6g}" if isinstance(number, float) else str(number)
+            rows.append(f"| {key.replace('_', ' ')}{' ' + inner if inner else ''} | {shown} |")
+    return "\n".join(rows) + "\n"
