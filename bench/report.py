@@ -70,23 +70,30 @@ def table(reports: list[Report]) -> str:
         "|---|---|---|---|---|---|---|---|",
     ]
     for report in reports:
-        for rival in report.results[1:]:
-            cells = (
-                report.title,
-                rival.contender,
-                seconds(report.ours.median),
-                seconds(rival.median) if rival.median else rival.status,
-                _ratio(rival),
-                _promise(report, rival),
-                _errors(report.ours),
-                _errors(rival),
-            )
-            lines.append("| " + " | ".join(cells) + " |")
+        lines += [f"| {' | '.join(_cells(report, rival))} |" for rival in report.results[1:] or [None]]
     for report in reports:
         for result in report.results:
             if result.detail:
                 lines += ["", f"{report.title}, {result.contender}: {result.status}. {result.detail}"]
     return "\n".join(lines)
+
+
+def _cells(report: Report, rival: Result | None) -> tuple[str, ...]:
+    ours = report.ours.median
+    said = (report.title, seconds(ours) if ours else report.ours.status, _errors(report.ours))
+    if rival is None:
+        return (said[0], "–", said[1], "–", "–", _promise(report, None), said[2], "–")
+    theirs = seconds(rival.median) if rival.median else rival.status
+    return (
+        said[0],
+        rival.contender,
+        said[1],
+        theirs,
+        _ratio(rival),
+        _promise(report, rival),
+        said[2],
+        _errors(rival),
+    )
 
 
 def seconds(time: float | None) -> str:
@@ -105,10 +112,10 @@ def _ratio(result: Result) -> str:
     return f"{result.ratio:.3g}x ({low:.3g}–{high:.3g})"
 
 
-def _promise(report: Report, rival: Result) -> str:
-    """The promise and whether it was kept; a promise about our own time stands with the first rival."""
+def _promise(report: Report, rival: Result | None) -> str:
+    """The promise and whether it was kept: of the ratio, and of our own time."""
     said = []
-    if rival.at_least is not None:
+    if rival is not None and rival.at_least is not None:
         verdict = {True: "kept", False: "**missed**", None: "not measured"}[rival.meets_target]
         said.append(f"{rival.at_least:.3g}x: {verdict}")
     if report.at_most_s is not None and report.ours.median is not None:

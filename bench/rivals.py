@@ -8,6 +8,7 @@ inputs to the rival's arrays beforehand and returns the bare call, so that only 
 import importlib.util
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from importlib import metadata
 from typing import Any
 
@@ -27,7 +28,8 @@ def value_only(result: Any) -> Arrays:
 class Contender:
     """One way to answer a problem: ours or a rival's.
 
-    `package` is what must be importable; `distribution` is what pip calls it.
+    `package` is what must be importable; `distribution` is what pip calls it. A call that does its work in another
+    process tells in its result how many `seconds` that took.
     """
 
     name: str
@@ -35,6 +37,7 @@ class Contender:
     distribution: str
     prepare: Callable[[Problem], Call]
     answers: Callable[[Any], Arrays] = value_only
+    seconds: Callable[[Any], float] | None = None
 
     @property
     def installed(self) -> bool:
@@ -68,9 +71,10 @@ def with_torch_gradient(problem: Problem, squared_distance: Callable[..., Any]) 
 
     inputs = leaves(problem)
     wanted = {name: leaf for name, leaf in inputs.items() if leaf.requires_grad}
+    options = {k: torch.from_numpy(o) if isinstance(o, np.ndarray) else o for k, o in problem.options.items()}
 
-    def call() -> Arrays:
-        value = squared_distance(**inputs, **problem.options)
+    def call() -> dict[str, Any]:
+        value = squared_distance(**inputs, **options)
         grads = torch.autograd.grad(value.sum(), list(wanted.values()))
         return {"value": value, **{f"grad_{name}": grad for name, grad in zip(wanted, grads, strict=True)}}
 
@@ -170,3 +174,163 @@ def _torch_cdist(problem: Problem) -> Call:
 
 
 torch_cdist = Contender("torch.cdist(x, y) ** 2", "torch", "torch", _torch_cdist)
+
+
+# Sliced. POT returns the root and takes directions as columns.
+
+
+def _pot_sliced(problem: Problem) -> Call:
+    from ot.sliced import sliced_wasserstein_distance
+
+    x, y = problem.inputs["x"], problem.inputs["y"]
+    columns = np.ascontiguousarray(problem.options["directions"].T)
+    return lambda: sliced_wasserstein_distance(x, y, projections=columns)
+
+
+def _pot_sliced_gradient(problem: Problem) -> Call:
+    from ot.sliced import sliced_wasserstein_distance
+
+    return with_torch_gradient(
+        problem, lambda x, y, directions: sliced_wasserstein_distance(x, y, projections=directions.T) ** 2
+    )
+
+
+def _torch_sort_gradient(problem: Problem) -> Call:
+    def squared(x, y, directions):
+        """The formula as everybody writes it: each column sorted by itself."""
+        along_x, along_y = (x @ directions.T).sort(dim=0).values, (y @ directions.T).sort(dim=0).values
+        return (along_x - along_y).square().mean()
+
+    return with_torch_gradient(problem, squared)
+
+
+def _jax_sort_gradient(problem: Problem) -> Call:
+    import jax
+    import jax.numpy as jnp
+
+    directions = jnp.asarray(problem.options["directions"])
+
+    def squared(x, y):
+        along_x, along_y = jnp.sort(directions @ x.T, axis=-1), jnp.sort(directions @ y.T, axis=-1)
+        return ((along_x - along_y) ** 2).mean()
+
+    return _jitted(problem, jax.value_and_grad(squared, argnums=(0, 1)))
+
+
+def _jitted(problem: Problem, value_and_grads: Callable[..., Any]) -> Call:
+    """x and y on the device, the function compiled at its first call, each call waited for."""
+    import jax
+
+    x, y = (jax.numpy.asarray(problem.inputs[name]) for name in "xy")
+    compiled = jax.jit(value_and_grads)
+    return lambda: jax.block_until_ready(compiled(x, y))
+
+
+def _value_and_pair(result: Any) -> Arrays:
+    value, (grad_x, grad_y) = result
+    return {"value": np.asarray(value), "grad_x": np.asarray(grad_x), "grad_y": np.asarray(grad_y)}
+
+
+def _projections_sorted(problem: Problem) -> Call:
+    """What every sliced distance must at least do: the matrix products and NumPy's sort."""
+    x, y, directions = problem.inputs["x"], problem.inputs["y"], problem.options["directions"]
+
+    def call():
+        along_x, along_y = directions @ x.T, directions @ y.T
+        along_x.sort(axis=-1)
+        along_y.sort(axis=-1)
+        return along_x, along_y
+
+    return call
+
+
+def _value_of_sorted(result: Any) -> Arrays:
+    along_x, along_y = (np.asarray(along, dtype=float) for along in result)
+    return value_only(((along_x - along_y) ** 2).mean())
+
+
+pot_sliced = Contender(
+    "POT sliced_wasserstein_distance", "ot", "POT", _pot_sliced, lambda distance: value_only(distance**2)
+)
+pot_sliced_gradient = Contender(
+    "POT sliced_wasserstein_distance, torch autograd", "ot", "POT", _pot_sliced_gradient, torch_answers
+)
+torch_sort_gradient = Contender("torch.sort formula", "torch", "torch", _torch_sort_gradient, torch_answers)
+jax_sort_gradient = Contender("jnp.sort formula, jax.jit", "jax", "jax", _jax_sort_gradient, _value_and_pair)
+projections_sorted = Contender(
+    "matrix product + numpy.sort alone", "numpy", "numpy", _projections_sorted, _value_of_sorted
+)
+
+
+# One dimension. With p = 2 POT's function returns the squared distance.
+
+
+def _pot_line(problem: Problem) -> Call:
+    from ot import wasserstein_1d
+
+    x, y, a, b = (problem.inputs[name] for name in ("x", "y", "a", "b"))
+    return lambda: wasserstein_1d(x, y, a, b, p=2)
+
+
+pot_line = Contender("POT wasserstein_1d", "ot", "POT", _pot_line)
+
+
+# Sinkhorn divergences with their gradients.
+
+
+def _geomloss(scaling: float, problem: Problem) -> Call:
+    from geomloss import SamplesLoss
+
+    # GeomLoss's cost is |x - y|²/2 and its temperature blur²: both ε and the value are halved.
+    blur = float(np.sqrt(problem.options["epsilon"] / 2))
+    loss = SamplesLoss("sinkhorn", p=2, blur=blur, scaling=scaling, backend="tensorized")
+    return with_torch_gradient(problem, lambda x, y, epsilon: 2 * loss(x, y))
+
+
+def _ott(problem: Problem) -> Call:
+    import jax
+    from ott.geometry.pointcloud import PointCloud
+    from ott.tools.sinkhorn_divergence import sinkhorn_divergence
+
+    def divergence(x, y):
+        epsilon = problem.options["epsilon"]
+        return sinkhorn_divergence(PointCloud, x, y, epsilon=epsilon, solve_kwargs={"threshold": 1e-3})[0]
+
+    function = jax.value_and_grad(divergence, argnums=(0, 1))
+    return _jitted(problem, jax.vmap(function) if problem.inputs["x"].ndim == 3 else function)
+
+
+def _pot_sinkhorn_log(problem: Problem) -> Call:
+    """Three solves make a divergence. POT has no gradient that skips the iterations: the envelope's is written here."""
+    from ot import dist
+    from ot.bregman import sinkhorn_log
+
+    x, y, epsilon = problem.inputs["x"], problem.inputs["y"], problem.options["epsilon"]
+
+    def solve(x, y):
+        n, m = len(x), len(y)
+        a, b = np.full(n, 1 / n, x.dtype), np.full(m, 1 / m, x.dtype)
+        # POT stops on an L2 norm; this makes the L1 norm at most 1e-3.
+        plan, log = sinkhorn_log(a, b, dist(x, y), epsilon, stopThr=1e-3 / np.sqrt(m), log=True, warn=False)
+        u, v = log["log_u"], log["log_v"]
+        value = epsilon * (u.mean() + v.mean() + np.log(n) + np.log(m))
+        return value, n * (plan @ y), m * (plan.T @ x)
+
+    def call():
+        (across, x_to_y, y_to_x), (in_x, x_to_x, _), (in_y, y_to_y, _) = solve(x, y), solve(x, x), solve(y, y)
+        grads = 2 / len(x) * (x_to_x - x_to_y), 2 / len(y) * (y_to_y - y_to_x)
+        return across - (in_x + in_y) / 2, grads
+
+    return call
+
+
+def _named_geomloss(scaling: float) -> Contender:
+    name = f"GeomLoss tensorized, scaling {scaling:g}"
+    return Contender(name, "geomloss", "geomloss", partial(_geomloss, scaling), torch_answers)
+
+
+# GeomLoss follows a schedule that `scaling` makes finer, with no test of convergence: .5 is what it comes with; at .95
+# its gradients are within some 5% of the true ones.
+geomloss_coarse, geomloss_fine = _named_geomloss(0.5), _named_geomloss(0.95)
+ott = Contender("OTT, threshold 1e-3, jitted and warm", "ott", "ott-jax", _ott, _value_and_pair)
+pot_sinkhorn_log = Contender("POT sinkhorn_log", "ot", "POT", _pot_sinkhorn_log, _value_and_pair)

@@ -6,7 +6,7 @@ speeds up in between changes both alike.
 
 import gc
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -15,12 +15,18 @@ from bench.problems import Arrays, Problem
 from bench.rivals import Call, Contender
 from bench.workloads import Tolerance, Workload
 
+Clock = Callable[[int], float]
+
 # A turn lasts at least this long, so that the clock's resolution and the loop's own overhead (both below 1 us) vanish.
 SHORTEST_TURN_S = 2e-3
 # Up to here a call may still find its caches cold after somebody else's turn, so an untimed call goes first.
 WARM_UP_BELOW_S = 0.1
+# Idle threads of OpenBLAS and OpenMP spin for some 20 ms before they sleep, on cores that the next one needs.
+SETTLE_S = 0.05
 MOST_ROUNDS = 50
 FEWEST_ROUNDS = 3
+# One workload shall not keep anybody waiting much longer than this, whatever the number of rounds.
+MOST_SECONDS = 60.0
 
 
 @dataclass
@@ -108,7 +114,12 @@ def run(workload: Workload, *, budget_s: float = 30.0) -> Report:
         answers.append(answer)
     _judge(results, answers, tolerances, problem.answers)
     if results[0].status == "ok":
-        _take_turns([(r, c) for r, c in zip(results, calls, strict=True) if r.status == "ok" and c], budget_s)
+        entrants = [
+            (result, _clock(contender, call))
+            for result, contender, call in zip(results, contenders, calls, strict=True)
+            if result.status == "ok" and call is not None
+        ]
+        _take_turns(entrants, budget_s)
     return Report(workload.name, workload.group, workload.title, str(workload.tolerance), results, workload.at_most_s)
 
 
@@ -148,24 +159,25 @@ def _judge(
                 result.status, result.detail = "not compared", "ours is not right"
 
 
-def _take_turns(entrants: list[tuple[Result, Call]], budget_s: float) -> None:
+def _take_turns(entrants: list[tuple[Result, Clock]], budget_s: float) -> None:
     """Time everybody once a round, in an order that rotates, until the budget is spent."""
-    first = [_time(call, 1) for _, call in entrants]
+    first = [clock(1) for _, clock in entrants]
     repeats = [max(1, round(SHORTEST_TURN_S / max(t, 1e-9))) for t in first]
     start = time.perf_counter()
     collecting = gc.isenabled()
     gc.disable()
     try:
         for turn in range(MOST_ROUNDS):
-            spent = time.perf_counter() - start
-            if turn >= FEWEST_ROUNDS and spent * (turn + 1) / turn > budget_s:
+            allowed = budget_s if turn >= FEWEST_ROUNDS else max(budget_s, MOST_SECONDS)
+            if turn and (time.perf_counter() - start) * (turn + 1) / turn > allowed:
                 break
             for k in range(len(entrants)):
                 k = (k + turn) % len(entrants)
-                result, call = entrants[k]
+                result, clock = entrants[k]
+                time.sleep(SETTLE_S)
                 if first[k] < WARM_UP_BELOW_S:
-                    call()
-                result.times.append(_time(call, repeats[k]))
+                    clock(1)
+                result.times.append(clock(repeats[k]))
             gc.collect()
     finally:
         if collecting:
@@ -175,8 +187,16 @@ def _take_turns(entrants: list[tuple[Result, Call]], budget_s: float) -> None:
         result.ratios = [theirs / mine for theirs, mine in zip(result.times, ours, strict=True)]
 
 
-def _time(call: Call, repeats: int) -> float:
-    start = time.perf_counter()
-    for _ in range(repeats):
-        call()
-    return (time.perf_counter() - start) / repeats
+def _clock(contender: Contender, call: Call) -> Clock:
+    """What tells the seconds that one of so many calls took: our watch, or the call's own where it has one."""
+    if contender.seconds is not None:
+        told = contender.seconds
+        return lambda repeats: told(call())
+
+    def clock(repeats: int) -> float:
+        start = time.perf_counter()
+        for _ in range(repeats):
+            call()
+        return (time.perf_counter() - start) / repeats
+
+    return clock

@@ -10,7 +10,7 @@ import mpmath
 import numpy as np
 import pytest
 
-from bench import problems, report, rivals, run, workloads
+from bench import clouds, problems, report, rivals, run, workloads
 from bench.__main__ import main
 from bench.problems import Problem
 from bench.rivals import Contender
@@ -22,6 +22,10 @@ TINY = {
     "gaussian-batch": partial(problems.gaussian_pair, 3, batch=(4,)),
     "gaussian-samples": partial(problems.gaussian_samples, 40, 6),
     "diagonal-pairwise": partial(problems.diagonal_families, 3, 4),
+    "sliced": partial(clouds.sliced_clouds, 50, 3, 7),
+    "line": partial(clouds.weighted_line, 50),
+    "sinkhorn-256-batch": partial(clouds.entropic_clouds, 20, 3, 0.1, batch=2),
+    "sinkhorn": partial(clouds.entropic_clouds, 20, 3, 0.1),
 }
 
 
@@ -78,6 +82,59 @@ def test_manufactured_samples_answer_is_the_true_one(n, d):
     fitted = (np.square(centred_x).sum() + np.square(centred_y).sum() - 2 * nuclear) / (n - 1)
     want = np.square(x.mean(axis=0) - y.mean(axis=0)).sum() + fitted
     assert problem.answers["value"] == pytest.approx(want, rel=n * d * np.finfo(float).eps * 10)
+
+
+def test_line_answer_is_the_true_one():
+    """Weights in eighths are so many copies of a point: sorting alone solves that."""
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=3), rng.normal(size=4)
+    copies_x, copies_y = np.array([5, 1, 2]), np.array([1, 1, 3, 3])
+    want = np.square(np.sort(np.repeat(x, copies_x)) - np.sort(np.repeat(y, copies_y))).mean()
+    found = clouds._merged_quantiles(x, y, copies_x / 8, copies_y / 8)
+    assert found == pytest.approx(want, rel=8 * np.finfo(float).eps)
+
+
+@pytest.mark.parametrize("share", [0.2, 0.05])
+def test_reference_sinkhorn_converges_and_agrees_with_the_primal_value(share):
+    x, y = np.random.default_rng(0).normal(size=(2, 30, 2))
+    cost = clouds.squared_distances(x, y)
+    assert np.allclose(cost, ((x[:, None] - y) ** 2).sum(axis=-1), rtol=0, atol=1e-13)
+    epsilon = share * cost.mean()
+    solved = clouds.converged_sinkhorn(x, y, epsilon, tol=1e-10)
+    assert solved.marginal_error <= 1e-9
+    plan = clouds._plan(cost, *clouds_potentials(cost, epsilon), epsilon)
+    positive = plan[plan > 0]
+    primal = (plan * cost).sum() + epsilon * (positive * np.log(positive * plan.size)).sum()
+    assert solved.value == pytest.approx(primal, rel=1e-6)
+
+
+def test_reference_sinkhorn_refuses_to_stand_for_the_truth_unconverged():
+    x, y = np.random.default_rng(0).normal(size=(2, 30, 2))
+    with pytest.raises(RuntimeError, match="marginal error"):
+        clouds.converged_sinkhorn(x, y, 0.01, max_iter=20)
+
+
+def clouds_potentials(cost, epsilon):
+    """Log-domain Sinkhorn, the slow way."""
+    f, g = np.zeros(len(cost)), np.zeros(cost.shape[1])
+    for _ in range(20_000):
+        f = clouds._soft_minimum(cost, g, epsilon)
+        g = clouds._soft_minimum(cost.T, f, epsilon)
+    return f, g
+
+
+@pytest.mark.parametrize("name", ["x", "y"])
+def test_reference_divergence_gradient_is_its_slope(name):
+    problem = clouds.entropic_clouds(12, 2, 0.1)
+    inputs = {key: array.astype(float) for key, array in problem.inputs.items()}
+    direction = np.random.default_rng(1).normal(size=inputs[name].shape)
+    step = 1e-4
+    ends = [
+        clouds._divergence(**{**inputs, name: inputs[name] + sign * step * direction}, **problem.options)[0]
+        for sign in (1, -1)
+    ]
+    slope = (ends[0] - ends[1]) / (2 * step)
+    assert (problem.answers[f"grad_{name}"] * direction).sum() == pytest.approx(slope, rel=1e-5)
 
 
 @pytest.mark.parametrize("workload", workloads.WORKLOADS, ids=lambda w: w.name)
