@@ -4,9 +4,9 @@ Each module speaks the same two verbs: ``w2_squared``, smooth and what to train 
 Importing ``otdist`` imports neither torch nor numba.
 """
 
-from . import diagonal, gaussian
+from . import diagonal, gaussian, line
 from ._checks import ConvergenceWarning
 
 __version__ = "0.1.0"
 
-__all__ = ["ConvergenceWarning", "diagonal", "gaussian"]
+__all__ = ["ConvergenceWarning", "diagonal", "gaussian", "line"]

@@ -1,0 +1,1 @@
+"""Loops on plain arrays, compiled with numba: no checks, no allocation policy, no torch."""
