@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from typing import Any, TypeVar
-
-T = TypeVar("T")
+from typing import Any
 
 
 def parameters(cls: type) -> list[str]:
@@ -36,7 +34,7 @@ def catalogue(base: type, namespace: dict[str, Any]) -> dict[str, type]:
     }
 
 
-def make(argument: str, spec: Any, base: type[T], choices: dict[str, type]) -> T:
+def make(argument: str, spec: Any, base: type, choices: dict[str, type]) -> Any:
     """A component from an instance, a name, or a description made by :func:`describe`.
 
     Raises ValueError or TypeError naming `argument`, the choices, and what arrived.

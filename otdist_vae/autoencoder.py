@@ -124,10 +124,7 @@ def losses(
         regularizer, prior = model.regularizer, model.prior
         together = gather(codes) if regularizer.scope == "aggregate" else codes
         penalty = regularizer(posterior, together, prior, rng=rng)
-        adversary = None
-        if hasattr(regularizer, "adversary_loss"):
-            samples = prior.sample(*together.shape, generator=rng)
-            adversary = regularizer.adversary_loss(together, samples, prior)
+        adversary = regularizer.adversary(together, prior, rng)
         lap("regularizer")
     return Losses(reconstruction, penalty, adversary, posterior, codes)
 

@@ -218,7 +218,7 @@ class WVAE:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed)
             self.network = Autoencoder(
-                self._component_parts(), shape, 0 if labels is None else len(self.classes), shift, scale
+                self._component_parts(), shape, 0 if self.classes is None else len(self.classes), shift, scale
             )
 
     def _component_parts(self) -> Parts:
@@ -254,7 +254,7 @@ class WVAE:
         index = np.searchsorted(self.classes, labels).clip(0, len(self.classes) - 1)
         strange = self.classes[index] != labels
         if strange.any():
-            raise ValueError(f"y must be among the fitted classes {_list(self.classes)}; got {labels[strange][0]!r}")
+            raise ValueError(f"y must be among the fitted classes {_list(self.classes)}; got {labels[strange][0]}")
         return torch.from_numpy(index)
 
     def _identity(self, rows: Any, settings: Any) -> dict[str, Any]:
@@ -305,7 +305,7 @@ class WVAE:
             Classes of the examples; None draws them evenly from the classes of a class-conditional model.
         sampler : "prior", "gaussian", "mixture" or None
             Where codes come from: the prior, or a density fitted to the training data's codes (per class if there are
-            classes). None is the regularizer's own: the prior for all but Nothing.
+            classes). None is the regularizer's own: the prior for all but W2 and Nothing.
         random_state : int
             Seed of the draw; None is the model's seed, so that the same call gives the same examples.
         """
@@ -426,10 +426,11 @@ class WVAE:
         folder = Path(folder)
         description, tensors = _storage.load(folder)
         for name, given in (("encoder", encoder), ("decoder", decoder)):
-            own = description.get(name, {}).get("module")
+            own = isinstance(description.get(name), dict) and description[name].get("module")
             if own and given is None:
                 raise ValueError(f"{folder} was saved with {name} {own}: pass it to load as {name}=")
-            description[name] = given if given is not None else description[name]
+            if given is not None:
+                description[name] = given
         try:
             return cls._restore(description, tensors)
         except (KeyError, TypeError, RuntimeError, AttributeError) as error:

@@ -92,11 +92,11 @@ def latent(codes: Any, labels: Any = None, *, title: str = "codes of the trainin
     flat = codes @ plane.T if len(plane) == 2 else np.column_stack([codes[:, 0], np.zeros(len(codes))])
     figure = Figure(figsize=(5.4, 5), layout="constrained")
     axes = figure.add_subplot()
-    colours = None if labels is None else np.unique(labels, return_inverse=True)[1]
-    points = axes.scatter(*flat.T, c=colours, cmap="tab10", s=6, linewidths=0)
-    if colours is not None and colours.max() < 20:
-        names = np.unique(labels)
-        axes.legend(points.legend_elements(num=None)[0], names, fontsize=7, loc="upper right")
+    for name in [None] if labels is None else np.unique(labels):
+        mine = slice(None) if labels is None else np.asarray(labels) == name
+        axes.scatter(flat[mine, 0], flat[mine, 1], s=6, linewidths=0, label=None if name is None else str(name))
+    if labels is not None and len(np.unique(labels)) <= 20:
+        axes.legend(fontsize=7, loc="upper right", markerscale=2)
     angle = np.linspace(0, 2 * np.pi, 200)
     for radius in (1, 2, 3):
         axes.plot(radius * np.cos(angle), radius * np.sin(angle), color="0.6", linewidth=0.7)

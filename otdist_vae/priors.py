@@ -40,13 +40,14 @@ def standard_log_prob(z: Tensor) -> Tensor:
 class Normal(Prior):
     """The standard normal N(0, I)."""
 
+    origin: Tensor
+
     def __init__(self) -> None:
         super().__init__()
         self.register_buffer("origin", torch.zeros(()), persistent=False)  # remembers device and dtype
 
     def sample(self, n: int, latent_dim: int, *, generator: torch.Generator | None = None) -> Tensor:
-        like = {"device": self.origin.device, "dtype": self.origin.dtype}
-        return torch.randn(n, latent_dim, generator=generator, **like)  # type: ignore[call-overload]
+        return torch.randn(n, latent_dim, generator=generator, device=self.origin.device, dtype=self.origin.dtype)
 
     def log_prob(self, z: Tensor) -> Tensor:
         return standard_log_prob(z)
@@ -81,9 +82,9 @@ class Mixture(Prior):
         self.means = nn.Parameter(first)
 
     def sample(self, n: int, latent_dim: int, *, generator: torch.Generator | None = None) -> Tensor:
-        like = {"device": self.means.device, "generator": generator}
-        noise = torch.randn(n, latent_dim, dtype=self.means.dtype, **like)  # type: ignore[call-overload]
-        which = torch.randint(self.n_components, (n,), **like)  # type: ignore[call-overload]
+        device, dtype = self.means.device, self.means.dtype
+        noise = torch.randn(n, latent_dim, generator=generator, device=device, dtype=dtype)
+        which = torch.randint(self.n_components, (n,), generator=generator, device=device)
         return self.means[which] + noise
 
     def log_prob(self, z: Tensor) -> Tensor:

@@ -44,6 +44,10 @@ class Regularizer(nn.Module):
     ) -> Tensor:
         """The scalar penalty from the batch's posterior and the codes (n, d) drawn from it."""
 
+    def adversary(self, codes: Tensor, prior: Prior, rng: torch.Generator) -> Tensor | None:
+        """The loss that trains the regularizer's own network on the same batch, if it has one."""
+        return None
+
     def extra_repr(self) -> str:
         return ", ".join(f"{name}={getattr(self, name)!r}" for name in parameters(type(self)))
 
@@ -74,10 +78,14 @@ class W2(Regularizer):
     """Mean of W2²(q(z|x), N(0, I)): |m|² + Σ (σ_i − 1)² for a diagonal posterior (Chen & Liu 2021, arXiv 2109.14795).
 
     Full and circulant posteriors use their own closed forms. The prior must be the standard normal.
+
+    Nothing stops σ at 0 here (KL has −log σ), and all codes shrink together at no cost to the reconstruction: they do
+    not fill the prior. So samples come from a Gaussian fitted to the codes unless the prior is asked for.
     """
 
     scope = "posterior"
     posterior = "diagonal"
+    sampler = "gaussian"
 
     def forward(self, posterior, codes, prior=None, *, rng=None):
         if not _is_standard(prior):
@@ -300,6 +308,9 @@ class GAN(Aggregate):
 
     def distance(self, x, y, rng):
         return functional.softplus(-self._logit(x, None, frozen=True)).mean()
+
+    def adversary(self, codes: Tensor, prior: Prior, rng: torch.Generator) -> Tensor:
+        return self.adversary_loss(codes, prior.sample(*codes.shape, generator=rng).to(codes.dtype), prior)
 
     def adversary_loss(self, codes: Tensor, prior_samples: Tensor, prior: Prior | None = None) -> Tensor:
         """Cross-entropy of telling prior draws (label 1) from codes (label 0); trains the discriminator only."""

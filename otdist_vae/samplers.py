@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -46,7 +45,7 @@ def _mixture(n: int, codes: Tensor, generator: torch.Generator, n_components: in
     points = codes.double().numpy()
     seed = int(torch.randint(2**31 - 1, (), generator=generator))
     # the floor on variances is a thousandth of the codes' own, so that a thin component does not become a spike
-    floor = 1e-3 * max(float(points.var(0).mean()), np.finfo(np.float32).tiny)
+    floor = 1e-3 * max(float(points.var(0).mean()), 1e-38)
     fitted = GaussianMixture(k, reg_covar=floor, random_state=seed, max_iter=200, tol=1e-3).fit(points)
     drawn, _ = fitted.sample(n)
     order = torch.randperm(n, generator=generator)  # scikit-learn returns them component by component

@@ -166,12 +166,6 @@ class Module(pl.LightningModule):
         self._record(self._sums, loss, terms, len(x))
         return loss if terms.adversary is None else loss + terms.adversary
 
-    def validation_step(self, batch: tuple[Tensor, Tensor | None], batch_idx: int) -> None:
-        x, y = batch
-        rng = torch.Generator(self.device).manual_seed(batch_idx)  # the same noise at every epoch
-        terms = autoencoder.losses(self.model, x, y, self._noise(len(x), rng), rng=rng, gather=self._gather)
-        self._record(self._val_sums, terms.reconstruction + self.run.weight * terms.penalty, terms, len(x))
-
     @staticmethod
     def _record(sums: dict[str, Tensor], loss: Tensor, terms: autoencoder.Losses, n: int) -> None:
         values = {"loss": loss, "reconstruction": terms.reconstruction, "penalty": terms.penalty}
@@ -187,13 +181,6 @@ class Module(pl.LightningModule):
         if self.trainer.world_size > 1:
             means = self.all_gather(means).mean(0)
         return dict(zip((name for name in sums if name != "n"), means.tolist(), strict=True))
-
-    def on_validation_epoch_start(self) -> None:
-        self._val_sums = {}
-
-    def on_validation_epoch_end(self) -> None:
-        self.validation = {f"val_{k}": v for k, v in self._means(self._val_sums).items()}
-        self.log_dict(self.validation, rank_zero_only=self.trainer.world_size == 1)
 
     def on_train_epoch_end(self) -> None:
         row = {"epoch": self.current_epoch, **self._means(self._sums)}
@@ -267,6 +254,23 @@ class Module(pl.LightningModule):
     def on_train_start(self) -> None:
         if self._restored:
             torch.set_rng_state(self._restored["global_generator"])
+
+
+class Validated(Module):
+    """The same with held-out data: Lightning asks for these hooks only where there are some."""
+
+    def validation_step(self, batch: tuple[Tensor, Tensor | None], batch_idx: int) -> None:
+        x, y = batch
+        rng = torch.Generator(self.device).manual_seed(batch_idx)  # the same noise at every epoch
+        terms = autoencoder.losses(self.model, x, y, self._noise(len(x), rng), rng=rng, gather=self._gather)
+        self._record(self._val_sums, terms.reconstruction + self.run.weight * terms.penalty, terms, len(x))
+
+    def on_validation_epoch_start(self) -> None:
+        self._val_sums = {}
+
+    def on_validation_epoch_end(self) -> None:
+        self.validation = {f"val_{k}": v for k, v in self._means(self._val_sums).items()}
+        self.log_dict(self.validation, rank_zero_only=self.trainer.world_size == 1)
 
 
 def _finite(value: float) -> bool:
@@ -352,7 +356,7 @@ class Bar(Callback):
         self.max_epochs = max_epochs
 
     def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        from tqdm import tqdm
+        from tqdm import tqdm  # type: ignore[import-untyped]
 
         self.bar = tqdm(total=self.max_epochs, initial=trainer.current_epoch, unit="epoch", dynamic_ncols=True)
 
@@ -391,7 +395,7 @@ def train(model: autoencoder.Autoencoder, run: Run, batches: Batches, validation
     FloatingPointError
         If the loss is no longer finite.
     """
-    module = Module(model, run, [batches] if validation is None else [batches, validation])
+    module = Module(model, run, [batches]) if validation is None else Validated(model, run, [batches, validation])
     with _undisturbed(run.seed):
         keeper, trainer = _trainer(run, has_validation=validation is not None)
         try:
