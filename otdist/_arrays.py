@@ -66,6 +66,8 @@ def as_numpy(x: Array) -> np.ndarray:
 def like(x: Any, reference: Array) -> Array:
     """Turn a NumPy array (or a scalar, or a list) into what ``reference`` is: type, device and dtype."""
     if is_torch(reference):
+        if isinstance(x, np.ndarray) and not x.flags.writeable:
+            x = x.copy()  # a tensor is always writeable
         return torch_module().as_tensor(x, dtype=reference.dtype, device=reference.device)
     return np.asarray(x, dtype=reference.dtype)
 
@@ -182,3 +184,30 @@ def asymmetry(x: np.ndarray) -> np.ndarray:
             mirror = x[..., j : j + tile, i : i + tile].mT
             np.maximum(gap, np.abs(x[..., i : i + tile, j : j + tile] - mirror).max(axis=(-2, -1)), out=gap)
     return gap
+
+
+def singular_values(x: Array) -> Array:
+    """The singular values of a stack of matrices."""
+    return torch_module().linalg.svdvals(x) if is_torch(x) else np.linalg.svd(x, compute_uv=False)
+
+
+def rfftn(x: Array, grid: tuple[int, ...]) -> Array:
+    """The Fourier transform of real fields over their last axes, a ``grid``."""
+    axes = tuple(range(-len(grid), 0))
+    return torch_module().fft.rfftn(x, grid, axes) if is_torch(x) else np.fft.rfftn(x, grid, axes)
+
+
+def irfftn(x: Array, grid: tuple[int, ...]) -> Array:
+    """The real fields on a ``grid`` whose transform is ``x``."""
+    axes = tuple(range(-len(grid), 0))
+    return torch_module().fft.irfftn(x, grid, axes) if is_torch(x) else np.fft.irfftn(x, grid, axes)
+
+
+def moveaxis(x: Array, source: int, destination: int) -> Array:
+    """Move an axis."""
+    return x.movedim(source, destination) if is_torch(x) else np.moveaxis(x, source, destination)
+
+
+def index(positions: np.ndarray, reference: Array) -> Array:
+    """Integer positions that can index ``reference``."""
+    return torch_module().as_tensor(positions, device=reference.device) if is_torch(reference) else positions

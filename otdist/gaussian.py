@@ -12,9 +12,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from . import _arrays, _checks
+from . import _arrays, _checks, covariance
 from ._arrays import Array
-from ._autograd.bures import bures_squared
+from .covariance import bures_squared
 
 
 class Gradients(NamedTuple):
@@ -38,7 +38,7 @@ def w2_squared(mean_x: Any, cov_x: Any, mean_y: Any, cov_y: Any) -> Array:
     mean_x, mean_y : (..., d)
         Means. Leading dimensions are a batch; all four arguments broadcast.
     cov_x, cov_y : (..., d, d)
-        Covariances: symmetric, positive semidefinite up to rounding.
+        Covariances: symmetric, positive semidefinite up to rounding; or any of `otdist.covariance`, mixed freely.
 
     Returns
     -------
@@ -65,8 +65,8 @@ def w2_squared(mean_x: Any, cov_x: Any, mean_y: Any, cov_y: Any) -> Array:
     >>> float(gaussian.w2_squared(np.zeros(2), np.eye(2), np.array([3.0, 4.0]), 4 * np.eye(2)))
     27.0
     """
-    (mean_x, cov_x, mean_y, cov_y), restore = _given(mean_x, cov_x, mean_y, cov_y)
-    return restore(((mean_x - mean_y) ** 2).sum(-1) + bures_squared(cov_x, cov_y))
+    mean_x, x, mean_y, y, restore = _given(mean_x, cov_x, mean_y, cov_y)
+    return restore(((mean_x - mean_y) ** 2).sum(-1) + bures_squared(x, y))
 
 
 def w2(mean_x: Any, cov_x: Any, mean_y: Any, cov_y: Any) -> Array:
@@ -79,12 +79,16 @@ def w2(mean_x: Any, cov_x: Any, mean_y: Any, cov_y: Any) -> Array:
     >>> float(gaussian.w2(np.zeros(1), np.eye(1), np.array([3.0]), 25 * np.eye(1)))
     5.0
     """
-    (mean_x, cov_x, mean_y, cov_y), restore = _given(mean_x, cov_x, mean_y, cov_y)
-    return restore(_arrays.root(((mean_x - mean_y) ** 2).sum(-1) + bures_squared(cov_x, cov_y)))
+    mean_x, x, mean_y, y, restore = _given(mean_x, cov_x, mean_y, cov_y)
+    squared = ((mean_x - mean_y) ** 2).sum(-1) + bures_squared(x, y)
+    return restore(_arrays.root(squared.clip(0, None)))
 
 
 def w2_squared_and_grad(mean_x: Any, cov_x: Any, mean_y: Any, cov_y: Any) -> tuple[Array, Gradients]:
     """`w2_squared` with its gradients, for NumPy; each gradient has its argument's shape.
+
+    The gradient of a structured covariance is that of its parameters: an array like `Diagonal.variance`,
+    `Isotropic.variance`, `Factor.root` or `Circulant.spectrum`, and a pair for `Kronecker`.
 
     Examples
     --------
@@ -95,35 +99,43 @@ def w2_squared_and_grad(mean_x: Any, cov_x: Any, mean_y: Any, cov_y: Any) -> tup
     array([[-1., 0.],
            [ 0., -1.]])
     """
-    (mean_x, cov_x, mean_y, cov_y), restore = _given(mean_x, cov_x, mean_y, cov_y)
+    mean_x, x, mean_y, y, restore = _given(mean_x, cov_x, mean_y, cov_y)
     _checks.numpy_only("gaussian.w2_squared_and_grad", mean_x)
     difference = mean_x - mean_y
-    batch = np.broadcast_shapes(difference.shape[:-1], cov_x.shape[:-2], cov_y.shape[:-2])
-    wide = (_arrays.broadcast_to(c, (*batch, *c.shape[-2:])) for c in (cov_x, cov_y))
-    bures, slopes = bures_squared.value_and_grad(*wide)
-    shift = _arrays.broadcast_to(2 * difference, (*batch, difference.shape[-1]))
-    grads = zip((shift, slopes[0], -shift, slopes[1]), (mean_x, cov_x, mean_y, cov_y), strict=True)
+    batch = np.broadcast_shapes(difference.shape[:-1], x.batch_shape, y.batch_shape)
+    bures, (slope_x, slope_y) = covariance.bures_squared_and_grad(x, y, batch)
+    shift = np.broadcast_to(2 * difference, (*batch, difference.shape[-1]))
     # Where pairs share an argument, its gradient is the sum over them.
-    return restore((difference**2).sum(-1) + bures), Gradients(*(restore(_arrays.sum_to(g, x.shape)) for g, x in grads))
+    grad_x, grad_y = (restore(_arrays.sum_to(g, m.shape)) for g, m in ((shift, mean_x), (-shift, mean_y)))
+    grads = Gradients(grad_x, _restored(slope_x, restore), grad_y, _restored(slope_y, restore))
+    return restore((difference**2).sum(-1) + bures), grads
 
 
-def _given(mean_x: Any, cov_x: Any, mean_y: Any, cov_y: Any) -> tuple[list[Array], Any]:
-    """The arguments of one call, checked; covariances exactly symmetric."""
-    named = {"mean_x": mean_x, "cov_x": cov_x, "mean_y": mean_y, "cov_y": cov_y}
+def _restored(grad: Any, restore: Any) -> Any:
+    """Cast a covariance's gradient back; that of a Kronecker product is a pair."""
+    return tuple(_restored(g, restore) for g in grad) if isinstance(grad, tuple) else restore(grad)
+
+
+def _given(mean_x: Any, cov_x: Any, mean_y: Any, cov_y: Any, *, core: int = 0) -> tuple[Any, Any, Any, Any, Any]:
+    """The arguments of one call, checked and of one type; covariances as objects, dense ones exactly symmetric.
+
+    ``core`` counts the axes between batch and coordinates that do not broadcast: the members of a family.
+    """
+    covs = {"cov_x": covariance.given(cov_x), "cov_y": covariance.given(cov_y)}
+    parts = {name: list(c.parts(name)) for name, c in covs.items()}
+    named = {"mean_x": mean_x, "mean_y": mean_y, **covs["cov_x"].parts("cov_x"), **covs["cov_y"].parts("cov_y")}
     arrays, restore = _checks.arrays(**named)
-    given = dict(zip(named, arrays, strict=True))
-    for suffix in "xy":
-        mean, cov = f"mean_{suffix}", f"cov_{suffix}"
-        _checks.shape(mean, given[mean], "(..., d)", 1)
-        _checks.square(cov, given[cov])
-        _checks.nonempty(mean, given[mean], -1, "coordinate")
-        _checks.same_size("the number of coordinates", mean, given[mean].shape[-1], cov, given[cov].shape[-1])
-        _checks.finite(mean, given[mean])
-        _checks.finite(cov, given[cov])
-        given[cov] = _checks.symmetric(cov, given[cov])
-    _checks.same_size(
-        "the number of coordinates", "mean_x", given["mean_x"].shape[-1], "mean_y", given["mean_y"].shape[-1]
-    )
-    cores = {"mean_x": 1, "cov_x": 2, "mean_y": 1, "cov_y": 2}
-    _checks.batch({k: x.shape[: x.ndim - cores[k]] for k, x in given.items()})
-    return list(given.values()), restore
+    found = dict(zip(named, arrays, strict=True))
+    means = {name: found[name] for name in ("mean_x", "mean_y")}
+    for (mean_name, mean), (name, c) in zip(means.items(), covs.items(), strict=True):
+        covs[name] = c = covariance.check(name, c.with_parts([found[part] for part in parts[name]]))
+        _checks.shape(mean_name, mean, "(..., k, d)" if core else "(..., d)", 1 + core)
+        _checks.nonempty(mean_name, mean, -1, "coordinate")
+        _checks.same_size("the number of coordinates", mean_name, mean.shape[-1], name, c.d)
+        _checks.finite(mean_name, mean)
+    (mean_x, mean_y), (x, y) = means.values(), covs.values()
+    _checks.same_size("the number of coordinates", "mean_x", mean_x.shape[-1], "mean_y", mean_y.shape[-1])
+    if not core:
+        shapes = {name: m.shape[:-1] for name, m in means.items()}
+        _checks.batch({**shapes, "cov_x": x.batch_shape, "cov_y": y.batch_shape})
+    return mean_x, x, mean_y, y, restore
