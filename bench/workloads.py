@@ -331,7 +331,49 @@ _PROCESSES = (
     ),
 )
 
-WORKLOADS: tuple[Workload, ...] = (*_GAUSSIAN, *_SLICED, *_SINKHORN, *_PROCESSES)
+# Training: what a Wasserstein regularizer costs over the Kullback-Leibler term in one step on the digits. Ten epochs of
+# fit time themselves, so that setting up and the last pass over the data do not count.
+
+
+def _training(regularizer: str) -> Contender:
+    def prepare(problem: Problem) -> Call:
+        from otdist_vae import WVAE, data
+
+        x = data.digits().x
+
+        def call() -> dict[str, float]:
+            model = WVAE(8, regularizer, posterior="diagonal", random_state=0)
+            return model.fit(x, max_epochs=10, validation=None, progress=False).report
+
+        return call
+
+    return Contender(f"{regularizer} step", "otdist_vae", "otdist", prepare, _nothing, seconds=_seconds_a_step)
+
+
+def _seconds_a_step(report: dict[str, float]) -> float:
+    return report["seconds_per_epoch"] * report["epochs"] / report["steps"]
+
+
+def _vae_step(regularizer: str, at_most: float, needs: str) -> Workload:
+    return Workload(
+        name=f"vae-{regularizer}",
+        group="vae",
+        title=f"training step on digits, {regularizer}",
+        data=partial(Problem, {}, {}),
+        ours=_training(regularizer),
+        rivals=(Rival(_training("kl"), 1 / at_most),),
+        tolerance=_NO_VALUE,
+        needs=needs,
+    )
+
+
+_TRAINING = (
+    _vae_step("w2", 1.05, "otdist_vae.WVAE"),
+    _vae_step("sliced", 1.15, "otdist.sliced.w2_squared"),
+    _vae_step("sinkhorn", 1.5, "otdist.sinkhorn.w2_squared"),
+)
+
+WORKLOADS: tuple[Workload, ...] = (*_GAUSSIAN, *_SLICED, *_SINKHORN, *_PROCESSES, *_TRAINING)
 
 
 def select(words: list[str]) -> list[Workload]:
