@@ -123,10 +123,21 @@ def losses(
         lap("forward")
         regularizer, prior = model.regularizer, model.prior
         together = gather(codes) if regularizer.scope == "aggregate" else codes
-        penalty = regularizer(posterior, together, prior, rng=rng)
+        penalty = _penalty(regularizer, posterior, together, prior, rng)
         adversary = regularizer.adversary(together, prior, rng)
         lap("regularizer")
     return Losses(reconstruction, penalty, adversary, posterior, codes)
+
+
+def _penalty(
+    regularizer: Regularizer, posterior: BatchPosterior, codes: Tensor, prior: Prior, rng: torch.Generator
+) -> Tensor:
+    try:
+        return regularizer(posterior, codes, prior, rng=rng)
+    except ValueError:
+        if bool(torch.isfinite(codes).all()):
+            raise
+        raise FloatingPointError("the codes became infinite or NaN: lower learning_rate or set gradient_clip") from None
 
 
 def n_features(model: Autoencoder) -> int:

@@ -52,7 +52,7 @@ def cli() -> None:
 @click.option("--overwrite", is_flag=True, help="Replace a run that is already in the folder.")
 def train(
     config: Path | None, settings: tuple[str, ...], out: Path, resume: str | None, overwrite: bool, **given: Any
-) -> None:
+) -> int:
     """Train a model and leave it in a folder with pictures, curves, a table of metrics and its configuration.
 
     \b
@@ -74,12 +74,16 @@ def train(
         raise click.UsageError(f"{out} is not empty; add --overwrite to replace the run in it, or --resume auto")
     if overwrite and out.is_dir():
         runs.clear(out)
-    model = runs.train(whole, out, resume=bool(resume))
+    try:
+        model = runs.train(whole, out, resume=bool(resume))
+    except KeyboardInterrupt as stop:
+        return _interrupted(stop)
     effective = model.effective_weight()
     against = "" if effective is None else f" ({effective:.4g} against the summed squared error)"
     click.echo(f"regularizer {runs.penalty_name(model)}, weight {model.weight:.4g}{against}")
     click.echo((out / runs.TABLE).read_text("utf-8"), nl=False)
     click.echo(f"left in {out}: {', '.join(runs.PICTURES)}, {runs.TABLE}, {runs.CONFIG} and the model")
+    return 0
 
 
 def _existing(path: Path) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import os
@@ -222,15 +223,9 @@ class WVAE:
             )
 
     def _component_parts(self) -> Parts:
-        return Parts(
-            self.latent_dim,
-            self.posterior,
-            self.prior,
-            self.likelihood,
-            self.regularizer,
-            self.encoder,
-            self.decoder,
-        )
+        """Copies, so that every fit starts afresh and a module of the user's is left as it was."""
+        names = ("posterior", "prior", "likelihood", "regularizer", "encoder", "decoder")
+        return Parts(self.latent_dim, *(copy.deepcopy(getattr(self, name)) for name in names))
 
     def _scaling_of(self, rows: Any) -> str:
         if self.scaling != "auto":
@@ -339,7 +334,11 @@ class WVAE:
         if not isinstance(self.likelihood, likelihoods.Gaussian):
             return None
         scale = self.likelihood.scale
-        return 2 * (float(self.likelihood.log_scale.exp()) if scale is None else scale) ** 2 * self.weight
+        if scale is None:
+            fitted = self._fitted().likelihood
+            assert isinstance(fitted, likelihoods.Gaussian)
+            scale = float(fitted.log_scale.exp())
+        return 2 * scale**2 * self.weight
 
     def _fitted(self) -> Autoencoder:
         if self.network is None:

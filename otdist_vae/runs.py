@@ -133,9 +133,9 @@ def occupied(folder: Path) -> bool:
 
 def clear(folder: Path) -> None:
     """Remove what a former run left; other files stay."""
-    from .training import BEST, CHECKPOINT, CURVES
+    from .training import CHECKPOINT, CURVES
 
-    names = (CONFIG, METRICS, TABLE, CURVES, CHECKPOINT, BEST, _storage.DESCRIPTION, _storage.WEIGHTS, *PICTURES)
+    names = (CONFIG, METRICS, TABLE, CURVES, CHECKPOINT, _storage.DESCRIPTION, _storage.WEIGHTS, *PICTURES)
     for name in names:
         (folder / name).unlink(missing_ok=True)
 

@@ -19,7 +19,7 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
-from lightning.pytorch.callbacks import Callback, EarlyStopping
+from lightning.pytorch.callbacks import Callback, Checkpoint, EarlyStopping
 from torch import Tensor
 
 from . import autoencoder
@@ -27,9 +27,11 @@ from .data import Batches
 from .schedules import Schedule
 
 CHECKPOINT = "checkpoints/last.ckpt"
-BEST = "checkpoints/best.ckpt"
 CURVES = "metrics.csv"
 PARTS = ("forward", "regularizer", "backward")
+
+
+REMEDY = "lower learning_rate or set gradient_clip"
 
 
 class Interrupted(KeyboardInterrupt):
@@ -182,15 +184,14 @@ class Module(pl.LightningModule):
             means = self.all_gather(means).mean(0)
         return dict(zip((name for name in sums if name != "n"), means.tolist(), strict=True))
 
-    def on_train_epoch_end(self) -> None:
+    def finish_epoch(self) -> None:
+        """Add the epoch's row to the history; called by the first callback, since callbacks come before this module."""
         row = {"epoch": self.current_epoch, **self._means(self._sums)}
         row["weight"] = self.run.weight * self.run.schedule(self.current_epoch + 1)
         row |= getattr(self, "validation", {})
         row["seconds"] = time.perf_counter() - self._epoch_start
         if not all(map(_finite, row.values())):
-            raise FloatingPointError(
-                f"the loss became {row['loss']} in epoch {self.current_epoch}: lower learning_rate or set gradient_clip"
-            )
+            raise FloatingPointError(f"the loss became {row['loss']} in epoch {self.current_epoch}: {REMEDY}")
         self.history.append(row)
         if self.trainer.loggers:
             self.log_dict({k: v for k, v in row.items() if not k.startswith(("val_", "epoch"))})
@@ -314,14 +315,15 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 
 
 class Keeper(Callback):
-    """Writes the curves and the last checkpoint at epoch ends, and the best one when the validation loss fell."""
+    """Stands first: closes the epoch's books and, under early stopping, keeps the best weights so far."""
 
-    def __init__(self, folder: Path | None, every: int, last_epoch: int, keep_best: bool) -> None:
-        self.folder, self.every, self.last_epoch, self.keep_best = folder, every, last_epoch, keep_best
+    def __init__(self, keep_best: bool) -> None:
+        self.keep_best = keep_best
         self.best_loss = float("inf")
         self.best_weights: dict[str, Tensor] | None = None
 
     def on_train_epoch_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        module.finish_epoch()
         loss = getattr(module, "validation", {}).get("val_loss")
         if self.keep_best and loss is not None and loss < self.best_loss:
             self.best_loss = loss
@@ -335,8 +337,8 @@ class Keeper(Callback):
         self.best_loss, self.best_weights = best["loss"], best["weights"]
 
 
-class Saver(Callback):
-    """Saves once everything else of the epoch is done; stands last in the list of callbacks."""
+class Saver(Checkpoint):
+    """Saves once everything else of the epoch is done: Lightning calls a Checkpoint last, after EarlyStopping."""
 
     def __init__(self, folder: Path, every: int, last_epoch: int) -> None:
         self.folder, self.every, self.last_epoch = folder, every, last_epoch
@@ -396,6 +398,10 @@ def train(model: autoencoder.Autoencoder, run: Run, batches: Batches, validation
         If the loss is no longer finite.
     """
     module = Module(model, run, [batches]) if validation is None else Validated(model, run, [batches, validation])
+    if run.resume is not None:
+        saved = read_checkpoint(run.resume)["otdist_vae"]
+        if saved["finished"]:  # stopped early then, and so now
+            run.max_epochs = min(run.max_epochs, len(saved["history"]))
     with _undisturbed(run.seed):
         keeper, trainer = _trainer(run, has_validation=validation is not None)
         try:
@@ -413,7 +419,7 @@ def train(model: autoencoder.Autoencoder, run: Run, batches: Batches, validation
 
 def _trainer(run: Run, has_validation: bool) -> tuple[Keeper, pl.Trainer]:
     options = run.options
-    keeper = Keeper(run.folder, options.checkpoint_every, run.max_epochs, bool(options.early_stopping))
+    keeper = Keeper(keep_best=bool(options.early_stopping))
     callbacks: list[Callback] = [keeper]
     if options.early_stopping and has_validation:
         callbacks.append(EarlyStopping("val_loss", patience=options.early_stopping, check_on_train_epoch_end=True))
@@ -433,7 +439,7 @@ def _trainer(run: Run, has_validation: bool) -> tuple[Keeper, pl.Trainer]:
         logger=_logger(options.logger, run.folder),
         plugins=[AtomicIO()],
         default_root_dir=run.folder,
-        enable_checkpointing=False,
+        enable_checkpointing=run.folder is not None,
         enable_progress_bar=False,
         enable_model_summary=False,
         num_sanity_val_steps=0,

@@ -1,0 +1,167 @@
+"""The command line: what it leaves, and how it refuses: one line on stderr, exit status 2, no traceback."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import yaml
+from vae_small import labels, table
+
+from otdist_vae import WVAE, runs, training
+from otdist_vae.cli import main
+
+QUICK = ["--max-epochs", "1", "--set", "encoder.hidden=[8]", "--latent-dim", "2", "--seed", "0"]
+
+
+@pytest.fixture
+def file(tmp_path):
+    path = tmp_path / "data.npz"
+    np.savez(path, x=table(), y=labels())
+    return path
+
+
+def run(capsys, *arguments) -> tuple[int, str, str]:
+    status = main([str(a) for a in arguments])
+    captured = capsys.readouterr()
+    return status, captured.out, captured.err
+
+
+def train(capsys, file, out, *more):
+    return run(capsys, "train", "--data", file, "--out", out, *QUICK, *more)
+
+
+def test_train_leaves_a_whole_folder(capsys, tmp_path):
+    out = tmp_path / "run"
+    status, said, complaint = run(capsys, "train", "--data", "digits", "--out", out, *QUICK)
+    assert (status, complaint) == (0, "")
+    for name in (*runs.PICTURES, runs.CONFIG, runs.METRICS, runs.TABLE, training.CURVES, training.CHECKPOINT):
+        assert (out / name).stat().st_size > 0, name
+    assert WVAE.load(out).latent_dim == 2
+    assert "W2 (posterior), weight 1" in said
+    assert "against the summed squared error" in said
+
+
+def test_the_configuration_repeats_the_run(capsys, tmp_path, file):
+    train(capsys, file, tmp_path / "one", "--regularizer", "mmd", "--set", "regularizer.kernel=rbf", "--conditional")
+    status, _, complaint = run(capsys, "train", "--config", tmp_path / "one" / runs.CONFIG, "--out", tmp_path / "two")
+    assert (status, complaint) == (0, "")
+    one, two = WVAE.load(tmp_path / "one"), WVAE.load(tmp_path / "two")
+    np.testing.assert_array_equal(one.encode(table(), labels()), two.encode(table(), labels()))
+    assert one.describe()["regularizer"]["kernel"] == "rbf"
+
+
+def test_options_given_win_over_the_configuration(capsys, tmp_path, file):
+    config = tmp_path / "c.yaml"
+    config.write_text(yaml.safe_dump({"data": str(file), "max_epochs": 3, "regularizer": "kl", "weight": 2.0}))
+    assert run(capsys, "train", "--config", config, "--out", tmp_path / "run", *QUICK, "--weight", "3")[0] == 0
+    whole = yaml.safe_load((tmp_path / "run" / runs.CONFIG).read_text())
+    assert (whole["max_epochs"], whole["weight"], whole["regularizer"]) == (1, 3.0, {"name": "kl"})
+
+
+def test_resume_needs_only_the_folder(capsys, tmp_path, file):
+    train(capsys, file, tmp_path / "run")
+    status, _, complaint = run(capsys, "train", "--out", tmp_path / "run", "--resume", "auto", "--max-epochs", 2)
+    assert (status, complaint) == (0, "")
+    assert len(WVAE.load(tmp_path / "run").history) == 2
+
+
+def test_sample(capsys, tmp_path, file):
+    train(capsys, file, tmp_path / "run", "--conditional")
+    status, said, _ = run(capsys, "sample", tmp_path / "run", "-n", 7, "--out", tmp_path / "s.npz", "--class", 1)
+    assert status == 0
+    assert "7 examples" in said
+    with np.load(tmp_path / "s.npz") as drawn:
+        assert drawn["x"].shape == (7, 6)
+        assert (drawn["y"] == 1).all()
+
+
+def test_interruption_keeps_the_checkpoint(capsys, tmp_path, file, monkeypatch):
+    step = training.Module.training_step
+
+    def interrupted(self, batch, index):
+        if self.current_epoch == 1:
+            raise KeyboardInterrupt
+        return step(self, batch, index)
+
+    monkeypatch.setattr(training.Module, "training_step", interrupted)
+    status, _, complaint = train(capsys, file, tmp_path / "run", "--max-epochs", 3)
+    assert status == 130
+    assert (
+        complaint
+        == f"otdist-vae: interrupted; go on from {tmp_path / 'run' / training.CHECKPOINT} with --resume auto\n"
+    )
+    monkeypatch.undo()
+    assert run(capsys, "train", "--out", tmp_path / "run", "--resume", "auto")[0] == 0
+
+
+def refusals(tmp_path, file):
+    np.save(tmp_path / "flat.npy", np.zeros(9))
+    np.save(tmp_path / "objects.npy", np.array([{}, []], dtype=object), allow_pickle=True)
+    (tmp_path / "text.npy").write_text("no array")
+    np.savez(tmp_path / "other.npz", z=np.zeros(3))
+    (tmp_path / "bad.yaml").write_text("a: [1")
+    (tmp_path / "unknown.yaml").write_text("colour: blue")
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "thesis.txt").touch()
+    data, out = ["--data", file], ["--out", tmp_path / "run"]
+    return {
+        "missing file": (["train", "--data", "nowhere.npy", *out], "neither 'digits' nor an existing"),
+        "no data": (["train", *out], "data must be given"),
+        "unknown regularizer": (["train", *data, *out, "--regularizer", "w3"], "regularizer must be one of"),
+        "unwritable": (["train", *data, "--out", file / "run"], "cannot write to"),
+        "wrong shape": (["train", "--data", tmp_path / "flat.npy", *out], "x must have shape (n, ...)"),
+        "objects": (["train", "--data", tmp_path / "objects.npy", *out], "not a readable .npy"),
+        "no array": (["train", "--data", tmp_path / "text.npy", *out], "not a readable .npy"),
+        "no x": (["train", "--data", tmp_path / "other.npz", *out], "must hold an array x"),
+        "bad yaml": (["train", *data, *out, "--config", tmp_path / "bad.yaml"], "not readable YAML"),
+        "unknown key": (["train", *data, *out, "--config", tmp_path / "unknown.yaml"], "unknown setting 'colour'"),
+        "no config": (["train", *data, *out, "--config", tmp_path / "no.yaml"], "there is no file"),
+        "bad set": (["train", *data, *out, "--set", "weight"], "--set takes KEY=VALUE"),
+        "unknown set": (["train", *data, *out, "--set", "mass.x=1"], "unknown setting 'mass'"),
+        "occupied": (["train", *data, "--out", tmp_path / "full"], "is not empty"),
+        "both": (["train", *data, *out, "--overwrite", "--resume", "auto"], "exclude each other"),
+        "not a number": (["train", *data, *out, "--weight", "heavy"], "'heavy' is not a valid float"),
+        "unknown option": (["train", *data, *out, "--wait", "1"], "No such option"),
+        "unknown command": (["tran"], "No such command"),
+        "negative weight": (["train", *data, *out, "--weight", "-1"], "weight must be nonnegative"),
+        "no run": (["sample", tmp_path / "run", "--out", "s.npz"], "no saved model"),
+    }
+
+
+REFUSED = [
+    *("missing file", "no data", "unknown regularizer", "unwritable", "wrong shape", "objects", "no array", "no x"),
+    *("bad yaml", "unknown key", "no config", "bad set", "unknown set", "occupied", "both", "not a number"),
+    *("unknown option", "unknown command", "negative weight", "no run"),
+]
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_bad_input_ends_with_one_line_and_status_2(capsys, tmp_path, file, name):
+    arguments, message = refusals(tmp_path, file)[name]
+    status, said, complaint = run(capsys, *arguments)
+    assert status == 2
+    assert said == ""
+    assert complaint.startswith("otdist-vae: ")
+    assert complaint.count("\n") == 1
+    assert message in complaint
+
+
+def test_sample_refuses_bad_input(capsys, tmp_path, file):
+    train(capsys, file, tmp_path / "run")
+    for more, message in (
+        (["--out", tmp_path / "s.txt"], "must end in .npz or .png"),
+        (["--out", tmp_path / "no" / "s.npz"], "there is no folder"),
+        (["--out", tmp_path / "s.npz", "--class", 1], "not class-conditional"),
+        (["--out", tmp_path / "s.npz", "-n", -1], "n must be a nonnegative integer"),
+        (["--out", tmp_path / "s.png"], "are no images"),
+    ):
+        status, _, complaint = run(capsys, "sample", tmp_path / "run", *more)
+        assert (status, complaint.count("\n")) == (2, 1)
+        assert message in complaint
+
+
+@pytest.mark.parametrize("command", [[], ["train"], ["sample"]])
+def test_help_shows_an_example(capsys, command):
+    status, said, _ = run(capsys, *command, "--help")
+    assert status == 0
+    assert "Example:" in said

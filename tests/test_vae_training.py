@@ -1,0 +1,226 @@
+"""Runs that are interrupted, killed and resumed; what a run leaves behind."""
+
+from __future__ import annotations
+
+import csv
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import torch
+from vae_small import fitted, table, tiny
+
+from otdist_vae import WVAE, training
+
+
+def weights(model: WVAE) -> dict[str, torch.Tensor]:
+    return model.network.state_dict()
+
+
+def assert_same_weights(one: WVAE, two: WVAE) -> None:
+    a, b = weights(one), weights(two)
+    assert a.keys() == b.keys()
+    for name in a:
+        assert torch.equal(a[name], b[name]), name
+
+
+@pytest.mark.parametrize("regularizer", ["w2", "mmd", "gan"])
+def test_a_resumed_run_ends_with_the_same_bits(tmp_path, regularizer):
+    whole = fitted(regularizer, max_epochs=5, fit={"folder": tmp_path / "whole", "gradient_clip": 1.0})
+    options = {"folder": tmp_path / "parts", "gradient_clip": 1.0, "resume": "auto"}
+    fitted(regularizer, max_epochs=2, fit=options)
+    resumed = fitted(regularizer, max_epochs=5, fit=options)
+    assert_same_weights(whole, resumed)
+    assert [r["loss"] for r in whole.history] == [r["loss"] for r in resumed.history]
+
+
+def test_dropout_is_resumed_too(tmp_path):
+    def run(folder, epochs):
+        torch.manual_seed(3)  # the modules' own first weights
+        modules = {
+            "encoder": torch.nn.Sequential(torch.nn.Linear(6, 8), torch.nn.Dropout(0.2)),
+            "decoder": torch.nn.Linear(2, 6),
+        }
+        return fitted(max_epochs=epochs, fit={"folder": folder, "resume": "auto"}, **modules)
+
+    with torch.random.fork_rng():
+        whole = run(tmp_path / "whole", 4)
+        run(tmp_path / "parts", 2)
+        assert_same_weights(whole, run(tmp_path / "parts", 4))
+
+
+def test_resuming_a_finished_run_changes_nothing(tmp_path):
+    options = {"folder": tmp_path, "resume": "auto"}
+    assert_same_weights(fitted(max_epochs=3, fit=options), fitted(max_epochs=3, fit=options))
+
+
+def test_a_run_stopped_early_stays_stopped(tmp_path):
+    options = {"folder": tmp_path, "resume": "auto", "early_stopping": 1, "learning_rate": 1.0}
+    first = fitted(max_epochs=60, fit=options)
+    assert len(first.history) < 60
+    second = fitted(max_epochs=60, fit=options)
+    assert len(second.history) == len(first.history)
+    assert_same_weights(first, second)
+
+
+def test_early_stopping_keeps_the_best_weights():
+    model = fitted(max_epochs=30, fit={"early_stopping": 2, "learning_rate": 0.3})
+    losses = [row["val_loss"] for row in model.history]
+    assert len(losses) <= 30
+    best = fitted(max_epochs=1 + int(np.argmin(losses)), fit={"learning_rate": 0.3})
+    assert_same_weights(model, best)
+
+
+def test_resuming_another_run_is_refused(tmp_path):
+    options = {"folder": tmp_path, "resume": "auto"}
+    fitted(max_epochs=1, fit=options)
+    with pytest.raises(ValueError, match=r"is of another run: weight was 1\.0, now 2\.0"):
+        fitted(weight=2.0, max_epochs=2, fit=options)
+    with pytest.raises(ValueError, match="is of another run: data was"):
+        fitted(x=table(seed=1), max_epochs=2, fit=options)
+
+
+def test_a_damaged_checkpoint_is_refused(tmp_path):
+    options = {"folder": tmp_path, "resume": "auto"}
+    fitted(max_epochs=1, fit=options)
+    path = tmp_path / training.CHECKPOINT
+    for content in (path.read_bytes()[:1000], b"", b"cos\nsystem\n(S'true'\ntR."):
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match="or is damaged"):
+            fitted(max_epochs=2, fit=options)
+
+
+def test_a_checkpoint_holds_tensors_and_plain_values_only(tmp_path):
+    fitted("gan", max_epochs=1, fit={"folder": tmp_path, "early_stopping": 3})
+    checkpoint = torch.load(tmp_path / training.CHECKPOINT, weights_only=True)
+    assert checkpoint["otdist_vae"]["identity"]["regularizer"]["name"] == "gan"
+
+
+def test_interruption_says_where_the_checkpoint_is(tmp_path, monkeypatch):
+    step = training.Module.training_step
+
+    def interrupted(self, batch, index):
+        if self.current_epoch == 2:
+            raise KeyboardInterrupt
+        return step(self, batch, index)
+
+    handler = signal.getsignal(signal.SIGINT)
+    monkeypatch.setattr(training.Module, "training_step", interrupted)
+    with pytest.raises(training.Interrupted, match=r"last\.ckpt") as caught:
+        fitted(max_epochs=4, fit={"folder": tmp_path})
+    assert caught.value.checkpoint == tmp_path / training.CHECKPOINT
+    assert signal.getsignal(signal.SIGINT) is handler
+    with pytest.raises(training.Interrupted, match="none"):
+        fitted(max_epochs=4)
+    monkeypatch.undo()
+    resumed = fitted(max_epochs=4, fit={"folder": tmp_path, "resume": "auto"})
+    assert_same_weights(resumed, fitted(max_epochs=4))
+
+
+KILLED = """
+import sys
+sys.path[:0] = sys.argv[2:]
+from vae_small import fitted
+fitted(max_epochs=100000, fit={"folder": sys.argv[1]})
+"""
+
+
+def test_a_killed_run_goes_on(tmp_path):
+    path = [os.path.dirname(__file__), os.path.dirname(os.path.dirname(__file__))]
+    process = subprocess.Popen([sys.executable, "-c", KILLED, str(tmp_path), *path], stderr=subprocess.PIPE)
+    checkpoint = tmp_path / training.CHECKPOINT
+    deadline = time.monotonic() + 120
+    while not checkpoint.exists():
+        assert process.poll() is None, process.stderr.read().decode()
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    time.sleep(0.1)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    done = len(training.read_checkpoint(checkpoint)["otdist_vae"]["history"])
+    resumed = fitted(max_epochs=done + 2, fit={"folder": tmp_path, "resume": "auto"})
+    assert_same_weights(resumed, fitted(max_epochs=done + 2))
+
+
+def test_a_run_writes_its_curves(tmp_path):
+    model = fitted(max_epochs=3, fit={"folder": tmp_path})
+    with open(tmp_path / training.CURVES) as f:
+        rows = list(csv.DictReader(f))
+    assert [int(row["epoch"]) for row in rows] == [0, 1, 2]
+    assert [float(row["val_loss"]) for row in rows] == [row["val_loss"] for row in model.history]
+    assert not list(tmp_path.rglob("*.partial"))
+
+
+def test_an_exploding_loss_is_an_error():
+    with pytest.raises(FloatingPointError, match="lower learning_rate"):
+        fitted(max_epochs=50, fit={"learning_rate": 1e30})
+
+
+def test_the_step_is_timed():
+    report = fitted().report
+    assert report["steps"] == 2 * 3
+    assert set(report["step_milliseconds"]) == set(training.PARTS)
+    assert min(report["step_milliseconds"].values()) > 0
+
+
+def test_mixed_precision_keeps_distances_in_float32():
+    seen = []
+
+    from otdist_vae import autoencoder, regularizers
+
+    class Spy(regularizers.W2):
+        def forward(self, posterior, codes, prior=None, *, rng=None):
+            seen.append((posterior.mean.dtype, codes.dtype))
+            return super().forward(posterior, codes, prior, rng=rng)
+
+    fitted(Spy(), max_epochs=1, fit={"precision": "bf16-mixed"})
+    assert set(seen) == {(torch.float32, torch.float32)}
+    assert autoencoder._at_least_float32(torch.zeros(1, dtype=torch.float64)).dtype == torch.float64
+
+
+@pytest.mark.parametrize("schedule", ["constant", {"name": "warmup", "epochs": 2}, {"name": "cyclical", "epochs": 4}])
+def test_schedules_move_the_weight(schedule):
+    weights = [row["weight"] for row in fitted(weight=2.0, schedule=schedule, max_epochs=4).history]
+    expected = {"constant": [2, 2, 2, 2], "warmup": [1, 2, 2, 2], "cyclical": [1, 2, 2, 0]}
+    name = schedule if isinstance(schedule, str) else schedule["name"]
+    assert weights == expected[name]
+
+
+def test_datasets_and_loaders_give_the_same_model_as_arrays():
+    x = torch.from_numpy(table())
+    dataset = torch.utils.data.TensorDataset(x)
+
+    class Plain(torch.utils.data.Dataset):
+        def __len__(self):
+            return len(x)
+
+        def __getitem__(self, i):
+            return x[i]
+
+    for data in (dataset, Plain(), torch.utils.data.DataLoader(dataset, batch_size=4)):
+        assert_same_weights(fitted(x=data), fitted())
+    with pytest.raises(TypeError, match="IterableDataset"):
+        fitted(x=type("Stream", (torch.utils.data.IterableDataset,), {"__iter__": lambda self: iter(())})())
+
+
+def test_fit_starts_afresh():
+    model = tiny()
+    quiet = {"progress": False, "batch_size": 32, "max_epochs": 2}
+    first = weights(model.fit(table(), **quiet))
+    first = {name: value.clone() for name, value in first.items()}
+    again = weights(model.fit(table(), **quiet))
+    assert all(torch.equal(first[name], again[name]) for name in first)
+
+
+def test_a_tiny_last_batch_is_dropped():
+    from otdist_vae.data import Order
+
+    assert [len(b) for b in Order(100, 32, seed=0)] == [32, 32, 32]
+    assert [len(b) for b in Order(115, 32, seed=0)] == [32, 32, 32, 19]
+    assert [len(b) for b in Order(5, 32, seed=0)] == [5]
+    shares = [np.concatenate(list(Order(100, 32, 0, world=2, rank=r))) for r in (0, 1)]
+    assert sorted(np.concatenate(shares)) == sorted(np.concatenate(list(Order(100, 32, 0))))
