@@ -6,6 +6,8 @@ import platform
 from dataclasses import asdict
 from pathlib import Path
 
+import numpy as np
+
 from bench.rivals import version_of
 from bench.run import Report, Result
 
@@ -57,9 +59,9 @@ def to_markdown(reports: list[Report], described: dict[str, object]) -> str:
     for group in dict.fromkeys(report.group for report in reports):
         parts.append(table([report for report in reports if report.group == group]))
     parts.append(
-        "*faster*: median over rounds of the rival's time over ours in the same round, with the quartiles; *promised*: "
-        "the least that we promise. *error*: relative, against the known true answer: of the value, then the largest "
-        "of the gradients."
+        "*faster*: median over rounds of the rival's time over ours in the same round, with the quartiles, "
+        "*unsteady* where these are too far apart to prove anything; *promised*: the least that we promise. "
+        "*error*: relative, against the known true answer: of the value, then the largest of the gradients."
     )
     return "\n\n".join(parts) + "\n"
 
@@ -78,42 +80,36 @@ def table(reports: list[Report]) -> str:
     return "\n".join(lines)
 
 
-def _cells(report: Report, rival: Result | None) -> tuple[str, ...]:
-    ours = report.ours.median
-    said = (report.title, seconds(ours) if ours else report.ours.status, _errors(report.ours))
+def _cells(report: Report, rival: Result | None) -> list[str]:
+    ours = report.ours
+    mine = seconds(ours.median) if ours.times else ours.status
     if rival is None:
-        return (said[0], "–", said[1], "–", "–", _promise(report, None), said[2], "–")
-    theirs = seconds(rival.median) if rival.median else rival.status
-    return (
-        said[0],
-        rival.contender,
-        said[1],
-        theirs,
-        _ratio(rival),
-        _promise(report, rival),
-        said[2],
-        _errors(rival),
-    )
+        return [report.title, "–", mine, "–", "–", _promise(report, None), _errors(ours), "–"]
+    theirs = seconds(rival.median) if rival.times else rival.status
+    promise = _promise(report, rival)
+    return [report.title, rival.contender, mine, theirs, _ratio(rival), promise, _errors(ours), _errors(rival)]
 
 
 def seconds(time: float | None) -> str:
     if time is None:
         return "–"
-    for unit, size in (("s", 1.0), ("ms", 1e-3), ("µs", 1e-6)):
-        if time >= size or unit == "µs":
-            return f"{time / size:.3g} {unit}"
-    raise AssertionError
+    unit, size = next(((u, s) for u, s in (("s", 1.0), ("ms", 1e-3)) if time >= s), ("µs", 1e-6))
+    return f"{time / size:.3g} {unit}"
+
+
+def mebibytes(size: float) -> str:
+    return f"{size / 2**20:.0f} MiB"
 
 
 def _ratio(result: Result) -> str:
     if result.ratio is None or result.ratio_quartiles is None:
         return "–"
     low, high = result.ratio_quartiles
-    return f"{result.ratio:.3g}x ({low:.3g}–{high:.3g})"
+    return f"{result.ratio:.3g}x ({low:.3g}–{high:.3g}{'' if result.steady else ', unsteady'})"
 
 
 def _promise(report: Report, rival: Result | None) -> str:
-    """The promise and whether it was kept: of the ratio, and of our own time."""
+    """The promise and whether it was kept: of the ratio, and of our own time and memory."""
     said = []
     if rival is not None and rival.at_least is not None:
         verdict = {True: "kept", False: "**missed**", None: "not measured"}[rival.meets_target]
@@ -121,13 +117,16 @@ def _promise(report: Report, rival: Result | None) -> str:
     if report.at_most_s is not None and report.ours.median is not None:
         verdict = "kept" if report.ours.median <= report.at_most_s else "**missed**"
         said.append(f"{seconds(report.at_most_s)}: {verdict}")
+    if report.at_most_bytes is not None and report.ours.peak_bytes is not None:
+        verdict = "kept" if report.ours.peak_bytes <= report.at_most_bytes else "**missed**"
+        said.append(f"{mebibytes(report.at_most_bytes)}: {verdict} ({mebibytes(report.ours.peak_bytes)})")
     return ", ".join(said) or "–"
 
 
 def _errors(result: Result) -> str:
     value = result.errors.get("value")
     gradients = [error for name, error in result.errors.items() if name != "value"]
-    said = [f"{error:.0e}" for error in (value, max(gradients, default=None)) if error is not None]
+    said = [f"{error:.0e}" if error else "0" for error in (value, max(gradients, default=None)) if error is not None]
     return ", ".join(said) or "–"
 
 
@@ -160,6 +159,8 @@ def _plot_errors(reports: list[Report], path: Path) -> None:
             point = (result.median, max(error, 2e-17))
             axis.scatter(*point, marker="*" if result is report.ours else "o", s=60, label=result.contender)
         axis.set(xscale="log", yscale="log", xlabel="seconds a call", ylabel="relative error of the value")
+        times = [result.median for result in report.results if result.median]
+        axis.set_xlim(10 ** np.floor(np.log10(min(times))), 10 ** np.ceil(np.log10(max(times))))
         axis.set_title(report.title, fontsize=9)
         axis.legend(fontsize=7)
     figure.tight_layout()
@@ -170,21 +171,21 @@ def _plot_errors(reports: list[Report], path: Path) -> None:
 def _plot_ratios(reports: list[Report], path: Path) -> None:
     from matplotlib import pyplot
 
-    bars = [(f"{r.title}\n{x.contender}", x) for r in reports for x in r.results[1:] if x.ratio is not None]
-    if not bars:
+    dots = [(f"{r.title}\n{x.contender}", x) for r in reports for x in r.results[1:] if x.ratio is not None]
+    if not dots:
         return
-    figure, axis = pyplot.subplots(figsize=(9, 0.5 * len(bars) + 1))
-    for place, (_, result) in enumerate(bars):
+    figure, axis = pyplot.subplots(figsize=(9, 0.45 * len(dots) + 1))
+    for place, (_, result) in enumerate(dots):
         assert result.ratio is not None
         assert result.ratio_quartiles is not None
-        low, high = result.ratio_quartiles
-        axis.barh(place, result.ratio, color="tab:blue", alpha=0.7)
-        axis.hlines(place, low, high, color="black", linewidth=1)
+        axis.hlines(place, *result.ratio_quartiles, color="black", linewidth=1)
+        axis.plot(result.ratio, place, "o", color="tab:orange" if result.meets_target is False else "tab:blue")
         if result.at_least is not None:
             axis.plot(result.at_least, place, "|", color="tab:red", markersize=16, markeredgewidth=2)
-    axis.set_yticks(range(len(bars)), [label for label, _ in bars], fontsize=7)
+    axis.set_yticks(range(len(dots)), [label for label, _ in dots], fontsize=7)
     axis.invert_yaxis()
     axis.axvline(1.0, color="gray", linewidth=0.8)
+    axis.grid(axis="x", alpha=0.3)
     axis.set(xscale="log", xlabel="times faster than the rival (red: promised; line: quartiles over rounds)")
     figure.tight_layout()
     figure.savefig(path, dpi=120)

@@ -29,7 +29,7 @@ class Contender:
     """One way to answer a problem: ours or a rival's.
 
     `package` is what must be importable; `distribution` is what pip calls it. A call that does its work in another
-    process tells in its result how many `seconds` that took.
+    process tells in its result how many `seconds` that took, and its `peak_bytes` of memory.
     """
 
     name: str
@@ -38,6 +38,7 @@ class Contender:
     prepare: Callable[[Problem], Call]
     answers: Callable[[Any], Arrays] = value_only
     seconds: Callable[[Any], float] | None = None
+    peak_bytes: Callable[[Any], float] | None = None
 
     @property
     def installed(self) -> bool:

@@ -25,6 +25,8 @@ WARM_UP_BELOW_S = 0.1
 SETTLE_S = 0.05
 MOST_ROUNDS = 50
 FEWEST_ROUNDS = 3
+# Quartiles of the ratios further apart than this prove nothing: on an idle machine they are some 5% apart.
+UNSTEADY = 1.5
 # One workload shall not keep anybody waiting much longer than this, whatever the number of rounds.
 MOST_SECONDS = 60.0
 
@@ -41,6 +43,7 @@ class Result:
     errors: dict[str, float] = field(default_factory=dict)
     at_least: float | None = None
     ratios: list[float] = field(default_factory=list)
+    peak_bytes: float | None = None
 
     @property
     def median(self) -> float | None:
@@ -59,8 +62,14 @@ class Result:
         return float(low), float(high)
 
     @property
+    def steady(self) -> bool:
+        """Whether the rounds tell one story. On a machine that does other things too they do not."""
+        quartiles = self.ratio_quartiles
+        return quartiles is not None and quartiles[1] <= UNSTEADY * quartiles[0]
+
+    @property
     def meets_target(self) -> bool | None:
-        if self.at_least is None or self.ratio is None:
+        if self.at_least is None or self.ratio is None or not self.steady:
             return None
         return self.ratio >= self.at_least
 
@@ -75,6 +84,7 @@ class Report:
     tolerance: str
     results: list[Result]
     at_most_s: float | None = None
+    at_most_bytes: float | None = None
 
     @property
     def ours(self) -> Result:
@@ -120,7 +130,15 @@ def run(workload: Workload, *, budget_s: float = 30.0) -> Report:
             if result.status == "ok" and call is not None
         ]
         _take_turns(entrants, budget_s)
-    return Report(workload.name, workload.group, workload.title, str(workload.tolerance), results, workload.at_most_s)
+    return Report(
+        workload=workload.name,
+        group=workload.group,
+        title=workload.title,
+        tolerance=str(workload.tolerance),
+        results=results,
+        at_most_s=workload.at_most_s,
+        at_most_bytes=workload.at_most_bytes,
+    )
 
 
 def first_call(contender: Contender, problem: Problem) -> tuple[Result, Call | None, Arrays]:
@@ -131,10 +149,13 @@ def first_call(contender: Contender, problem: Problem) -> tuple[Result, Call | N
         return result, None, {}
     try:
         call = contender.prepare(problem)
-        answers = contender.answers(call())
+        returned = call()
+        answers = contender.answers(returned)
     except Exception as error:  # a rival that breaks must not end the run, and must not be dropped in silence
         result.status, result.detail = "failed", f"{type(error).__name__}: {error}"
         return result, None, {}
+    if contender.peak_bytes is not None:
+        result.peak_bytes = contender.peak_bytes(returned)
     if problem.entries is not None and "value" in answers:
         answers["value"] = answers["value"][problem.entries]
     result.errors = errors(answers, problem.answers)

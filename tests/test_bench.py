@@ -194,7 +194,6 @@ def test_no_ratio_where_values_disagree(question):
         "broken": "failed",
     }
     assert [result.contender for result in found.results[1:] if result.ratio is not None] == ["honest"]
-    assert found.results[1].meets_target
     assert found.results[2].meets_target is None
     assert not found.right
 
@@ -225,6 +224,35 @@ def test_a_rival_may_have_a_tolerance_of_its_own(question):
     assert found.right
     assert found.results[1].ratio is not None
     assert found.results[1].errors == {"value": pytest.approx(0.1)}
+
+
+@pytest.mark.parametrize(
+    ("ratios", "verdict"), [([3.0, 3.0, 3.1], True), ([1.0, 1.0, 1.1], False), ([3.0, 9.0, 27.0], None)]
+)
+def test_a_promise_is_judged_only_where_the_rounds_agree(ratios, verdict):
+    assert run.Result("rival", at_least=2.0, ratios=ratios).meets_target is verdict
+
+
+def test_a_promise_about_time_and_memory_is_judged_without_rivals(question):
+    greedy = replace(question.ours, peak_bytes=lambda returned: 3 * 2**20, seconds=lambda returned: 0.25)
+    asked = replace(question, ours=greedy, rivals=(), at_most_s=0.5, at_most_bytes=2**20)
+    text = report.to_markdown([run.run(asked, budget_s=0.01)], report.machine())
+    assert "500 ms: kept, 1 MiB: **missed** (3 MiB)" in text
+
+
+def test_what_runs_elsewhere_tells_its_time_and_memory_or_its_error():
+    told = workloads._process("x = 1\n# timed\nx + 1")(Problem({}, {}))()
+    assert 0 <= told["seconds"] < 60
+    assert 2**20 < told["peak_bytes"] < 2**36
+    with pytest.raises(RuntimeError, match="ZeroDivisionError"):
+        workloads._process("1 / 0")(Problem({}, {}))()
+
+
+def test_long_workloads_run_only_by_name(question, monkeypatch):
+    monkeypatch.setattr(workloads, "WORKLOADS", (question, replace(question, name="long", by_name_only=True)))
+    assert [w.name for w in workloads.select([])] == ["question"]
+    assert [w.name for w in workloads.select(["made-up"])] == ["question"]
+    assert [w.name for w in workloads.select(["long"])] == ["long"]
 
 
 def test_json_keeps_everything_and_names_no_machine(question):
