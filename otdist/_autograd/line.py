@@ -101,7 +101,8 @@ def _merge(sides: Any, a: np.ndarray, b: np.ndarray, p: float, needs: Any, out: 
     a, b = (w if len(w) <= 1 else w[block] for w in (a, b))
     nothing = np.empty((0, 0), x.dtype), np.empty((0, 0), x.dtype), np.empty((0, 0)), np.empty((0, 0))
     places = (z if s is None else s[block] for s, z in zip(out[1:], nothing, strict=True))
-    kernels.merged_rows(x, y, x_order, y_order, a, b, p, out.cost[block], *places)
+    work = kernels.workspace(x.shape[1], y.shape[1])
+    kernels.merged_rows(x, y, x_order, y_order, a, b, p, work, out.cost[block], *places)
 
 
 # The same on a GPU, where loops are torch operators: the staircase by binary search in the merged levels.

@@ -122,6 +122,22 @@ def _staircase_cost(x, y, i_of, j_of, mass, steps, p):
 
 
 @njit(cache=True, nogil=True, fastmath=FAST)
+def _walk_cost(x, y, u, v, p):
+    """The same without keeping the staircase, for levels that are met once."""
+    last_i, last_j = u.shape[0] - 1, v.shape[0] - 1
+    i, j, done, total = 0, 0, 0.0, 0.0
+    for _ in range(last_i + last_j + 1):
+        level_u, level_v = u[i], v[j]
+        first = level_u <= level_v
+        level = level_u if first else level_v
+        total += (level - done) * _cost(np.float64(x[i]) - np.float64(y[j]), p)
+        done = level
+        i = min(i + int(first), last_i)
+        j = min(j + int(not first), last_j)
+    return total
+
+
+@njit(cache=True, nogil=True, fastmath=FAST)
 def _staircase_slopes(x, y, i_of, j_of, mass, steps, levels, order, p, scratch, slopes):
     n = x.shape[0]
     scratch[:n] = 0.0
@@ -184,23 +200,26 @@ def _levels(weights, row, order, levels):
 
 
 @njit(cache=True, nogil=True)
-def merged_rows(x, y, x_order, y_order, a, b, p, cost, x_slopes, y_slopes, a_potentials, b_potentials):
+def merged_rows(x, y, x_order, y_order, a, b, p, work, cost, x_slopes, y_slopes, a_potentials, b_potentials):
     """Costs of sorted rows x (r, n), y (r, m) with weights, and what else has a nonempty place to go to.
 
     a (1 or r, n), b (1 or r, m) sum to 1, in the original order of the points; (0, n) means uniform. `x_order` is
     needed with weights or slopes. Slopes and potentials (r, n), (r, m) come in the original order; those that are not
-    wanted have no rows.
+    wanted have no rows. `work` is scratch, see `workspace`.
     """
-    n, m = x.shape[1], y.shape[1]
-    u, v, scratch = np.empty(n), np.empty(m), np.empty(max(n, m))
-    i_of, j_of, mass = np.empty(n + m, np.int32), np.empty(n + m, np.int32), np.empty(n + m)
-    steps = 0
+    u, v, scratch, mass, i_of, j_of = work
+    steps, weighted = 0, a.shape[0] > 0 or b.shape[0] > 0
+    kept = not weighted or x_slopes.shape[0] > 0 or y_slopes.shape[0] > 0
     for r in range(x.shape[0]):
-        if r == 0 or a.shape[0] > 0 or b.shape[0] > 0:
+        if r == 0 or weighted:
             _levels(a, r, x_order, u)
             _levels(b, r, y_order, v)
-            steps = staircase(u, v, i_of, j_of, mass)
-        cost[r] = _staircase_cost(x[r], y[r], i_of, j_of, mass, steps, p)
+            if kept:
+                steps = staircase(u, v, i_of, j_of, mass)
+        if kept:
+            cost[r] = _staircase_cost(x[r], y[r], i_of, j_of, mass, steps, p)
+        else:
+            cost[r] = _walk_cost(x[r], y[r], u, v, p)
         if x_slopes.shape[0] > 0:
             _staircase_slopes(x[r], y[r], i_of, j_of, mass, steps, u, x_order[r], p, scratch, x_slopes[r])
         if y_slopes.shape[0] > 0:
@@ -209,3 +228,9 @@ def merged_rows(x, y, x_order, y_order, a, b, p, cost, x_slopes, y_slopes, a_pot
             _potentials(x[r], y[r], u, v, x_order[r], p, a_potentials[r])
         if b_potentials.shape[0] > 0:
             _potentials(y[r], x[r], v, u, y_order[r], p, b_potentials[r])
+
+
+def workspace(n, m):
+    """Scratch for `merged_rows`. NumPy asks for huge pages, numba does not, and page faults would cost the most."""
+    floats, integers = (n, m, max(n, m), n + m), (n + m, n + m)
+    return (*(np.empty(k) for k in floats), *(np.empty(k, np.int32) for k in integers))
