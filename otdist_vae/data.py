@@ -1,24 +1,64 @@
-"""Data sets: bundled digits, arrays on disk; and the batches a run is made of."""
+"""Data sets: the bundled digits, and what lies on disk: arrays, tables, image folders, MNIST and CIFAR files.
+
+Nothing is unpickled and nothing is downloaded.
+"""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator
+import csv
+import gzip
+import os
+import zipfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor
+
+IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp")
+LABEL_COLUMNS = ("y", "label", "class", "target")
+CIFAR_BYTES = 3 * 32 * 32
 
 
 @dataclass
 class Examples:
-    """`x` (n, ...) and, where there are labels, `y` (n,)."""
+    """`x` (n, ...) and, where there are labels, `y` (n,); `columns` are a table's headings."""
 
     x: np.ndarray
     y: np.ndarray | None = None
+    columns: list[str] | None = None
+
+
+def load(source: str | os.PathLike[str]) -> Examples:
+    """Read ``"digits"``, a file or a folder.
+
+    - ``.npy``: x. ``.npz``: x, and perhaps y.
+    - ``.csv``: numbers, perhaps under a line of headings; a column headed y, label, class or target is y.
+    - an IDX file (``train-images-idx3-ubyte``, gzipped or not) with its labels beside it, or a folder of them: MNIST.
+    - ``data_batch_1.bin`` and the like, or a folder of them: CIFAR-10 or CIFAR-100, the binary version.
+    - a folder of images of one size; folders in it are classes.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        Naming the file or folder and what is wrong with it.
+    """
+    if source == "digits":
+        return digits()
+    path = Path(source)
+    if not path.exists():
+        raise FileNotFoundError(f"data {str(source)!r} is neither 'digits' nor an existing file or folder")
+    if path.is_dir():
+        return _read_folder(path)
+    ending = path.suffix.lower()
+    if ending in READERS:
+        return READERS[ending](path)
+    if _is_idx(path):
+        return _read_mnist(path)
+    known = ", ".join(READERS)
+    raise ValueError(
+        f"{path}: cannot read {ending or 'a file without an ending'}; use {known}, an IDX file, or a folder"
+    )
 
 
 def digits() -> Examples:
@@ -33,185 +73,193 @@ def digits() -> Examples:
     return Examples((bunch.images / 16).astype(np.float32), bunch.target.astype(np.int64))
 
 
-def load(source: str) -> Examples:
-    """``"digits"``, or a file: .npy with x; .npz with x and perhaps y.
-
-    Raises
-    ------
-    FileNotFoundError, ValueError
-        Naming the file and what is wrong with it.
-    """
-    if source == "digits":
-        return digits()
-    path = Path(source)
-    if not path.exists():
-        raise FileNotFoundError(f"data {source!r} is neither 'digits' nor an existing file or folder")
-    readers = {".npy": _read_npy, ".npz": _read_npz}
-    if path.suffix.lower() not in readers:
-        raise ValueError(f"{path}: cannot read {path.suffix or 'a file without an ending'}; use {', '.join(readers)}")
-    return readers[path.suffix.lower()](path)
+# --- arrays and tables ------------------------------------------------------------------------------------------------
 
 
 def _read_npy(path: Path) -> Examples:
     try:
-        x = np.load(path, allow_pickle=False)
+        # memory-mapped: a data set larger than memory is read as it is used
+        return Examples(np.load(path, mmap_mode="r", allow_pickle=False))
     except (ValueError, OSError, EOFError) as error:
         raise ValueError(f"{path} is not a readable .npy file of numbers: {error}") from None
-    return Examples(x)
 
 
 def _read_npz(path: Path) -> Examples:
-    import zipfile
-
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with open(path, "rb") as f, np.load(f, allow_pickle=False) as archive:
             if "x" not in archive:
-                raise ValueError(
-                    f"{path} must hold an array x (and perhaps y); it holds {', '.join(archive) or 'nothing'}"
-                )
+                held = ", ".join(archive) or "nothing"
+                raise KeyError(f"{path} must hold an array x (and perhaps y); it holds {held}")
             return Examples(archive["x"], archive.get("y"))
-    except (OSError, EOFError, zipfile.BadZipFile) as error:
-        raise ValueError(f"{path} is not a readable .npz file: {error}") from None
+    except KeyError as error:
+        raise ValueError(error.args[0]) from None
+    except (ValueError, TypeError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise ValueError(f"{path} is not a readable .npz file of numbers: {error}") from None
 
 
-# --- batches ----------------------------------------------------------------------------------------------------------
+def _read_csv(path: Path) -> Examples:
+    try:
+        with open(path, newline="", encoding="utf-8-sig") as f:
+            rows = [(k, row) for k, row in enumerate(csv.reader(f), 1) if row]
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise ValueError(f"{path} is not a readable .csv file: {error}") from None
+    if not rows:
+        raise ValueError(f"{path} is empty")
+    columns = None if all(map(_is_number, rows[0][1])) else [name.strip() for name in rows.pop(0)[1]]
+    if not rows:
+        raise ValueError(f"{path} has a line of headings and no rows")
+    width = len(columns or rows[0][1])
+    for line, row in rows:
+        if len(row) != width:
+            raise ValueError(f"{path}, line {line}: {len(row)} values where {width} are expected")
+    label = next((k for k, name in enumerate(columns or []) if name.lower() in LABEL_COLUMNS), None)
+    features = [k for k in range(width) if k != label]
+    x = np.array([[_number(path, line, columns, k, row[k]) for k in features] for line, row in rows], dtype=np.float64)
+    y = None if label is None else _as_labels([row[label].strip() for _, row in rows])
+    return Examples(x, y, columns and [columns[k] for k in features])
 
 
-class Order:
-    """The order of examples: a permutation drawn from (seed, epoch) alone, so that it needs no state to be resumed.
-
-    A last batch below half the size is dropped: distances between few points are noise.
-    """
-
-    def __init__(self, n: int, batch_size: int, seed: int | None, world: int = 1, rank: int = 0) -> None:
-        self.n, self.batch_size, self.seed = n, min(batch_size, n), seed
-        self.world, self.rank = world, rank
-        self.epoch = 0
-
-    def __len__(self) -> int:
-        whole, rest = divmod(self.n, self.batch_size)
-        return whole + (2 * rest >= self.batch_size)
-
-    def __iter__(self) -> Iterator[np.ndarray]:
-        if self.seed is None:
-            order = np.arange(self.n)
-        else:
-            order = np.random.default_rng([self.seed, self.epoch]).permutation(self.n)
-        for k in range(len(self)):
-            batch = order[k * self.batch_size : (k + 1) * self.batch_size]
-            share = len(batch) // self.world  # equal shares, so that means of means are means
-            yield batch[self.rank * share : (self.rank + 1) * share]
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
-class Batches:
-    """Batches (x, y) of arrays held in memory or memory-mapped; `y` is None without labels."""
-
-    def __init__(self, x: Any, y: Tensor | None, order: Order) -> None:
-        self.x, self.y, self.order = x, y, order
-
-    def __len__(self) -> int:
-        return len(self.order)
-
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor | None]]:
-        for index in self.order:
-            yield take(self.x, index), None if self.y is None else self.y[torch.from_numpy(index)]
+def _number(path: Path, line: int, columns: list[str] | None, k: int, text: str) -> float:
+    name = f"column {columns[k]!r}" if columns else f"column {k + 1}"
+    if not text.strip():
+        raise ValueError(f"{path}, line {line}, {name}: a value is missing")
+    if not _is_number(text):
+        raise ValueError(f"{path}, line {line}, {name}: {text!r} is not a number")
+    return float(text)
 
 
-def take(x: Any, index: np.ndarray) -> Tensor:
-    """Rows of an array or tensor, as a tensor."""
-    if isinstance(x, Tensor):
-        return x[torch.from_numpy(index).to(x.device)]
-    return torch.from_numpy(np.ascontiguousarray(x[index]))
+def _as_labels(texts: list[str]) -> np.ndarray:
+    """Integers where all are, else the strings themselves."""
+    try:
+        return np.array([int(text) for text in texts])
+    except ValueError:
+        return np.array(texts)
 
 
-def split(n: int, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Indices of the training part and of a random validation part of ⌈fraction·n⌉ examples."""
-    order = np.random.default_rng([seed, 2**31]).permutation(n)
-    held = math.ceil(fraction * n)
-    return np.sort(order[held:]), np.sort(order[:held])
+# --- MNIST: IDX files -------------------------------------------------------------------------------------------------
 
 
-# --- what users hand in -----------------------------------------------------------------------------------------------
-
-
-class Rows:
-    """A map-style Dataset seen as an array: `shape`, `dtype`, and rows stacked on demand."""
-
-    def __init__(self, dataset: Any, index: np.ndarray | None = None) -> None:
-        self.dataset = dataset
-        self.index = np.arange(len(dataset)) if index is None else index
-        first = _item(dataset, self.index[0])[0]
-        self.shape, self.dtype = (len(self.index), *first.shape), first.dtype
-
-    def __len__(self) -> int:
-        return len(self.index)
-
-    def __getitem__(self, index: Any) -> Any:
-        chosen = self.index[index]
-        return torch.stack([_item(self.dataset, i)[0] for i in chosen])
-
-
-def _item(dataset: Any, i: int) -> tuple[Tensor, Any]:
-    item = dataset[int(i)]
-    x, y = (item[0], item[1] if len(item) > 1 else None) if isinstance(item, (tuple, list)) else (item, None)
-    return torch.as_tensor(np.asarray(x)) if not isinstance(x, Tensor) else x, y
-
-
-def as_rows(x: Any, y: Any = None, *, name: str = "x", minimum: int = 2) -> tuple[Any, np.ndarray | None]:
-    """An array, tensor, Dataset or DataLoader as something with shape and rows, and its labels as an array.
-
-    A DataLoader stands for its data set: order and batches are the run's own. A Dataset's labels are used only if its
-    items are pairs and `y` is not given.
-
-    Raises
-    ------
-    TypeError, ValueError
-        Naming the argument, the rule and what arrived: shapes, kinds of number, NaN or infinity, too few examples.
-    """
-    if isinstance(x, torch.utils.data.DataLoader):
-        x = x.dataset
-    if isinstance(x, torch.utils.data.IterableDataset):
-        raise TypeError(f"{name} is an IterableDataset; a data set must have a length and rows by number")
-    if isinstance(x, torch.utils.data.TensorDataset):
-        x, y = x.tensors[0], (x.tensors[1] if len(x.tensors) > 1 and y is None else y)
-    if isinstance(x, torch.utils.data.Dataset):
-        rows: Any = Rows(x)
-        second = _item(x, 0)[1]
-        if y is None and second is not None:
-            y = np.array([np.asarray(_item(x, i)[1]) for i in range(len(rows))])
-    else:
-        rows = _numbers(x, name)
-    if len(rows.shape) < 2 or 0 in rows.shape[1:]:
-        raise ValueError(f"{name} must have shape (n, ...), one row an example; got {tuple(rows.shape)}")
-    if len(rows) < minimum:
-        raise ValueError(f"{name} must hold at least {minimum} examples; got {len(rows)}")
-    return rows, None if y is None else _labels(y, len(rows))
-
-
-def _numbers(x: Any, name: str) -> Any:
-    if isinstance(x, Tensor):
-        if x.is_complex() or x.is_sparse:
-            raise TypeError(f"{name} must be a dense tensor of real numbers; got {x.dtype}, {x.layout}")
-        x = x.detach().cpu()
-    else:
+def _open(path: Path) -> bytes:
+    if path.suffix == ".gz":
         try:
-            x = np.asanyarray(x)
-        except ValueError as error:
-            raise TypeError(f"{name} must be an array of real numbers: {error}") from None
-        if x.dtype.kind not in "buif":
-            raise TypeError(f"{name} must be an array of real numbers; got dtype {x.dtype}")
-    for start in range(0, len(x) if x.ndim else 0, 4096):
-        part = x[start : start + 4096]
-        finite = torch.isfinite(part).all() if isinstance(x, Tensor) else np.isfinite(part).all()
-        if not bool(finite):
-            raise ValueError(f"{name} must be finite; rows {start} to {start + len(part) - 1} hold NaN or infinity")
-    return x
+            with gzip.open(path) as f:
+                return f.read()
+        except (OSError, EOFError, zlib.error) as error:
+            raise ValueError(f"{path} is not a readable gzip file: {error}") from None
+    return path.read_bytes()
 
 
-def _labels(y: Any, n: int) -> np.ndarray:
-    labels = y.detach().cpu().numpy() if isinstance(y, Tensor) else np.asarray(y)
-    if labels.shape != (n,):
-        raise ValueError(f"y must have shape ({n},), one label an example; got {labels.shape}")
-    if labels.dtype.kind not in "buiUS":
-        raise TypeError(f"y must be class labels, integers or strings; got dtype {labels.dtype}")
-    return labels
+def _is_idx(path: Path) -> bool:
+    return "ubyte" in path.name or ".idx" in path.name
+
+
+def _read_idx(path: Path) -> np.ndarray:
+    """An array of bytes: two zeros, the type code 8, the number of axes, each axis's length in 4 bytes, the values."""
+    content = _open(path)
+    if len(content) < 4 or content[:3] != b"\0\0\x08":
+        raise ValueError(f"{path} is not an IDX file of bytes")
+    n_axes = content[3]
+    start = 4 + 4 * n_axes
+    shape = tuple(int(n) for n in np.frombuffer(content[4:start], dtype=">u4"))
+    if len(shape) != n_axes or len(content) - start != int(np.prod(shape)):
+        raise ValueError(f"{path} is damaged: its header says {shape}, and {len(content) - start} bytes follow")
+    return np.frombuffer(content, dtype=np.uint8, offset=start).reshape(shape)
+
+
+def _read_mnist(images: Path) -> Examples:
+    x = _read_idx(images)
+    if x.ndim != 3:
+        raise ValueError(f"{images} holds an array of shape {x.shape}, not images (n, h, w)")
+    name = images.name.replace("images", "labels").replace("idx3", "idx1").removesuffix(".gz")
+    labels = next((p for p in (images.with_name(name), images.with_name(name + ".gz")) if p.exists()), None)
+    if labels is None or labels == images:
+        return Examples(x)
+    y = _read_idx(labels).astype(np.int64)
+    if y.shape != (len(x),):
+        raise ValueError(f"{labels} holds {len(y)} labels for the {len(x)} images of {images.name}")
+    return Examples(x, y)
+
+
+# --- CIFAR: the binary version ----------------------------------------------------------------------------------------
+
+
+def _read_cifar(path: Path) -> Examples:
+    """Records of one label (CIFAR-10) or two, coarse and fine (CIFAR-100), and 3072 bytes of a (3, 32, 32) image."""
+    content = np.frombuffer(path.read_bytes(), dtype=np.uint8)
+    for n_labels in (1, 2):
+        if len(content) and len(content) % (CIFAR_BYTES + n_labels) == 0:
+            records = content.reshape(-1, CIFAR_BYTES + n_labels)
+            x = records[:, n_labels:].reshape(-1, 3, 32, 32)
+            return Examples(x, records[:, n_labels - 1].astype(np.int64))
+    raise ValueError(f"{path} is no CIFAR batch: {len(content)} bytes are no whole number of records of 3073 or 3074")
+
+
+# --- folders ----------------------------------------------------------------------------------------------------------
+
+
+def _read_folder(path: Path) -> Examples:
+    names = sorted(p for p in path.iterdir() if not p.name.startswith("."))
+    training = [p for p in names if _is_idx(p) and "images" in p.name]
+    if training:
+        return _read_mnist(next((p for p in training if p.name.startswith("train")), training[0]))
+    binary = [p for p in names if p.suffix == ".bin"]
+    batches = [p for p in binary if p.name.startswith(("data_batch", "train"))] or binary
+    if batches:
+        parts = [_read_cifar(p) for p in batches]
+        return Examples(np.concatenate([p.x for p in parts]), np.concatenate([p.y for p in parts if p.y is not None]))
+    if any(p.name.startswith("data_batch") or p.name == "batches.meta" for p in names):
+        raise ValueError(f"{path} is the pickled version of CIFAR, which is not read; use the binary version (.bin)")
+    return _read_image_folder(path)
+
+
+def _read_image_folder(path: Path) -> Examples:
+    folders = sorted(p for p in path.iterdir() if p.is_dir() and not p.name.startswith("."))
+    loose = _images_in(path)
+    if folders and loose:
+        raise ValueError(f"{path} holds both images and folders; put each image into its class's folder, or none")
+    if not folders:
+        if not loose:
+            raise ValueError(f"{path} holds no images ({', '.join(IMAGES)}), no IDX files and no CIFAR batches")
+        return Examples(_read_images(loose))
+    files = {folder: _images_in(folder) for folder in folders}
+    for folder, found in files.items():
+        if not found:
+            raise ValueError(f"class folder {folder} holds no images ({', '.join(IMAGES)})")
+    y = [folder.name for folder, found in files.items() for _ in found]
+    return Examples(_read_images([p for found in files.values() for p in found]), _as_labels(y))
+
+
+def _images_in(path: Path) -> list[Path]:
+    return sorted(p for p in path.iterdir() if p.suffix.lower() in IMAGES)
+
+
+def _read_images(files: list[Path]) -> np.ndarray:
+    """(n, h, w) if every image is grey, else (n, 3, h, w); bytes."""
+    from PIL import Image, UnidentifiedImageError
+
+    arrays = []
+    for file in files:
+        try:
+            with Image.open(file) as image:
+                grey = image.mode in ("1", "L", "LA", "I;16")
+                arrays.append(np.asarray(image.convert("L" if grey else "RGB")))
+        except (UnidentifiedImageError, OSError, SyntaxError) as error:
+            raise ValueError(f"{file} is not a readable image: {error}") from None
+        if arrays[-1].shape[:2] != arrays[0].shape[:2]:
+            sizes = [f"{a.shape[1]} x {a.shape[0]}" for a in (arrays[0], arrays[-1])]
+            raise ValueError(f"images must have one size: {files[0].name} is {sizes[0]}, {file} is {sizes[1]}")
+    if all(a.ndim == 2 for a in arrays):
+        return np.stack(arrays)
+    coloured = [a if a.ndim == 3 else np.repeat(a[..., None], 3, axis=2) for a in arrays]
+    return np.stack(coloured).transpose(0, 3, 1, 2)
+
+
+READERS = {".npy": _read_npy, ".npz": _read_npz, ".csv": _read_csv, ".bin": _read_cifar}

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from . import _storage, likelihoods, networks, posteriors, priors, regularizers, samplers, schedules
 from ._config import describe, make
 from .autoencoder import Autoencoder, Parts
-from .data import Batches, Order, as_rows, split, take
+from .batches import Batches, Order, as_rows, split, take
 
 CODES_KEPT = 10_000  # training codes stored with a model for the fitted samplers
 CHUNK = 1024  # examples sent through the network at once outside training

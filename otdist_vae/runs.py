@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import yaml
 
-from . import _storage, data, plots
+from . import _storage, batches, data, plots
 from .model import WVAE
 
 CONFIG, METRICS, TABLE = "config.yaml", "metrics.json", "metrics.md"
@@ -144,7 +144,7 @@ def report(model: WVAE, examples: data.Examples, folder: Path, config: dict[str,
     """Pictures and the table of metrics."""
     held = np.arange(len(examples.x))
     if isinstance(config["validation"], float):
-        held = data.split(len(examples.x), config["validation"], model.seed)[1]
+        held = batches.split(len(examples.x), config["validation"], model.seed)[1]
     x, y = examples.x[held], None if examples.y is None else examples.y[held]
     classes = y if model.classes is not None else None
     shown = slice(0, 50)

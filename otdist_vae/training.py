@@ -23,7 +23,7 @@ from lightning.pytorch.callbacks import Callback, Checkpoint, EarlyStopping
 from torch import Tensor
 
 from . import autoencoder
-from .data import Batches
+from .batches import Batches
 from .schedules import Schedule
 
 CHECKPOINT = "checkpoints/last.ckpt"

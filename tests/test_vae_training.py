@@ -217,7 +217,7 @@ def test_fit_starts_afresh():
 
 
 def test_a_tiny_last_batch_is_dropped():
-    from otdist_vae.data import Order
+    from otdist_vae.batches import Order
 
     assert [len(b) for b in Order(100, 32, seed=0)] == [32, 32, 32]
     assert [len(b) for b in Order(115, 32, seed=0)] == [32, 32, 32, 19]

@@ -1,0 +1,151 @@
+"""What a run is made of: arrays, tensors and Datasets seen as rows, and the order in which they are visited."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+class Order:
+    """The order of examples: a permutation drawn from (seed, epoch) alone, so that it needs no state to be resumed.
+
+    A last batch below half the size is dropped: distances between few points are noise.
+    """
+
+    def __init__(self, n: int, batch_size: int, seed: int | None, world: int = 1, rank: int = 0) -> None:
+        self.n, self.batch_size, self.seed = n, min(batch_size, n), seed
+        self.world, self.rank = world, rank
+        self.epoch = 0
+
+    def __len__(self) -> int:
+        whole, rest = divmod(self.n, self.batch_size)
+        return whole + (2 * rest >= self.batch_size)
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        if self.seed is None:
+            order = np.arange(self.n)
+        else:
+            order = np.random.default_rng([self.seed, self.epoch]).permutation(self.n)
+        for k in range(len(self)):
+            batch = order[k * self.batch_size : (k + 1) * self.batch_size]
+            share = len(batch) // self.world  # equal shares, so that means of means are means
+            yield batch[self.rank * share : (self.rank + 1) * share]
+
+
+class Batches:
+    """Batches (x, y) of arrays held in memory or memory-mapped; `y` is None without labels."""
+
+    def __init__(self, x: Any, y: Tensor | None, order: Order) -> None:
+        self.x, self.y, self.order = x, y, order
+
+    def __len__(self) -> int:
+        return len(self.order)
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor | None]]:
+        for index in self.order:
+            yield take(self.x, index), None if self.y is None else self.y[torch.from_numpy(index)]
+
+
+def take(x: Any, index: np.ndarray) -> Tensor:
+    """Rows of an array or tensor, as a tensor."""
+    if isinstance(x, Tensor):
+        return x[torch.from_numpy(index).to(x.device)]
+    return torch.from_numpy(np.ascontiguousarray(x[index]))
+
+
+def split(n: int, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Indices of the training part and of a random validation part of ⌈fraction·n⌉ examples."""
+    order = np.random.default_rng([seed, 2**31]).permutation(n)
+    held = math.ceil(fraction * n)
+    return np.sort(order[held:]), np.sort(order[:held])
+
+
+# --- what users hand in -----------------------------------------------------------------------------------------------
+
+
+class Rows:
+    """A map-style Dataset seen as an array: `shape`, `dtype`, and rows stacked on demand."""
+
+    def __init__(self, dataset: Any, index: np.ndarray | None = None) -> None:
+        self.dataset = dataset
+        self.index = np.arange(len(dataset)) if index is None else index
+        first = _item(dataset, self.index[0])[0]
+        self.shape, self.dtype = (len(self.index), *first.shape), first.dtype
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def __getitem__(self, index: Any) -> Any:
+        chosen = self.index[index]
+        return torch.stack([_item(self.dataset, i)[0] for i in chosen])
+
+
+def _item(dataset: Any, i: int) -> tuple[Tensor, Any]:
+    item = dataset[int(i)]
+    x, y = (item[0], item[1] if len(item) > 1 else None) if isinstance(item, (tuple, list)) else (item, None)
+    return torch.as_tensor(np.asarray(x)) if not isinstance(x, Tensor) else x, y
+
+
+def as_rows(x: Any, y: Any = None, *, name: str = "x", minimum: int = 2) -> tuple[Any, np.ndarray | None]:
+    """An array, tensor, Dataset or DataLoader as something with shape and rows, and its labels as an array.
+
+    A DataLoader stands for its data set: order and batches are the run's own. A Dataset's labels are used only if its
+    items are pairs and `y` is not given.
+
+    Raises
+    ------
+    TypeError, ValueError
+        Naming the argument, the rule and what arrived: shapes, kinds of number, NaN or infinity, too few examples.
+    """
+    if isinstance(x, torch.utils.data.DataLoader):
+        x = x.dataset
+    if isinstance(x, torch.utils.data.IterableDataset):
+        raise TypeError(f"{name} is an IterableDataset; a data set must have a length and rows by number")
+    if isinstance(x, torch.utils.data.TensorDataset):
+        x, y = x.tensors[0], (x.tensors[1] if len(x.tensors) > 1 and y is None else y)
+    if isinstance(x, torch.utils.data.Dataset):
+        rows: Any = Rows(x)
+        second = _item(x, 0)[1]
+        if y is None and second is not None:
+            y = np.array([np.asarray(_item(x, i)[1]) for i in range(len(rows))])
+    else:
+        rows = _numbers(x, name)
+    if len(rows.shape) < 2 or 0 in rows.shape[1:]:
+        raise ValueError(f"{name} must have shape (n, ...), one row an example; got {tuple(rows.shape)}")
+    if len(rows) < minimum:
+        raise ValueError(f"{name} must hold at least {minimum} examples; got {len(rows)}")
+    return rows, None if y is None else _labels(y, len(rows))
+
+
+def _numbers(x: Any, name: str) -> Any:
+    if isinstance(x, Tensor):
+        if x.is_complex() or x.is_sparse:
+            raise TypeError(f"{name} must be a dense tensor of real numbers; got {x.dtype}, {x.layout}")
+        x = x.detach().cpu()
+    else:
+        try:
+            x = np.asanyarray(x)
+        except ValueError as error:
+            raise TypeError(f"{name} must be an array of real numbers: {error}") from None
+        if x.dtype.kind not in "buif":
+            raise TypeError(f"{name} must be an array of real numbers; got dtype {x.dtype}")
+    for start in range(0, len(x) if x.ndim else 0, 4096):
+        part = x[start : start + 4096]
+        finite = torch.isfinite(part).all() if isinstance(x, Tensor) else np.isfinite(part).all()
+        if not bool(finite):
+            raise ValueError(f"{name} must be finite; rows {start} to {start + len(part) - 1} hold NaN or infinity")
+    return x
+
+
+def _labels(y: Any, n: int) -> np.ndarray:
+    labels = y.detach().cpu().numpy() if isinstance(y, Tensor) else np.asarray(y)
+    if labels.shape != (n,):
+        raise ValueError(f"y must have shape ({n},), one label an example; got {labels.shape}")
+    if labels.dtype.kind not in "buiUS":
+        raise TypeError(f"y must be class labels, integers or strings; got dtype {labels.dtype}")
+    return labels
