@@ -1,0 +1,525 @@
+"""Entropic transport on plain NumPy arrays: scaling, precision, starts, regimes and the finish.
+
+Inside, points are centred and divided by a power of two, so that squares neither overflow nor lose their digits, and
+potentials are in base 2 and in units of ε (see `_kernels.softmin`). Everything that leaves this file is in the
+caller's units.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import numpy as np
+
+LOG2E = 1.4426950408889634
+# Scores are kept while they take at most this much memory; beyond it, they are recomputed row by row in each pass.
+STORED_BYTES = 2**28
+# A batch is solved in groups of this many scores, and a streamed problem in tiles of this many: about an L2 cache.
+TILE = 2**19
+# From this size on, the rows of one problem are worth splitting over threads.
+LARGE = 2**18
+# Up to this many coordinates, distances are computed from differences; above it, from scalar products.
+FEW_COORDINATES = 8
+# Newton's method forms the Hessian of the second cloud's potential: at most this many points.
+NEWTON_POINTS = 2048
+# Tasks that a pass over one problem is cut into, whatever the number of threads: sums then add up alike everywhere.
+SHARES = 16
+# Below this ratio of ε to the mean cost, potentials are first found for larger ε, each stage to this marginal error.
+ANNEAL_BELOW, ANNEAL_FACTOR, ANNEAL_TOL = 1 / 300, 4.0, 0.03
+
+
+class Solution(NamedTuple):
+    """Solutions of a flat batch of k problems, in the caller's units and in float64."""
+
+    f: np.ndarray  # (k, n)
+    g: np.ndarray  # (k, m)
+    value: np.ndarray  # (k,)
+    n_iter: np.ndarray  # (k,)
+    error: np.ndarray  # (k,)
+    grad_x: np.ndarray | None  # (k, n, d), of one side where the clouds are the same
+    grad_y: np.ndarray | None  # (k, m, d)
+
+
+class Problem:
+    """A flat batch of problems of one shape in one working precision.
+
+    x (k, n, d), y (k, m, d), a (k, n), b (k, m) in float64. With y and b None each cloud is transported to itself:
+    then one potential serves both sides. ``strength`` is λ = ρ/(ρ + ε), 1 for balanced transport.
+    """
+
+    def __init__(
+        self,
+        x: np.ndarray,
+        y: np.ndarray | None,
+        a: np.ndarray,
+        b: np.ndarray | None,
+        epsilon: float | np.ndarray,
+        strength: float,
+        dtype: type,
+    ) -> None:
+        self.symmetric = y is None
+        y, b = (x, a) if y is None or b is None else (y, b)
+        self.a, self.b, self.strength, self.dtype = a, b, strength, np.dtype(dtype)
+        center = 0.5 * (_mean(x, a) + _mean(y, b))[:, None]
+        x, y = x - center, y - center
+        self.unit = _power_of_two(np.maximum(np.abs(x).max((1, 2)), np.abs(y).max((1, 2))))
+        self.x, self.y = x / self.unit[:, None, None], y / self.unit[:, None, None]
+        self.epsilon = epsilon
+        self.scale = LOG2E * (self.unit / epsilon) * self.unit  # log2(e)/ε in the units inside
+        self.from_differences = x.shape[2] <= FEW_COORDINATES
+        self.x_work = np.ascontiguousarray(self.x, dtype)
+        self.y_work = np.ascontiguousarray(self.y.mT if self.from_differences else self.y, dtype)
+        self.a_work = np.ascontiguousarray(a, dtype)
+        with np.errstate(divide="ignore"):
+            self.log_b = np.log2(b)
+        k, n, m = len(x), x.shape[1], y.shape[1]
+        self.shape = (k, n, m)
+        self.stored: np.ndarray | None = None
+        self.h, self.F = np.zeros((k, m)), np.full((k, n), np.nan)
+        self._split_scores()
+
+    # Scores.
+
+    def _split_scores(self) -> None:
+        if self.from_differences:
+            self.p, self.q = np.zeros(self.a.shape), np.zeros(self.b.shape)
+        else:
+            self.p = self.scale[:, None] * (self.x**2).sum(-1)
+            self.q = -self.scale[:, None] * (self.y**2).sum(-1)
+
+    def scores(self, k: int, rows: slice, out: np.ndarray | None = None) -> np.ndarray:
+        """Rows of the scores of problem k: kept ones, or computed now."""
+        if self.stored is not None:
+            return self.stored[k, rows]
+        x, scale = self.x_work[k, rows], self.dtype.type(self.scale[k])
+        if out is None:
+            out = np.empty((len(x), self.shape[2]), self.dtype)
+        if self.from_differences:
+            from ._kernels.softmin import minus_squared_distances
+
+            minus_squared_distances(x, self.y_work[k], scale, out)
+        else:
+            np.matmul(2 * scale * x, self.y_work[k].T, out=out)
+        return out
+
+    def keep_scores(self) -> None:
+        """Compute all scores once, if they may stay in memory."""
+        k, n, m = self.shape
+        if self.stored is not None or k * n * m * self.dtype.itemsize > STORED_BYTES:
+            return
+        kept = np.empty((k, n, m), self.dtype)
+        tasks = [(i, rows) for i in range(k) for rows in _blocks(n, m)]
+        _map(lambda task: self.scores(*task, out=kept[task[0], task[1]]), tasks, k * n * m)
+        self.stored = kept
+
+    def rescale(self, factor: float | np.ndarray) -> None:
+        """Multiply 1/ε, and with it everything that is in units of ε."""
+        self.scale = self.scale * factor
+        self.h *= factor
+        self.F *= factor
+        if self.stored is not None:
+            self.stored *= self.dtype.type(factor)
+        self._split_scores()
+
+    def columns(self, k: int) -> np.ndarray:
+        """G_j: potential, weight and score part of the second cloud, in the working type."""
+        return (self.h[k] + self.q[k] + self.log_b[k]).astype(self.dtype)
+
+    # Solving.
+
+    def start(self) -> None:
+        """Start from the entropic potential of the Gaussians that fit the clouds, which is quadratic."""
+        k, n, m = self.shape
+        d = self.x.shape[2]
+        full = 32 * d**3 <= n * m  # its eigendecompositions then cost less than the passes they save
+        mean_x, mean_y = _mean(self.x, self.a), _mean(self.y, self.b)
+        xc, yc = self.x - mean_x[:, None], self.y - mean_y[:, None]
+        half = 0.5 * LOG2E / np.maximum(self.scale, 1e-150)  # σ² = ε/2
+        if full:
+            S = _gaussian_map(_covariance(xc, self.a), _covariance(yc, self.b), half)
+            mapped = yc @ S
+        else:
+            u, v = (self.a[..., None] * xc**2).sum(1), (self.b[..., None] * yc**2).sum(1)
+            mapped = yc * (2 * u / (np.sqrt(4 * u * v + half[:, None] ** 2) + half[:, None]))[:, None]
+        shift = (mean_y - mean_x)[:, None]
+        self.h = self.scale[:, None] * (yc * (yc - mapped + 2 * shift)).sum(-1)
+
+    def run(self, tol: float, max_iter: int, warm: np.ndarray | None, points: tuple[bool, bool]) -> Solution:
+        """Solve, from the Gaussian start or from given g (k, m); `points` says which clouds' gradients are wanted."""
+        largest = float(np.max(self.mean_cost() * self.scale, initial=0.0)) * ANNEAL_BELOW / LOG2E
+        stages = math.ceil(math.log(largest, ANNEAL_FACTOR)) if warm is None and largest > 1 else 0
+        if stages:
+            self.rescale(ANNEAL_FACTOR**-stages)
+        if warm is None:
+            self.start()
+        else:
+            self.h = warm * (LOG2E / self.epsilon)
+        self.keep_scores()
+        passes = np.zeros(self.shape[0])
+        for _ in range(stages):
+            passes += self.iterate(max(ANNEAL_TOL, tol), max_iter)[:, 0]
+            self.rescale(ANNEAL_FACTOR)
+        stats = self._finish(tol, max_iter)
+        value = stats[:, 2] * (self.epsilon / LOG2E)
+        gradients = self.gradients(points)
+        return Solution(*self.potentials(), value, (passes + stats[:, 0]).astype(np.int64), stats[:, 1], *gradients)
+
+    def _finish(self, tol: float, max_iter: int) -> np.ndarray:
+        """Anderson to tol, or to where Newton's method takes over."""
+        newton = tol < 1e-5 and self.strength == 1.0 and not self.symmetric and self.dtype == np.float64
+        if not (newton and max(self.shape[1:]) <= NEWTON_POINTS):
+            return self.iterate(tol, max_iter)
+        stats = self.iterate(1e-3, max_iter)
+        for k in range(self.shape[0]):
+            if tol < stats[k, 1] <= 1e-3:
+                steps, *stats[k, 1:] = newton_finish(self, k, tol)
+                stats[k, 0] += steps
+        return stats
+
+    def iterate(self, tol: float, max_iter: int) -> np.ndarray:
+        """Run the accelerated iteration; returns (k, 3): passes, marginal error, dual value."""
+        k, n, m = self.shape
+        stats = np.zeros((k, 3))
+        if self.stored is not None and (n * m <= LARGE or k >= 8):
+            from ._kernels.sinkhorn import solve
+
+            def group(s: slice) -> None:
+                rest = (self.p[s], self.q[s], self.log_b[s], self.a[s], self.b[s], self.a_work[s], self.h[s], self.F[s])
+                limits = (self.strength, self.symmetric, tol, max_iter, noise[s], stats[s])
+                solve(scores[s], *rest, *limits)
+
+            scores, noise = self.stored, self._noise()
+            _map(group, [slice(i, i + 1) for i in range(k)], k * n * m)
+        else:
+            for i in range(k):
+                stats[i] = self._iterate_large(i, tol, max_iter)
+        return stats
+
+    def _iterate_large(self, k: int, tol: float, max_iter: int) -> tuple[int, float, float]:
+        """The loop of `_kernels.sinkhorn.solve` for one problem whose passes are split over threads."""
+        from ._kernels.sinkhorn import MEMORY, advance, assess
+
+        m = self.shape[2]
+        r, vectors = np.empty(m), np.empty((2 * MEMORY + 3, m))
+        gram, state = np.empty((MEMORY, MEMORY)), np.array([-np.inf, 0.0, 0.0])
+        noise, damping = self._noise()[k], 2.0 / 3.0 if self.symmetric else 1.0
+        for passes in range(1, max_iter + 1):
+            c = self.sweep(k)
+            h, F, a, b = self.h[k], self.F[k], self.a[k], self.b[k]
+            error, dual = assess(h, F, c, a, b, self.strength, self.symmetric, r)
+            if error <= tol:
+                break
+            if passes < max_iter:
+                advance(h, r, b, dual, noise, damping, vectors, gram, state)
+        return passes, error, dual
+
+    def _noise(self) -> np.ndarray:
+        """How much rounding may lower the dual value: eps times the largest exponents that occur."""
+        return 4 * np.finfo(self.dtype).eps * (1 + self.scale * self.mean_cost())
+
+    def mean_cost(self) -> np.ndarray:
+        """Σ a_i b_j |x_i - y_j|², inside."""
+        far = ((_mean(self.x, self.a) - _mean(self.y, self.b)) ** 2).sum(-1)
+        return far + _spread(self.x, self.a) + _spread(self.y, self.b)
+
+    def sweep(self, k: int) -> np.ndarray:
+        """One pass over problem k: updates F[k], returns the second marginal (zeros where symmetric)."""
+        from ._kernels.softmin import sweep
+
+        _, n, m = self.shape
+        G, blocks = self.columns(k), _blocks(n, m)
+        tasks = [blocks[t::SHARES] for t in range(min(SHARES, len(blocks)))]
+        c = np.zeros((len(tasks), m))
+
+        def task(t: int) -> None:
+            for rows in tasks[t]:
+                args = (self.p[k, rows], G, self.F[k, rows], self.a_work[k, rows], self.strength, not self.symmetric)
+                sweep(self.scores(k, rows), *args, c[t])
+
+        _map(task, range(len(tasks)), n * m)
+        return c.sum(0)
+
+    # What follows from the potentials.
+
+    def potentials(self) -> tuple[np.ndarray, np.ndarray]:
+        """f and g in the caller's units, continued by the softmin to points without weight."""
+        F, h = self.F, self.h
+        if not (self.b > 0).all():
+            if self.symmetric:
+                other = F
+            else:
+                epsilon = LOG2E / np.maximum(self.scale, 1e-300)
+                swapped = Problem(self.y, self.x, self.b, self.a, epsilon, self.strength, self.dtype.type)
+                swapped.h = F
+                for k in range(self.shape[0]):
+                    swapped.sweep(k)
+                other = swapped.F
+            h = np.where(self.b > 0, h, other)
+        unit = self.epsilon / LOG2E
+        return (h if self.symmetric else F) * unit, h * unit
+
+    def gradients(self, points: tuple[bool, bool]) -> tuple[np.ndarray | None, np.ndarray | None]:
+        """Envelope theorem: ∂/∂x_i = 2 Σ_j P_ij (x_i - y_j) and its mirror image, each after an update of its potential.
+
+        Where a cloud is transported to itself, the derivative with respect to one of the two sides.
+        """
+        grad_x = np.empty(self.x.shape) if points[0] else None
+        grad_y = np.empty(self.y.shape) if points[1] and not self.symmetric else None
+        if grad_x is None and grad_y is None:
+            return None, None
+        x, y = self.x.astype(self.dtype), self.y.astype(self.dtype)
+        for k in range(self.shape[0]):
+            mass, mean = np.zeros(self.shape[2]), np.zeros(self.y.shape[1:])
+            for rows, P in self.plan_blocks(k):
+                if grad_x is not None:
+                    total = P.sum(1, dtype=np.float64)[:, None]
+                    grad_x[k, rows] = total * self.x[k, rows] - P @ y[k]
+                if grad_y is not None:
+                    mass += P.sum(0, dtype=np.float64)
+                    mean += P.T @ x[k, rows]
+            if grad_y is not None:
+                share = self.b[k] / np.where(mass > 0, mass, 1.0) if self.strength == 1.0 else np.ones(len(mass))
+                grad_y[k] = share[:, None] * (mass[:, None] * self.y[k] - mean)
+        scale = 2 * self.unit[:, None, None]
+        return tuple(None if g is None else g * scale for g in (grad_x, grad_y))  # type: ignore[return-value]
+
+    def plan_blocks(self, k: int, potential: np.ndarray | None = None) -> Iterator[tuple[slice, np.ndarray]]:
+        """The plan's rows, block after block; each block is valid until the next one."""
+        from ._kernels.softmin import plan_rows
+
+        _, n, m = self.shape
+        F, G, blocks = self.F[k] if potential is None else potential, self.columns(k), _blocks(n, m)
+        P = np.empty((blocks[0].stop, m), self.dtype)
+        for rows in blocks:
+            block = P[: rows.stop - rows.start]
+            plan_rows(self.scores(k, rows), self.p[k, rows], G, F[rows], self.a_work[k, rows], block)
+            yield rows, block
+
+
+def solve(
+    x: np.ndarray,
+    y: np.ndarray | None,
+    a: np.ndarray,
+    b: np.ndarray | None,
+    *,
+    epsilon: float,
+    tol: float,
+    max_iter: int,
+    strength: float,
+    single: bool,
+    warm: np.ndarray | None = None,
+    points: tuple[bool, bool] = (False, False),
+) -> Solution:
+    """Solve a flat batch, each problem in the precision that it needs; ``single`` allows float32. See `Problem`."""
+    k, n = a.shape
+    m = n if b is None else b.shape[1]
+    low = _single_suffices(x, x if y is None else y, a, a if b is None else b, epsilon, tol) & single
+    group = max(1, STORED_BYTES // 8 // (n * m * 4))
+    found, order = [], []
+    for dtype, mask in ((np.float32, low), (np.float64, ~low)):
+        members = np.flatnonzero(mask)
+        for i in range(0, len(members), group):
+            at = members[i : i + group]
+            args = [None if v is None else v[at] for v in (x, y, a, b)]
+            problem = Problem(*args, epsilon, strength, dtype)  # type: ignore[arg-type]
+            found.append(problem.run(tol, max_iter, None if warm is None else warm[at], points))
+            order.append(at)
+    if len(found) == 1:
+        return found[0]
+    back = np.argsort(np.concatenate(order))
+    return Solution(*(None if part[0] is None else np.concatenate(part)[back] for part in zip(*found, strict=True)))
+
+
+def _single_suffices(
+    x: np.ndarray, y: np.ndarray, a: np.ndarray, b: np.ndarray, epsilon: float, tol: float
+) -> np.ndarray:
+    """Whether float32 resolves the plan to well below tol, in each problem.
+
+    The entries of the plan have relative errors of about eps times their exponents, which go up to the largest cost
+    over ε; and where ε exceeds the costs, the value is a small difference of order cost in numbers of order ε.
+    """
+    eps = float(np.finfo(np.float32).eps)
+    center = _mean(x, a)[:, None]
+    radius = np.sqrt(np.square(x - center).sum(-1).max(-1)) + np.sqrt(np.square(y - center).sum(-1).max(-1))
+    with np.errstate(over="ignore", divide="ignore"):
+        ratio = (radius / epsilon) * radius
+        return (eps * ratio <= tol) & (eps / ratio <= 1e-5) & (tol > 1e-5)
+
+
+def newton_finish(problem: Problem, k: int, tol: float) -> tuple[int, float, float]:
+    """Newton's method on the semi-dual, Σ a F(h) + Σ b h, which is concave and smooth; for few points.
+
+    Gradient b - c and Hessian -(diag c - Pᵀ diag(1/a) P), in units of ε. Sinkhorn's own convergence slows down with
+    the gap of this Hessian, Newton's does not: 1e-3 to 1e-10 takes 5 to 20 steps at every ε. Steps are shortened
+    until the value rises, so that it converges from wherever it is started. Returns passes, marginal error, dual value.
+    """
+    from ._kernels.sinkhorn import assess
+
+    a, b = problem.a[k], problem.b[k]
+    live, r = b > 0, np.empty(len(b))
+    root = np.sqrt(b[live])
+
+    def measure() -> tuple[np.ndarray, float, float]:
+        c = problem.sweep(k)
+        error, dual = assess(problem.h[k], problem.F[k], c, a, b, 1.0, False, r)
+        return c, error, dual
+
+    (c, error, dual), passes = measure(), 1
+    noise = problem._noise()[k]
+    for _ in range(50):
+        if error <= tol:
+            break
+        step = np.zeros(len(b))
+        step[live] = _newton_step(problem, k, c, live, root) * LOG2E
+        start, former, t = problem.h[k].copy(), error, 1.0
+        slope = step @ (b - c)
+        while True:
+            problem.h[k] = start + t * step
+            c, error, new_dual = measure()
+            passes += 1
+            if new_dual >= dual + 1e-4 * t * slope - noise or t < 1e-6:
+                break
+            t *= 0.3
+        dual = new_dual
+        if error > 0.5 * former and error < 1e-11:
+            break  # rounding
+    return passes, error, dual
+
+
+def _newton_step(problem: Problem, k: int, c: np.ndarray, live: np.ndarray, root: np.ndarray) -> np.ndarray:
+    """Solve (diag c - Pᵀ diag(1/a) P) step = b - c on the points that have weight, symmetrically scaled by √b."""
+    a, b = problem.a[k], problem.b[k]
+    H = np.zeros((len(root), len(root)))
+    for rows, P in problem.plan_blocks(k):
+        P = P[:, live] / root
+        H -= P.T @ (P / np.where(a[rows] > 0, a[rows], 1.0)[:, None])
+    H[np.diag_indices(len(root))] += c[live] / b[live] + 1e-13  # semidefinite but for rounding
+    H += np.outer(root, root)  # constants are its kernel
+    return np.linalg.solve(H, (b - c)[live] / root) / root
+
+
+# Small helpers.
+
+
+def _map(function: Callable, tasks, work: int) -> None:
+    """Run the tasks on the pool, if there is work enough for waking it."""
+    from ._kernels import _pool
+
+    if work < LARGE or len(tasks) == 1:
+        for task in tasks:
+            function(task)
+    else:
+        _pool.map(function, tasks)
+
+
+def _blocks(n: int, m: int) -> list[slice]:
+    """Rows in tiles: of the size of a cache, and at least 4 for the threads to share where the work is worth it."""
+    rows = max(1, min(n, TILE // m))
+    if n * m >= LARGE:
+        rows = max(1, min(rows, -(-n // 4)))
+    return [slice(i, min(i + rows, n)) for i in range(0, n, rows)]
+
+
+def _mean(x: np.ndarray, a: np.ndarray) -> np.ndarray:
+    return (a[:, None] @ x)[:, 0]
+
+
+def _spread(x: np.ndarray, a: np.ndarray) -> np.ndarray:
+    """Trace of the weighted covariance."""
+    return (a * ((x - _mean(x, a)[:, None]) ** 2).sum(-1)).sum(-1)
+
+
+def _covariance(centred: np.ndarray, a: np.ndarray) -> np.ndarray:
+    return (centred * a[..., None]).mT @ centred
+
+
+def _gaussian_map(A: np.ndarray, B: np.ndarray, half: np.ndarray) -> np.ndarray:
+    """2 A^½ [(4 A^½ B A^½ + σ⁴)^½ + σ²]⁻¹ A^½: the slope of the entropic map from N(0, B) to N(0, A), σ² = ε/2.
+
+    Regular also where A or B is singular (Janati et al. 2020, arXiv:2006.02572).
+    """
+    w, V = np.linalg.eigh(A)
+    root = (V * np.sqrt(np.maximum(w, 0.0))[:, None]) @ V.mT
+    w, V = np.linalg.eigh(root @ B @ root)
+    half = half[:, None]
+    inner = (V / (np.sqrt(np.maximum(4 * w, 0.0) + half**2) + half)[:, None]) @ V.mT
+    return 2 * root @ inner @ root
+
+
+def _power_of_two(size: np.ndarray) -> np.ndarray:
+    """The power of two next to each size, 1 for 0: dividing by it rounds nothing."""
+    return np.where(size > 0, np.exp2(np.round(np.log2(np.where(size > 0, size, 1.0)))), 1.0)
+
+
+# Certificates.
+
+
+def bounds(
+    x: np.ndarray,
+    y: np.ndarray,
+    a: np.ndarray,
+    b: np.ndarray,
+    g: np.ndarray,
+    epsilon: float | np.ndarray,
+    others: tuple[np.ndarray, ...] = (),
+) -> tuple[np.ndarray, np.ndarray]:
+    """Lower and upper bounds (k,) on the exact W2² of a flat batch, from any potentials g (k, m).
+
+    Lower: g and its c-transform are feasible for the dual, whatever g is; so are all ``others``. Upper: the entropic
+    plan of g, rounded onto the marginals (Altschuler, Weed and Rigollet 2017, arXiv:1705.09634, algorithm 2), is
+    feasible for the primal. Both are moved outwards by a bound on their rounding.
+    """
+    hard = Problem(x, y, a, b, LOG2E, 1.0, np.float64)
+    hard.scale = np.ones(len(x))  # scores are then minus the costs
+    hard._split_scores()
+    back = Problem(y, x, b, a, LOG2E, 1.0, np.float64)
+    back.scale = np.ones(len(x))
+    back._split_scores()
+    square = hard.unit**2
+    # Sums of d and of n terms, none above 4 in the units inside; 64 covers their constants.
+    slack = 64 * np.finfo(float).eps * (x.shape[2] + math.log2(x.shape[1] + y.shape[1]))
+    lower = np.max([_dual_value(hard, back, h / square[:, None]) for h in (g, *others)], axis=0)
+    upper = _rounded_cost(Problem(x, y, a, b, epsilon, 1.0, np.float64), g)
+    return np.maximum(lower - slack, 0.0) * square, np.maximum(upper + slack, 0.0) * square
+
+
+def _dual_value(hard: Problem, back: Problem, g: np.ndarray) -> np.ndarray:
+    """Σ a g^c + Σ b g^cc, where g^c_i = min_j (C_ij - g_j) over the points that have weight."""
+    f = _c_transform(hard, np.where(hard.b > 0, g, -np.inf))
+    g = _c_transform(back, np.where(hard.a > 0, f, -np.inf))
+    return (hard.a * f).sum(-1) + (hard.b * g).sum(-1)
+
+
+def _c_transform(hard: Problem, g: np.ndarray) -> np.ndarray:
+    from ._kernels.softmin import max_rows
+
+    k, n, m = hard.shape
+    out = np.empty((k, n))
+
+    def task(at: tuple[int, slice]) -> None:
+        max_rows(hard.scores(*at), hard.q[at[0]] + g[at[0]], out[at])
+
+    _map(task, [(i, rows) for i in range(k) for rows in _blocks(n, m)], k * n * m)
+    return hard.p - out
+
+
+def _rounded_cost(problem: Problem, g: np.ndarray) -> np.ndarray:
+    """Cost of the plan of g, rounded onto the marginals, inside."""
+    problem.h = g * (LOG2E / np.reshape(problem.epsilon, (-1, 1)))
+    cost = np.empty(len(g))
+    for k in range(len(g)):
+        c = problem.sweep(k)  # the rows are exact after it
+        x, y, a, b = problem.x[k], problem.y[k], problem.a[k], problem.b[k]
+        share = np.minimum(1.0, b / np.where(c > 0, c, 1.0))
+        inner, left = 0.0, np.empty(len(a))
+        for rows, P in problem.plan_blocks(k):
+            P *= share
+            left[rows] = a[rows] - P.sum(1)
+            inner += np.vdot(x[rows], P @ y)
+        left, over = np.maximum(left, 0.0), np.maximum(b - np.minimum(b, c), 0.0)
+        if left.sum() > 0:
+            inner += (left @ x) @ (over @ y) / left.sum()
+        cost[k] = a @ (x**2).sum(1) + b @ (y**2).sum(1) - 2 * inner
+    return cost
