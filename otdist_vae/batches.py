@@ -119,7 +119,7 @@ def as_rows(x: Any, y: Any = None, *, name: str = "x", minimum: int = 2) -> tupl
         raise ValueError(f"{name} must have shape (n, ...), one row an example; got {tuple(rows.shape)}")
     if len(rows) < minimum:
         raise ValueError(f"{name} must hold at least {minimum} examples; got {len(rows)}")
-    return rows, None if y is None else _labels(y, len(rows))
+    return rows, None if y is None else as_labels(y, len(rows))
 
 
 def _numbers(x: Any, name: str) -> Any:
@@ -142,7 +142,8 @@ def _numbers(x: Any, name: str) -> Any:
     return x
 
 
-def _labels(y: Any, n: int) -> np.ndarray:
+def as_labels(y: Any, n: int) -> np.ndarray:
+    """Class labels as an array (n,). Raises ValueError or TypeError naming y and what arrived."""
     labels = y.detach().cpu().numpy() if isinstance(y, Tensor) else np.asarray(y)
     if labels.shape != (n,):
         raise ValueError(f"y must have shape ({n},), one label an example; got {labels.shape}")

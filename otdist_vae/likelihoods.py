@@ -20,6 +20,10 @@ class Likelihood(nn.Module):
         """−log p(x | z), summed over features: (batch,) from two (batch, ...) tensors."""
 
     @abstractmethod
+    def log_prob(self, output: Tensor, x: Tensor) -> Tensor:
+        """The normalised log-density, (batch,): what held-out likelihoods are estimated with."""
+
+    @abstractmethod
     def mean(self, output: Tensor) -> Tensor:
         """E[x | z], shape as `output`."""
 
@@ -54,7 +58,6 @@ class Gaussian(Likelihood):
         return output
 
     def log_prob(self, output: Tensor, x: Tensor) -> Tensor:
-        """The normalised log-density, (batch,): what held-out likelihoods are estimated with."""
         n_features = output.flatten(1).shape[1]
         constant = 0.5 * math.log(2 * math.pi)
         if self.scale is not None:
@@ -72,7 +75,6 @@ class Bernoulli(Likelihood):
         return torch.sigmoid(output)
 
     def log_prob(self, output: Tensor, x: Tensor) -> Tensor:
-        """Σ x log p + (1 − x) log(1 − p), (batch,)."""
         return -self.negative_log_likelihood(output, x)
 
 

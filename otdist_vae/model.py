@@ -265,7 +265,7 @@ class WVAE:
         """One draw from q(z|x) for training examples spread over the set: what the fitted samplers are fitted to."""
         keep = np.linspace(0, len(rows) - 1, min(CODES_KEPT, len(rows))).astype(int)
         labels = None if indices is None else indices[torch.from_numpy(keep)]
-        self._codes = self._encode(take(rows, keep), labels, noise_seed=self.seed)
+        self._codes = self._encode(take(rows, keep), labels, torch.Generator().manual_seed(self.seed))
         self._code_classes = labels
 
     # --- using it ---
@@ -326,6 +326,42 @@ class WVAE:
             z[mine] = samplers.draw(name, int(mine.sum()), prior=network.prior, codes=codes, generator=rng)
         return z, indices
 
+    def augment(
+        self,
+        x: Any,
+        y: Any = None,
+        *,
+        ratio: float = 1.0,
+        method: str = "prior",
+        sampler: str | None = None,
+        random_state: int | None = None,
+    ) -> tuple[Any, np.ndarray | None]:
+        """New examples like `x`: (x_new, y_new), ``round(ratio · n)`` of them, class by class if there are classes.
+
+        Parameters
+        ----------
+        x, y : (n, ...), (n,)
+            The examples to add to, and their classes. A model without classes carries labels through "posterior" and
+            "interpolation".
+        ratio : float
+            New examples per given one.
+        method : "prior", "posterior" or "interpolation"
+            "prior" decodes codes from `sampler` (as in :meth:`sample`); "posterior" decodes draws from q(z | x);
+            "interpolation" decodes points between the codes of two examples of one class.
+        sampler : "prior", "gaussian", "mixture" or None
+            For method "prior".
+        random_state : int
+            Seed of the draw; None is the model's seed.
+
+        Raises
+        ------
+        ValueError
+            Naming the argument, the rule and what arrived.
+        """
+        from .augmentation import augment
+
+        return augment(self, x, y, ratio=ratio, method=method, sampler=sampler, random_state=random_state)
+
     def effective_weight(self) -> float | None:
         """The weight against the plain squared error summed over features, 2·scale²·weight, or None for Bernoulli.
 
@@ -360,10 +396,9 @@ class WVAE:
             return None
         return self._class_indices(y.cpu().numpy() if isinstance(y, Tensor) else y, n)
 
-    def _encode(self, rows: Tensor, indices: Tensor | None, noise_seed: int | None = None) -> Tensor:
-        """Posterior means, or one draw each from a seed, (n, d), on the CPU."""
+    def _encode(self, rows: Tensor, indices: Tensor | None, rng: torch.Generator | None = None) -> Tensor:
+        """Posterior means, or with `rng` one draw each, (n, d), on the CPU."""
         network = self._fitted()
-        rng = None if noise_seed is None else torch.Generator().manual_seed(noise_seed)
 
         def one(x: Tensor, y: Tensor | None) -> Tensor:
             posterior = network.posterior(network.scaled(x), y)
