@@ -29,6 +29,9 @@ SHARES = 16
 # Below this ratio of ε to the mean cost, potentials are first found for larger ε, each stage to this marginal error.
 ANNEAL_BELOW, ANNEAL_FACTOR, ANNEAL_TOL = 1 / 300, 4.0, 0.03
 
+# Each ε of a bracket is the one before, divided by this.
+BRACKET_FACTOR = 4.0
+
 
 class Solution(NamedTuple):
     """Solutions of a flat batch of k problems, in the caller's units and in float64."""
@@ -63,6 +66,7 @@ class Problem:
         y, b = (x, a) if y is None or b is None else (y, b)
         self.a, self.b, self.strength, self.dtype = a, b, strength, np.dtype(dtype)
         center = 0.5 * (_mean(x, a) + _mean(y, b))[:, None]
+        self.center = center
         x, y = x - center, y - center
         self.unit = _power_of_two(np.maximum(np.abs(x).max((1, 2)), np.abs(y).max((1, 2))))
         self.x, self.y = x / self.unit[:, None, None], y / self.unit[:, None, None]
@@ -131,7 +135,7 @@ class Problem:
 
     def start(self) -> None:
         """Start from the entropic potential of the Gaussians that fit the clouds, which is quadratic."""
-        k, n, m = self.shape
+        _, n, m = self.shape
         d = self.x.shape[2]
         full = 32 * d**3 <= n * m  # its eigendecompositions then cost less than the passes they save
         mean_x, mean_y = _mean(self.x, self.a), _mean(self.y, self.b)
@@ -261,7 +265,7 @@ class Problem:
         return (h if self.symmetric else F) * unit, h * unit
 
     def gradients(self, points: tuple[bool, bool]) -> tuple[np.ndarray | None, np.ndarray | None]:
-        """Envelope theorem: ∂/∂x_i = 2 Σ_j P_ij (x_i - y_j) and its mirror image, each after an update of its potential.
+        """Envelope theorem: ∂/∂x_i = 2 Σ_j P_ij (x_i - y_j), and its mirror image, each after its own last update.
 
         Where a cloud is transported to itself, the derivative with respect to one of the two sides.
         """
@@ -315,6 +319,9 @@ def solve(
     """Solve a flat batch, each problem in the precision that it needs; ``single`` allows float32. See `Problem`."""
     k, n = a.shape
     m = n if b is None else b.shape[1]
+    if k == 0:
+        none, empty = np.zeros(0), (np.zeros((0, n)), np.zeros((0, m)))
+        return Solution(*empty, none, none.astype(np.int64), none, x, x if y is None else y)
     low = _single_suffices(x, x if y is None else y, a, a if b is None else b, epsilon, tol) & single
     group = max(1, STORED_BYTES // 8 // (n * m * 4))
     found, order = [], []
@@ -330,6 +337,24 @@ def solve(
         return found[0]
     back = np.argsort(np.concatenate(order))
     return Solution(*(None if part[0] is None else np.concatenate(part)[back] for part in zip(*found, strict=True)))
+
+
+def at_potentials(
+    x: np.ndarray,
+    y: np.ndarray,
+    a: np.ndarray,
+    b: np.ndarray,
+    f: np.ndarray,
+    g: np.ndarray,
+    epsilon: float,
+    strength: float,
+) -> Problem:
+    """The problem of a flat batch with its potentials in place (f, g with any batch shape), in float64."""
+    problem = Problem(x, y, a, b, epsilon, strength, np.float64)
+    unit = LOG2E / epsilon
+    problem.F = np.asarray(f, np.float64).reshape(problem.a.shape) * unit
+    problem.h = np.asarray(g, np.float64).reshape(problem.b.shape) * unit
+    return problem
 
 
 def _single_suffices(
@@ -523,3 +548,32 @@ def _rounded_cost(problem: Problem, g: np.ndarray) -> np.ndarray:
             inner += (left @ x) @ (over @ y) / left.sum()
         cost[k] = a @ (x**2).sum(1) + b @ (y**2).sum(1) - 2 * inner
     return cost
+
+
+def bracket(
+    x: np.ndarray, y: np.ndarray, a: np.ndarray, b: np.ndarray, rel_tol: float
+) -> tuple[float, float, float, int, bool]:
+    """Bounds of one problem (a batch of one), ε, passes and whether they are within rel_tol of each other."""
+    start = Problem(x, y, a, b, 1.0, 1.0, np.float64)
+    mean = float(start.mean_cost()[0] * start.unit[0] ** 2)
+    if mean == 0.0:
+        return 0.0, 0.0, 0.0, 0, True
+    # Below rounding of the costs, an upper bound can't be told from 0, and ε can't be resolved.
+    zero, smallest = 1e-12 * mean, 1e-10 * mean
+    epsilon, lower, upper, passes = mean / 20, 0.0, math.inf, 0
+    g: np.ndarray | None = None
+    former: np.ndarray | None = None
+    while True:
+        found = solve(
+            x, y, a, b, epsilon=epsilon, tol=min(1e-3, rel_tol / 20), max_iter=2000, strength=1.0, single=False, warm=g
+        )
+        passes += int(found.n_iter[0])
+        former, g = g, found.g
+        # Potentials differ from their limit by a multiple of ε to first order: extrapolate it away.
+        others = () if former is None else (g + (g - former) / (BRACKET_FACTOR - 1),)
+        low, high = bounds(x, y, a, b, g, epsilon, others)
+        lower, upper = max(lower, float(low[0])), min(upper, float(high[0]))
+        done = upper - lower <= rel_tol * upper or upper <= zero
+        if done or epsilon < smallest:
+            return lower, upper, epsilon, passes, done
+        epsilon /= BRACKET_FACTOR

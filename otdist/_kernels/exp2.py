@@ -33,7 +33,8 @@ def exp2(t):
     return np.exp2(t)
 
 
-# Not FAST in these two, said explicitly because it is inherited from the caller otherwise: reassociating (t + shift) - shift would undo the rounding to an integer.
+# Not FAST in these two, and said explicitly because callees inherit the caller's flags: reassociating
+# (t + shift) - shift would undo the rounding to an integer.
 @njit(fastmath={"contract"})
 def _exp2_single(t):
     shift, lowest, highest = np.float32(12582912.0), np.float32(-126.0), np.float32(127.0)

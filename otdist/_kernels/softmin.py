@@ -1,7 +1,7 @@
 """One fused pass of Sinkhorn over rows of scores, and the plan that belongs to a pair of potentials.
 
-All in base 2 and in units of ε: S_ij = -|x_i - y_j|² log2(e)/ε up to a part p_i that depends on i alone and one in j that
-is folded into G_j, which also holds the logarithm of the weight b_j. A pass reads each row once:
+All in base 2 and in units of ε: S_ij = -|x_i - y_j|² log2(e)/ε up to a part p_i that depends on i alone and one in j
+that is folded into G_j, which also holds the logarithm of the weight b_j. A pass reads each row once:
 
     F_i = λ (p_i - log2 Σ_j 2^(G_j + S_ij)),    P_ij = a_i 2^(F_i - p_i + G_j + S_ij),    c_j = Σ_i P_ij
 
