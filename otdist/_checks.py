@@ -206,8 +206,11 @@ def symmetric(name: str, cov: Array) -> Array:
     return (cov + cov.mT) / 2
 
 
-def semidefinite(name: str, eigenvalues: np.ndarray) -> None:
+def semidefinite(name: str, eigenvalues: Array) -> None:
     """Refuse a spectrum (..., d) that is negative beyond rounding: d · eps · 100 of the trace."""
+    if not _arrays.on_cpu(eigenvalues):
+        return
+    eigenvalues = _arrays.as_numpy(eigenvalues)
     if eigenvalues.size:
         scale = np.abs(eigenvalues).sum(-1)
         tolerance = 100 * eigenvalues.shape[-1] * np.finfo(eigenvalues.dtype).eps * scale
