@@ -29,9 +29,14 @@ def catalogue(base: type, namespace: dict[str, Any]) -> dict[str, type]:
         if isinstance(value, type)
         and issubclass(value, base)
         and value is not base
-        and not inspect.isabstract(value)
+        and not _is_abstract(value)
         and not key.startswith("_")
     }
+
+
+def _is_abstract(cls: type) -> bool:
+    """Whether a method is still to be written; `inspect.isabstract` sees that only under an ABC metaclass."""
+    return any(getattr(getattr(cls, name, None), "__isabstractmethod__", False) for name in dir(cls))
 
 
 def make(argument: str, spec: Any, base: type, choices: dict[str, type]) -> Any:

@@ -154,6 +154,7 @@ def write_examples(path: Path, x: Any, y: Any) -> None:
     """Examples as .npz, or a picture of them as .png."""
     import numpy as np
 
+    path = Path(path)
     if path.suffix.lower() not in (".npz", ".png"):
         raise click.UsageError(f"--out must end in .npz or .png; got {path}")
     if not path.parent.is_dir():
@@ -166,6 +167,132 @@ def write_examples(path: Path, x: Any, y: Any) -> None:
     if not plots.is_image(x.shape[1:]):
         raise click.UsageError(f"examples of shape {x.shape[1:]} are no images; write a .npz")
     plots.save(plots.images(x), path)
+
+
+RUN = click.argument("run", type=click.Path(path_type=Path))
+DATA = click.option("--data", help="Other data than the run's own: 'digits', a file or a folder.")
+
+
+@cli.command()
+@RUN
+@DATA
+@click.option(
+    "--out", type=click.Path(path_type=Path), help="A .npz of all of them, or a .png of some beside originals."
+)
+def reconstruct(run: Path, data: str | None, out: Path | None) -> None:
+    """Encode and decode held-out examples, and say how far off they are.
+
+    \b
+    Example:
+      otdist-vae reconstruct RUN --out rebuilt.npz
+    """
+    import numpy as np
+
+    from . import plots, runs
+
+    loaded = runs.read(run, data)
+    x, y = loaded.part(loaded.held)
+    rebuilt = np.asarray(loaded.model.reconstruct(x, y))
+    error = float(np.mean((x.astype(float) - rebuilt) ** 2))
+    click.echo(f"mean squared error of {len(x)} examples: {error:.6g}")
+    if out is not None and out.suffix.lower() == ".png" and plots.is_image(x.shape[1:]):
+        plots.save(plots.pairs(x[:50], rebuilt[:50]), out)
+    elif out is not None:
+        write_examples(out, rebuilt, y)
+
+
+@cli.command()
+@RUN
+@DATA
+@click.option("--ratio", default=1.0, show_default=True, help="New examples per given one.")
+@click.option("--method", default="prior", show_default=True, help="prior, posterior or interpolation.")
+@click.option("--sampler", help="prior, gaussian or mixture, for method prior.")
+@click.option("--seed", type=int, help="Of the draw; the model's own if not given.")
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="The .npz of new examples: x, and y.")
+def augment(
+    run: Path, data: str | None, ratio: float, method: str, sampler: str | None, seed: int | None, out: Path
+) -> None:
+    """New examples for a data set, class by class, in the proportions of the given ones.
+
+    \b
+    Example:
+      otdist-vae train --data labelled.npz --conditional --regularizer sliced --out RUN
+      otdist-vae augment RUN --data labelled.npz --ratio 1 --out more.npz
+    """
+    from . import runs
+
+    loaded = runs.read(run, data)
+    index = loaded.held if data is not None else loaded.kept
+    x, labels = loaded.examples.x[index], None if loaded.examples.y is None else loaded.examples.y[index]
+    carries = loaded.model.classes is not None or method != "prior"
+    x_new, y_new = loaded.model.augment(
+        x, labels if carries else None, ratio=ratio, method=method, sampler=sampler, random_state=seed
+    )
+    write_examples(out, x_new, y_new)
+    click.echo(f"{len(x_new)} examples of shape {x_new.shape[1:]} in {out}")
+
+
+@cli.command()
+@RUN
+@DATA
+@click.option("--sampler", help="prior, gaussian or mixture; the regularizer's own if not given.")
+def evaluate(run: Path, data: str | None, sampler: str | None) -> None:
+    """Metrics of held-out data beside the real-against-real floor; evaluation.json, .md and .png in the run.
+
+    \b
+    Example:
+      otdist-vae evaluate RUN
+    """
+    from . import runs
+
+    click.echo(runs.evaluate(run, data, sampler), nl=False)
+
+
+@cli.command()
+@RUN
+def doctor(run: Path) -> None:
+    """Say in words what is wrong with a trained model, and what to try; doctor.md in the run.
+
+    \b
+    Example:
+      otdist-vae doctor RUN
+    """
+    from . import runs
+
+    click.echo(runs.doctor(run), nl=False)
+
+
+@cli.command()
+@click.option("--data", default="digits", show_default=True, help="'digits', or a file or folder of examples.")
+@click.option("--regularizers", help="Names with commas between; all of them if not given.")
+@click.option("--seeds", default=3, show_default=True, help="Runs of each, paired by seed.")
+@click.option("--max-epochs", default=50, show_default=True, help="Passes over the data.")
+@click.option("--latent-dim", default=8, show_default=True, help="Dimension of the codes.")
+@click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Any setting of train, for all of them.")
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder for tables and pictures.")
+def compare(
+    data: str,
+    regularizers: str | None,
+    seeds: int,
+    max_epochs: int,
+    latent_dim: int,
+    settings: tuple[str, ...],
+    out: Path,
+) -> None:
+    """Train one model with each regularizer, several seeds each, and compare them on held-out data.
+
+    \b
+    Example:
+      otdist-vae compare --data digits --regularizers kl,w2,sliced --seeds 5 --out COMPARISON
+    """
+    from . import comparison, runs
+
+    whole = {**runs.DEFAULTS, "data": data, "max_epochs": max_epochs, "latent_dim": latent_dim}
+    for setting in settings:
+        _set(whole, setting)
+    names = [name.strip() for name in regularizers.split(",")] if regularizers else None
+    runs.prepare(out)
+    click.echo(comparison.compare(whole, names, seeds, out, progress=click.echo), nl=False)
 
 
 def main(arguments: list[str] | None = None) -> int:

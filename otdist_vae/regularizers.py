@@ -352,5 +352,4 @@ class GAN(Aggregate):
         return learned.squeeze(-1) + (density if frozen else density.detach())
 
 
-CHOICES = catalogue(Regularizer, globals())
-CHOICES.pop("aggregate", None)
+CHOICES: dict[str, type[Regularizer]] = catalogue(Regularizer, globals())

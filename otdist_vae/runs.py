@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from . import _storage, batches, data, plots
 from .model import WVAE
 
 CONFIG, METRICS, TABLE = "config.yaml", "metrics.json", "metrics.md"
+REPORTS = ("evaluation.json", "evaluation.md", "evaluation.png", "doctor.md")
 PICTURES = ("samples.png", "reconstructions.png", "latent.png", "curves.png")
 MODEL_KEYS = (
     "latent_dim",
@@ -135,9 +136,50 @@ def clear(folder: Path) -> None:
     """Remove what a former run left; other files stay."""
     from .training import CHECKPOINT, CURVES
 
-    names = (CONFIG, METRICS, TABLE, CURVES, CHECKPOINT, _storage.DESCRIPTION, _storage.WEIGHTS, *PICTURES)
+    names = (CONFIG, METRICS, TABLE, CURVES, CHECKPOINT, _storage.DESCRIPTION, _storage.WEIGHTS, *PICTURES, *REPORTS)
     for name in names:
         (folder / name).unlink(missing_ok=True)
+
+
+@dataclass
+class Loaded:
+    """A run read back: its model, configuration, and data in the parts it was trained with."""
+
+    model: WVAE
+    config: dict[str, Any]
+    examples: data.Examples
+    kept: np.ndarray
+    held: np.ndarray
+
+    def part(self, index: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+        """x and, for a class-conditional model, y of some examples."""
+        y = None if self.model.classes is None or self.examples.y is None else self.examples.y[index]
+        return self.examples.x[index], y
+
+
+def read(folder: Path, source: str | None = None) -> Loaded:
+    """A finished run's model and data; `source` names other data, all of it then held out.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        If the folder holds no finished run, or the data cannot be read or do not fit the model.
+    """
+    model = WVAE.load(folder)
+    path = folder / CONFIG
+    config = {**DEFAULTS, **(read_config(path) if path.is_file() else {})}
+    if source is None and config["data"] is None:
+        raise ValueError(f"{folder} does not say what it was trained on (no {CONFIG}); name the data")
+    examples = data.load(str(source or config["data"]))
+    if model.classes is not None and examples.y is None:
+        raise ValueError(f"the model is class-conditional, and {source or config['data']} has no labels")
+    everything = np.arange(len(examples.x))
+    if source is not None:
+        return Loaded(model, config, examples, everything[:0], everything)
+    if not isinstance(config["validation"], float):
+        return Loaded(model, config, examples, everything, everything)
+    kept, held = batches.split(len(examples.x), config["validation"], model.seed)
+    return Loaded(model, config, examples, kept, held)
 
 
 def report(model: WVAE, examples: data.Examples, folder: Path, config: dict[str, Any]) -> None:
@@ -200,3 +242,45 @@ def table(values: dict[str, Any]) -> str:
             shown = f"{number:.6g}" if isinstance(number, float) else str(number)
             rows.append(f"| {key.replace('_', ' ')}{' ' + inner if inner else ''} | {shown} |")
     return "\n".join(rows) + "\n"
+
+
+def evaluate(folder: Path, source: str | None = None, sampler: str | None = None) -> str:
+    """Evaluate a run on its held-out part or on other data; leaves evaluation.json, .md and .png, returns the table."""
+    from . import evaluation
+
+    loaded = read(folder, source)
+    x, y = loaded.part(loaded.held)
+    reference = loaded.examples.x[loaded.kept] if source is None else read(folder).examples.x
+    model, name = loaded.model, sampler or loaded.config.get("sampler") or loaded.model.regularizer.sampler
+    result = evaluation.evaluate(model, x, y, reference=reference, sampler=name)
+    whole = {"sampler": name, "held-out examples": len(x), "metrics": result}
+    (folder / "evaluation.json").write_text(json.dumps(whole, indent=2, ensure_ascii=False) + "\n", "utf-8")
+    text = f"samples: codes from the {name}\n\n{evaluation.table(result)}"
+    (folder / "evaluation.md").write_text(text, "utf-8")
+    drawn = np.asarray(model.sample(64, None if y is None else np.resize(y, 64), sampler=name))
+    plots.save(_comparison_picture(x, drawn, np.asarray(reference)), folder / "evaluation.png")
+    return text
+
+
+def _comparison_picture(x: np.ndarray, drawn: np.ndarray, reference: np.ndarray) -> Any:
+    """Held-out data, samples, and the training example nearest to each sample."""
+    if not plots.is_image(x.shape[1:]):
+        return plots.clouds(x, drawn, title="held-out data and samples")
+    from scipy.spatial.distance import cdist
+
+    flat = [part.reshape(len(part), -1).astype(float) for part in (drawn, reference)]
+    nearest = reference[cdist(*flat).argmin(axis=1)]
+    limits = (float(x.min()), float(x.max()))
+    return plots.panels({"held-out data": x[:64], "samples": drawn, "nearest training example": nearest}, limits=limits)
+
+
+def doctor(folder: Path) -> str:
+    """Examine a run; leaves doctor.md and returns what it says."""
+    from . import diagnostics
+
+    loaded = read(folder)
+    (x, y), (held, held_y) = loaded.part(loaded.kept), loaded.part(loaded.held)
+    signs = diagnostics.examine(loaded.model, x, held, y, held_y)
+    text = diagnostics.report(signs, diagnostics.diagnose(loaded.model, signs))
+    (folder / "doctor.md").write_text(text, "utf-8")
+    return text
