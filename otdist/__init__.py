@@ -4,10 +4,10 @@ Each module speaks the same two verbs: ``w2_squared``, smooth and what to train 
 Importing ``otdist`` imports neither torch nor numba.
 """
 
-from . import covariance, diagonal, gaussian, line, sinkhorn, sliced
+from . import covariance, diagonal, gaussian, inference, line, sinkhorn, sliced
 from ._checks import ConvergenceWarning
 from .distributions import w2, w2_squared
 
 __version__ = "0.1.0"
 
-__all__ = ["ConvergenceWarning", "covariance", "diagonal", "gaussian", "line", "sinkhorn", "sliced", "w2", "w2_squared"]
+__all__ = ["ConvergenceWarning", "covariance", "diagonal", "gaussian", "inference", "line", "sinkhorn", "sliced", "w2", "w2_squared"]

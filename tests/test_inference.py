@@ -1,0 +1,136 @@
+"""Inference: levels and coverages that were promised, measured; corrections against known answers."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+
+from otdist import gaussian, inference, sliced
+
+
+def samples(seed, n=40, m=50, d=2, shift=0.0):
+    rng = np.random.default_rng(seed)
+    return rng.standard_normal((n, d)), rng.standard_normal((m, d)) + shift
+
+
+def squared_means(x, y):
+    return ((x.mean(0) - y.mean(0)) ** 2).sum()
+
+
+def test_under_the_null_hypothesis_p_values_are_uniform():
+    p = [
+        inference.two_sample_test(*samples(s), distance=squared_means, n_permutations=19, rng=s).p_value
+        for s in range(400)
+    ]
+    # Twenty equally likely values: a chi-squared test that fails by chance once in 10⁴ seeds (and the seeds are fixed).
+    counts = np.bincount(np.round(np.array(p) * 20).astype(int), minlength=21)[1:]
+    assert stats.chisquare(counts).pvalue > 1e-4
+
+
+@pytest.mark.parametrize("distance", [None, gaussian.w2_squared_from_samples])
+def test_a_difference_is_found(distance):
+    result = inference.two_sample_test(*samples(0, shift=1.5), distance=distance, n_permutations=39, rng=0)
+    assert result.p_value == 1 / 40
+    assert result.statistic > 1
+
+
+def test_tests_are_reproducible_and_take_tensors():
+    x, y = samples(1)
+    first, again = (inference.two_sample_test(x, y, n_permutations=49, rng=3) for _ in range(2))
+    assert first == again
+    tensors = inference.two_sample_test(torch.tensor(x), torch.tensor(y), n_permutations=49, rng=3)
+    assert tensors.p_value == first.p_value
+    assert tensors.statistic == pytest.approx(first.statistic, rel=1e-12)
+
+
+def test_equal_samples_are_never_significant():
+    x = np.zeros((10, 2))
+    assert inference.two_sample_test(x, x, n_permutations=19, rng=0).p_value == 1.0
+
+
+def test_intervals_cover_the_true_frechet_distance():
+    covered, trials = 0, 300
+    for s in range(trials):
+        x, y = samples(s, n=200, m=300, shift=1.0)
+        low, high, estimate = inference.confidence_interval(x, y, distance=gaussian.w2_squared_from_samples, rng=s)
+        assert low < estimate < high
+        covered += low <= 2.0 <= high
+    # 95% ± four standard errors of a share of 300
+    assert abs(covered / trials - 0.95) < 4 * np.sqrt(0.95 * 0.05 / trials)
+
+
+def test_intervals_narrow_with_the_level_and_with_n():
+    x, y = samples(5, 400, 400, shift=1.0)
+    wide, narrow = (inference.confidence_interval(x, y, level=level, rng=0) for level in (0.99, 0.5))
+    assert wide.low < narrow.low < narrow.high < wide.high
+    few = inference.confidence_interval(x[:50], y[:50], level=0.99, rng=0)
+    assert few.high - few.low > wide.high - wide.low
+
+
+def test_corrections_remove_the_bias_of_the_frechet_distance():
+    d, n, trials = 8, 100, 60
+    out = {c: [] for c in ("none", "jackknife", "extrapolate")}
+    for s in range(trials):
+        x, y = samples(s, n, n, d)
+        for c, values in out.items():
+            values.append(float(inference.frechet_distance(x, y, correction=c)))
+    mean = {c: np.mean(v) for c, v in out.items()}
+    error = {c: np.std(v) / np.sqrt(trials) for c, v in out.items()}
+    assert mean["none"] > 20 * error["none"]  # the truth is 0
+    for c in ("jackknife", "extrapolate"):
+        assert abs(mean[c]) < 0.2 * mean["none"] + 4 * error[c]
+
+
+@pytest.mark.parametrize("correction", ["none", "jackknife", "extrapolate"])
+def test_corrected_distances_are_differentiable(correction):
+    x, y = (torch.tensor(z, requires_grad=True) for z in samples(2, 40, 41, 2))
+    assert torch.autograd.gradcheck(lambda x, y: inference.frechet_distance(x, y, correction=correction), (x, y))
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (
+            lambda x, y: inference.two_sample_test(x, y[:, :1]),
+            ValueError,
+            "x and y must agree in the number of coordinates",
+        ),
+        (
+            lambda x, y: inference.two_sample_test(x, y, n_permutations=0),
+            ValueError,
+            "n_permutations must be a positive",
+        ),
+        (
+            lambda x, y: inference.two_sample_test(x, torch.tensor(y)),
+            TypeError,
+            r"y is a torch\.Tensor and x is a numpy",
+        ),
+        (
+            lambda x, y: inference.confidence_interval(x, y, level=95),
+            ValueError,
+            "level must be between 0 and 1; got 95",
+        ),
+        (lambda x, y: inference.confidence_interval(x[:9], y), ValueError, "x must have at least 40 points; got 9"),
+        (
+            lambda x, y: inference.frechet_distance(x, y, correction="magic"),
+            ValueError,
+            "correction must be .* 'magic'",
+        ),
+        (
+            lambda x, y: inference.frechet_distance(x[None], y),
+            ValueError,
+            r"x must have shape \(n, d\); got \(1, 40, 2\)",
+        ),
+    ],
+)
+def test_refusals(call, error, message):
+    with pytest.raises(error, match=message):
+        call(*samples(3))
+
+
+def test_the_default_distance_is_the_sliced_one():
+    x, y = samples(4, shift=1.0)
+    result = inference.two_sample_test(x, y, n_permutations=1, rng=0)
+    assert result.statistic == pytest.approx(sliced.w2_squared(x, y, directions=4096, rng=0), rel=0.05)
