@@ -10,4 +10,15 @@ from .distributions import w2, w2_squared
 
 __version__ = "0.1.0"
 
-__all__ = ["ConvergenceWarning", "covariance", "diagonal", "gaussian", "inference", "line", "sinkhorn", "sliced", "w2", "w2_squared"]
+__all__ = [
+    "ConvergenceWarning",
+    "covariance",
+    "diagonal",
+    "gaussian",
+    "inference",
+    "line",
+    "sinkhorn",
+    "sliced",
+    "w2",
+    "w2_squared",
+]

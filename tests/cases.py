@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from strategies import covariance
 
-from otdist import diagonal, gaussian
+from otdist import diagonal, gaussian, line, sinkhorn, sliced
 
 Measure = tuple[np.ndarray, ...]
 
@@ -55,6 +55,14 @@ def _diagonal(rng: np.random.Generator, d: int) -> Measure:
     return rng.standard_normal(d), rng.uniform(0.1, 2.0, d)
 
 
+def _points(rng: np.random.Generator, d: int) -> Measure:
+    return (rng.standard_normal((7, d)),)
+
+
+def _numbers(rng: np.random.Generator, d: int) -> Measure:
+    return (rng.standard_normal(5 + d),)
+
+
 CASES = [
     Case(
         "gaussian",
@@ -73,5 +81,33 @@ CASES = [
         stretch=lambda m, s: (s * m[0], s * m[1]),
         core=(1, 1),
         twice=True,
+    ),
+    Case(
+        "line",
+        line,
+        _numbers,
+        translate=lambda m, v: (m[0] + v[0],),
+        stretch=lambda m, s: (s * m[0],),
+        core=(1,),
+    ),
+    Case(
+        "sliced",
+        sliced,
+        _points,
+        translate=lambda m, v: (m[0] + v,),
+        stretch=lambda m, s: (s * m[0],),
+        core=(2,),
+        options={"directions": 32, "rng": 0},
+        metric=False,  # the estimate from few directions is not; the mean over given ones is, see test_sliced.py
+    ),
+    Case(
+        "sinkhorn",
+        sinkhorn,
+        _points,
+        translate=lambda m, v: (m[0] + v,),
+        stretch=lambda m, s: (s * m[0],),
+        core=(2,),
+        options={"epsilon": 0.5, "tol": 1e-12},
+        metric=False,  # the debiased divergence has no triangle inequality
     ),
 ]

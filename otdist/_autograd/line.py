@@ -57,7 +57,7 @@ def _by_kernels(x: np.ndarray, y: np.ndarray, a: np.ndarray, b: np.ndarray, p: f
     )
     step = max(1, min(r, _BLOCK // max(n, m)))
     if r * (n + m) <= 2 * _BLOCK:
-        step = r
+        step = max(1, r)
     rows = [slice(k, min(k + step, r)) for k in range(0, r, step)]
 
     def solve(block: slice) -> None:
