@@ -98,7 +98,7 @@ def paired_tests(values: dict[str, list[float]]) -> list[dict[str, Any]]:
     (first, base), *others = values.items()
     if len(base) < 2:
         return []
-    rows = []
+    rows: list[dict[str, Any]] = []
     for name, mine in others:
         differences = np.subtract(mine, base)
         k, spread = len(differences), float(differences.var(ddof=1))
