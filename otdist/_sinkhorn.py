@@ -8,6 +8,7 @@ caller's units.
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
@@ -20,8 +21,6 @@ STORED_BYTES = 2**28
 TILE = 2**19
 # From this size on, the rows of one problem are worth splitting over threads.
 LARGE = 2**18
-# Up to this many coordinates, distances are computed from differences; above it, from scalar products.
-FEW_COORDINATES = 8
 # Newton's method forms the Hessian of the second cloud's potential: at most this many points.
 NEWTON_POINTS = 2048
 # Tasks that a pass over one problem is cut into, whatever the number of threads: sums then add up alike everywhere.
@@ -65,48 +64,42 @@ class Problem:
         self.symmetric = y is None
         y, b = (x, a) if y is None or b is None else (y, b)
         self.a, self.b, self.strength, self.dtype = a, b, strength, np.dtype(dtype)
-        center = 0.5 * (_mean(x, a) + _mean(y, b))[:, None]
-        self.center = center
-        x, y = x - center, y - center
-        self.unit = _power_of_two(np.maximum(np.abs(x).max((1, 2)), np.abs(y).max((1, 2))))
-        self.x, self.y = x / self.unit[:, None, None], y / self.unit[:, None, None]
+        mean_x = _mean(x, a)
+        mean_y = mean_x if self.symmetric else _mean(y, b)
+        self.center = 0.5 * (mean_x + mean_y)[:, None]
+        x = x - self.center
+        y = x if self.symmetric else y - self.center
+        self.unit = _power_of_two(np.maximum(_largest(x), 0.0 if self.symmetric else _largest(y)))
+        self.x = x / self.unit[:, None, None]
+        self.y = self.x if self.symmetric else y / self.unit[:, None, None]
+        self.means = tuple((z - self.center[:, 0]) / self.unit[:, None] for z in (mean_x, mean_y))
         self.epsilon = epsilon
         self.scale = LOG2E * (self.unit / epsilon) * self.unit  # log2(e)/ε in the units inside
-        self.from_differences = x.shape[2] <= FEW_COORDINATES
-        self.x_work = np.ascontiguousarray(self.x, dtype)
-        self.y_work = np.ascontiguousarray(self.y.mT if self.from_differences else self.y, dtype)
-        self.a_work = np.ascontiguousarray(a, dtype)
+        self.x_work = np.ascontiguousarray(self.x, self.dtype)
+        self.yt_work = np.ascontiguousarray(self.y.mT, self.dtype)
+        self.a_work = np.ascontiguousarray(a, self.dtype)
         with np.errstate(divide="ignore"):
             self.log_b = np.log2(b)
         k, n, m = len(x), x.shape[1], y.shape[1]
         self.shape = (k, n, m)
         self.stored: np.ndarray | None = None
         self.h, self.F = np.zeros((k, m)), np.full((k, n), np.nan)
-        self._split_scores()
+        self.mean_cost = self._mean_cost()
 
     # Scores.
 
-    def _split_scores(self) -> None:
-        if self.from_differences:
-            self.p, self.q = np.zeros(self.a.shape), np.zeros(self.b.shape)
-        else:
-            self.p = self.scale[:, None] * (self.x**2).sum(-1)
-            self.q = -self.scale[:, None] * (self.y**2).sum(-1)
-
-    def scores(self, k: int, rows: slice, out: np.ndarray | None = None) -> np.ndarray:
+    def scores(self, k: int, rows: slice) -> np.ndarray:
         """Rows of the scores of problem k: kept ones, or computed now."""
         if self.stored is not None:
             return self.stored[k, rows]
-        x, scale = self.x_work[k, rows], self.dtype.type(self.scale[k])
-        if out is None:
-            out = np.empty((len(x), self.shape[2]), self.dtype)
-        if self.from_differences:
-            from ._kernels.softmin import minus_squared_distances
-
-            minus_squared_distances(x, self.y_work[k], scale, out)
-        else:
-            np.matmul(2 * scale * x, self.y_work[k].T, out=out)
+        out = np.empty((rows.stop - rows.start, self.shape[2]), self.dtype)
+        self._compute_scores(k, rows, out)
         return out
+
+    def _compute_scores(self, k: int, rows: slice, out: np.ndarray) -> None:
+        from ._kernels.softmin import scores
+
+        scores(self.x_work[k, rows], self.yt_work[k], self.dtype.type(self.scale[k]), out)
 
     def keep_scores(self) -> None:
         """Compute all scores once, if they may stay in memory."""
@@ -115,7 +108,7 @@ class Problem:
             return
         kept = np.empty((k, n, m), self.dtype)
         tasks = [(i, rows) for i in range(k) for rows in _blocks(n, m)]
-        _map(lambda task: self.scores(*task, out=kept[task[0], task[1]]), tasks, k * n * m)
+        _map(lambda task: self._compute_scores(*task, kept[task]), tasks, k * n * m)
         self.stored = kept
 
     def rescale(self, factor: float | np.ndarray) -> None:
@@ -125,34 +118,32 @@ class Problem:
         self.F *= factor
         if self.stored is not None:
             self.stored *= self.dtype.type(factor)
-        self._split_scores()
 
     def columns(self, k: int) -> np.ndarray:
-        """G_j: potential, weight and score part of the second cloud, in the working type."""
-        return (self.h[k] + self.q[k] + self.log_b[k]).astype(self.dtype)
+        """G_j: potential and weight of the second cloud, in the working type."""
+        return (self.h[k] + self.log_b[k]).astype(self.dtype)
 
     # Solving.
 
     def start(self) -> None:
         """Start from the entropic potential of the Gaussians that fit the clouds, which is quadratic."""
         _, n, m = self.shape
-        d = self.x.shape[2]
-        full = 32 * d**3 <= n * m  # its eigendecompositions then cost less than the passes they save
-        mean_x, mean_y = _mean(self.x, self.a), _mean(self.y, self.b)
-        xc, yc = self.x - mean_x[:, None], self.y - mean_y[:, None]
+        full = 32 * self.x.shape[2] ** 3 <= n * m  # its eigendecompositions then cost less than the passes they save
+        yc = self.y - self.means[1][:, None]
         half = 0.5 * LOG2E / np.maximum(self.scale, 1e-150)  # σ² = ε/2
         if full:
-            S = _gaussian_map(_covariance(xc, self.a), _covariance(yc, self.b), half)
-            mapped = yc @ S
+            B = _covariance(yc, self.b)
+            A = B if self.symmetric else _covariance(self.x - self.means[0][:, None], self.a)
+            mapped = yc @ _gaussian_map(A, B, half)
         else:
-            u, v = (self.a[..., None] * xc**2).sum(1), (self.b[..., None] * yc**2).sum(1)
+            u, v = self.variances
             mapped = yc * (2 * u / (np.sqrt(4 * u * v + half[:, None] ** 2) + half[:, None]))[:, None]
-        shift = (mean_y - mean_x)[:, None]
+        shift = (self.means[1] - self.means[0])[:, None]
         self.h = self.scale[:, None] * (yc * (yc - mapped + 2 * shift)).sum(-1)
 
     def run(self, tol: float, max_iter: int, warm: np.ndarray | None, points: tuple[bool, bool]) -> Solution:
         """Solve, from the Gaussian start or from given g (k, m); `points` says which clouds' gradients are wanted."""
-        largest = float(np.max(self.mean_cost() * self.scale, initial=0.0)) * ANNEAL_BELOW / LOG2E
+        largest = float(np.max(self.mean_cost * self.scale, initial=0.0)) * ANNEAL_BELOW / LOG2E
         stages = math.ceil(math.log(largest, ANNEAL_FACTOR)) if warm is None and largest > 1 else 0
         if stages:
             self.rescale(ANNEAL_FACTOR**-stages)
@@ -190,7 +181,7 @@ class Problem:
             from ._kernels.sinkhorn import solve
 
             def group(s: slice) -> None:
-                rest = (self.p[s], self.q[s], self.log_b[s], self.a[s], self.b[s], self.a_work[s], self.h[s], self.F[s])
+                rest = (self.log_b[s], self.a[s], self.b[s], self.a_work[s], self.h[s], self.F[s])
                 limits = (self.strength, self.symmetric, tol, max_iter, noise[s], stats[s])
                 solve(scores[s], *rest, *limits)
 
@@ -221,12 +212,14 @@ class Problem:
 
     def _noise(self) -> np.ndarray:
         """How much rounding may lower the dual value: eps times the largest exponents that occur."""
-        return 4 * np.finfo(self.dtype).eps * (1 + self.scale * self.mean_cost())
+        return 4 * np.finfo(self.dtype).eps * (1 + self.scale * self.mean_cost)
 
-    def mean_cost(self) -> np.ndarray:
+    def _mean_cost(self) -> np.ndarray:
         """Σ a_i b_j |x_i - y_j|², inside."""
-        far = ((_mean(self.x, self.a) - _mean(self.y, self.b)) ** 2).sum(-1)
-        return far + _spread(self.x, self.a) + _spread(self.y, self.b)
+        v = _variances(self.y, self.b, self.means[1])
+        u = v if self.symmetric else _variances(self.x, self.a, self.means[0])
+        self.variances = u, v
+        return ((self.means[0] - self.means[1]) ** 2).sum(-1) + u.sum(-1) + v.sum(-1)
 
     def sweep(self, k: int) -> np.ndarray:
         """One pass over problem k: updates F[k], returns the second marginal (zeros where symmetric)."""
@@ -239,7 +232,7 @@ class Problem:
 
         def task(t: int) -> None:
             for rows in tasks[t]:
-                args = (self.p[k, rows], G, self.F[k, rows], self.a_work[k, rows], self.strength, not self.symmetric)
+                args = (G, self.F[k, rows], self.a_work[k, rows], self.strength, not self.symmetric)
                 sweep(self.scores(k, rows), *args, c[t])
 
         _map(task, range(len(tasks)), n * m)
@@ -269,25 +262,46 @@ class Problem:
 
         Where a cloud is transported to itself, the derivative with respect to one of the two sides.
         """
-        grad_x = np.empty(self.x.shape) if points[0] else None
-        grad_y = np.empty(self.y.shape) if points[1] and not self.symmetric else None
-        if grad_x is None and grad_y is None:
+        columns = points[1] and not self.symmetric
+        if not (points[0] or columns):
             return None, None
-        x, y = self.x.astype(self.dtype), self.y.astype(self.dtype)
-        for k in range(self.shape[0]):
-            mass, mean = np.zeros(self.shape[2]), np.zeros(self.y.shape[1:])
-            for rows, P in self.plan_blocks(k):
-                if grad_x is not None:
-                    total = P.sum(1, dtype=np.float64)[:, None]
-                    grad_x[k, rows] = total * self.x[k, rows] - P @ y[k]
-                if grad_y is not None:
-                    mass += P.sum(0, dtype=np.float64)
-                    mean += P.T @ x[k, rows]
-            if grad_y is not None:
-                share = self.b[k] / np.where(mass > 0, mass, 1.0) if self.strength == 1.0 else np.ones(len(mass))
-                grad_y[k] = share[:, None] * (mass[:, None] * self.y[k] - mean)
-        scale = 2 * self.unit[:, None, None]
-        return tuple(None if g is None else g * scale for g in (grad_x, grad_y))  # type: ignore[return-value]
+        k = self.shape[0]
+        ones_x, ones_y = np.ones((*self.x.shape[:2], 1), self.dtype), np.ones((*self.y.shape[:2], 1), self.dtype)
+        Py, Ptx = self.moments(
+            np.concatenate((self.x_work, ones_x), 2), np.concatenate((self.yt_work, ones_y.mT), 1), columns
+        )
+        scale = 2 * self.unit.reshape(k, 1, 1)
+        grad_x = (Py[..., -1:] * self.x - Py[..., :-1]) * scale
+        if not columns:
+            return grad_x, None
+        mass, mean = Ptx[:, -1, :, None], Ptx[:, :-1].mT
+        share = self.b[..., None] / np.where(mass > 0, mass, 1.0) if self.strength == 1.0 else 1.0
+        return grad_x if points[0] else None, share * (mass * self.y - mean) * scale
+
+    def moments(self, x: np.ndarray, yt: np.ndarray, columns: bool) -> tuple[np.ndarray, np.ndarray]:
+        """P y (k, n, q) and xᵀ P (k, p, m) for x (k, n, p) and yt (k, q, m) in the working type."""
+        from ._kernels.softmin import moments
+
+        k, n, m = self.shape
+        Py = np.zeros((k, n, yt.shape[1]))
+        Ptx = np.zeros((k, x.shape[2], m))
+
+        def task(at: tuple[int, int]) -> None:
+            i, t = at
+            part = np.zeros((x.shape[2], m), self.dtype)
+            for rows in tasks[t]:
+                G, a = G_all[i], self.a_work[i, rows]
+                moments(self.scores(i, rows), G, self.F[i, rows], a, x[i, rows], yt[i], Py[i, rows], columns, part)
+            if columns:
+                with adding:
+                    Ptx[i] += part
+
+        adding = threading.Lock()
+        blocks = _blocks(n, m)
+        tasks = [blocks[t::SHARES] for t in range(min(SHARES, len(blocks)))]
+        G_all = [self.columns(i) for i in range(k)]
+        _map(task, [(i, t) for i in range(k) for t in range(len(tasks))], k * n * m)
+        return Py, Ptx
 
     def plan_blocks(self, k: int, potential: np.ndarray | None = None) -> Iterator[tuple[slice, np.ndarray]]:
         """The plan's rows, block after block; each block is valid until the next one."""
@@ -298,7 +312,7 @@ class Problem:
         P = np.empty((blocks[0].stop, m), self.dtype)
         for rows in blocks:
             block = P[: rows.stop - rows.start]
-            plan_rows(self.scores(k, rows), self.p[k, rows], G, F[rows], self.a_work[k, rows], block)
+            plan_rows(self.scores(k, rows), G, F[rows], self.a_work[k, rows], block)
             yield rows, block
 
 
@@ -451,9 +465,13 @@ def _mean(x: np.ndarray, a: np.ndarray) -> np.ndarray:
     return (a[:, None] @ x)[:, 0]
 
 
-def _spread(x: np.ndarray, a: np.ndarray) -> np.ndarray:
-    """Trace of the weighted covariance."""
-    return (a * ((x - _mean(x, a)[:, None]) ** 2).sum(-1)).sum(-1)
+def _variances(x: np.ndarray, a: np.ndarray, mean: np.ndarray) -> np.ndarray:
+    """Weighted variance of each coordinate."""
+    return _mean((x - mean[:, None]) ** 2, a)
+
+
+def _largest(x: np.ndarray) -> np.ndarray:
+    return np.abs(x).max((1, 2))
 
 
 def _covariance(centred: np.ndarray, a: np.ndarray) -> np.ndarray:
@@ -498,10 +516,8 @@ def bounds(
     """
     hard = Problem(x, y, a, b, LOG2E, 1.0, np.float64)
     hard.scale = np.ones(len(x))  # scores are then minus the costs
-    hard._split_scores()
     back = Problem(y, x, b, a, LOG2E, 1.0, np.float64)
     back.scale = np.ones(len(x))
-    back._split_scores()
     square = hard.unit**2
     # Sums of d and of n terms, none above 4 in the units inside; 64 covers their constants.
     slack = 64 * np.finfo(float).eps * (x.shape[2] + math.log2(x.shape[1] + y.shape[1]))
@@ -524,10 +540,10 @@ def _c_transform(hard: Problem, g: np.ndarray) -> np.ndarray:
     out = np.empty((k, n))
 
     def task(at: tuple[int, slice]) -> None:
-        max_rows(hard.scores(*at), hard.q[at[0]] + g[at[0]], out[at])
+        max_rows(hard.scores(*at), g[at[0]], out[at])
 
     _map(task, [(i, rows) for i in range(k) for rows in _blocks(n, m)], k * n * m)
-    return hard.p - out
+    return -out
 
 
 def _rounded_cost(problem: Problem, g: np.ndarray) -> np.ndarray:

@@ -110,8 +110,7 @@ class SinkhornResult:
         """Where each x_i goes on average, ``Σ_j P_ij y_j / Σ_j P_ij``: (..., n, d), without forming P."""
         problem = self._problem()
         problem.a_work = np.ones_like(problem.a_work)  # the share of each target: defined without weight, too
-        y = problem.y
-        moved = _apply(problem, np.concatenate((y, np.ones((*y.shape[:2], 1))), axis=2))
+        moved = _apply(problem, _with_ones(problem.y))
         mean = moved[..., :-1] / moved[..., -1:]
         return self._shaped(mean * problem.unit[:, None, None] + problem.center)
 
@@ -474,23 +473,19 @@ def _solve_flat(
 
 def _transport_cost(problem: _sinkhorn.Problem) -> np.ndarray:
     """Σ P_ij |x_i - y_j|², from P's products with the points."""
-    cost = np.empty(problem.shape[0])
-    for k in range(len(cost)):
-        x, y = problem.x[k], problem.y[k]
-        xx, yy = (x**2).sum(1), (y**2).sum(1)
-        cost[k] = sum(
-            P.sum(1) @ xx[rows] + P.sum(0) @ yy - 2 * np.vdot(x[rows], P @ y) for rows, P in problem.plan_blocks(k)
-        )
-    return np.maximum(cost, 0.0) * problem.unit**2
+    x, y = _with_ones(problem.x), _with_ones(problem.y)
+    Py, Ptx = problem.moments(x, np.ascontiguousarray(y.mT), True)
+    squares = (Py[..., -1] * (problem.x**2).sum(-1)).sum(-1) + (Ptx[:, -1] * (problem.y**2).sum(-1)).sum(-1)
+    return np.maximum(squares - 2 * (problem.x * Py[..., :-1]).sum((1, 2)), 0.0) * problem.unit**2
+
+
+def _with_ones(x: np.ndarray) -> np.ndarray:
+    return np.concatenate((x, np.ones((*x.shape[:2], 1))), axis=2)
 
 
 def _apply(problem: _sinkhorn.Problem, v: np.ndarray) -> np.ndarray:
     """P v for v (k, m, r)."""
-    out = np.empty((*problem.shape[:2], v.shape[2]))
-    for k in range(len(out)):
-        for rows, P in problem.plan_blocks(k):
-            out[k, rows] = P @ v[k]
-    return out
+    return problem.moments(problem.x, np.ascontiguousarray(v.mT), False)[0]
 
 
 def _below(value: np.ndarray, like: Array) -> np.ndarray:

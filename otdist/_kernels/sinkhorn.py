@@ -123,12 +123,11 @@ def advance(h, r, w, dual, noise, damping, vectors, gram, state):
 
 
 @njit(**OPTIONS)
-def solve(S, p, q, log_b, a, b, a_work, h, F, strength, symmetric, tol, max_iter, noise, stats):
+def solve(S, log_b, a, b, a_work, h, F, strength, symmetric, tol, max_iter, noise, stats):
     """Solve a batch of problems, each until its own marginal error is at most tol.
 
-    S (k, n, m) and a_work (k, n) in the working type, everything else in float64: p (k, n) and q (k, m) are the parts
-    of the scores that belong to one side, h (k, m) the start and the result, F (k, n) a guess (NaN: none) and the
-    result. stats (k, 3): passes, error, dual value.
+    S (k, n, m) and a_work (k, n) in the working type, everything else in float64: h (k, m) is the start and the
+    result, F (k, n) a guess (NaN: none) and the result. stats (k, 3): passes, error, dual value.
     """
     m = S.shape[2]
     G, c, r = np.empty(m, S.dtype), np.empty(m), np.empty(m)
@@ -139,9 +138,9 @@ def solve(S, p, q, log_b, a, b, a_work, h, F, strength, symmetric, tol, max_iter
         passes = 0
         while True:
             for j in range(m):
-                G[j] = h[k, j] + q[k, j] + log_b[k, j]
+                G[j] = h[k, j] + log_b[k, j]
                 c[j] = 0.0
-            sweep(S[k], p[k], G, F[k], a_work[k], strength, not symmetric, c)
+            sweep(S[k], G, F[k], a_work[k], strength, not symmetric, c)
             passes += 1
             error, dual = assess(h[k], F[k], c, a[k], b[k], strength, symmetric, r)
             if error <= tol or passes >= max_iter:
