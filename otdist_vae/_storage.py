@@ -15,6 +15,17 @@ FORMAT, VERSION = "otdist_vae", 1
 DESCRIPTION, WEIGHTS = "model.json", "weights.safetensors"
 
 
+def prepare(folder: Path) -> None:
+    """Make the folder and see that it can be written to. Raises OSError naming it."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / ".writable"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise OSError(f"cannot write to {folder}: {error.strerror or error}") from None
+
+
 def save(folder: Path, description: dict[str, Any], tensors: dict[str, Tensor]) -> None:
     """Write both files, each whole or not at all."""
     from .training import write_atomically

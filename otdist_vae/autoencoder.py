@@ -75,7 +75,7 @@ class Autoencoder(nn.Module):
 
     def output(self, z: Tensor, y: Tensor | None) -> Tensor:
         """The decoder's output for codes (batch, d): what the likelihood is centred on, before its mean."""
-        return _at_least_float32(self.decoder(z, self.one_hot(y)))
+        return _at_least_float32(self.decoder(z.to(self.scale.dtype), self.one_hot(y)))
 
     def decode(self, z: Tensor, y: Tensor | None) -> Tensor:
         """E[x | z] in data units."""

@@ -285,13 +285,13 @@ def compare(
     Example:
       otdist-vae compare --data digits --regularizers kl,w2,sliced --seeds 5 --out COMPARISON
     """
-    from . import comparison, runs
+    from . import _storage, comparison, runs
 
     whole = {**runs.DEFAULTS, "data": data, "max_epochs": max_epochs, "latent_dim": latent_dim}
     for setting in settings:
         _set(whole, setting)
     names = [name.strip() for name in regularizers.split(",")] if regularizers else None
-    runs.prepare(out)
+    _storage.prepare(out)
     click.echo(comparison.compare(whole, names, seeds, out, progress=click.echo), nl=False)
 
 

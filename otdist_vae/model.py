@@ -164,6 +164,8 @@ class WVAE:
             names = ", ".join(training.OPTION_NAMES)
             raise TypeError(f"fit has no option {sorted(unknown)[0]!r}; it takes {names}")
         settings = training.Options(**options)
+        if folder is not None:
+            _storage.prepare(Path(folder))
         rows, labels = as_rows(x, y)
         train_part, held = self._parts(rows, labels, validation)
         self._build(*train_part)
@@ -181,11 +183,19 @@ class WVAE:
         )
         if resume:
             run.resume = _resumable(run)
-        module = training.train(self.network, run, batches, held_out or None)
-        self.history = module.history
-        self.report = module.report()
-        self._keep_codes(*self._indexed(*train_part))
+        try:
+            self._finish(training.train(self.network, run, batches, held_out or None), train_part)
+        except training.Interrupted as stop:
+            self._finish(stop.module, train_part)  # what was learned so far can be used
+            raise
+        except BaseException:
+            self.network = None
+            raise
         return self
+
+    def _finish(self, module: Any, train_part: tuple[Any, Any]) -> None:
+        self.history, self.report = module.history, module.report()
+        self._keep_codes(*self._indexed(*train_part))
 
     def _parts(self, rows: Any, labels: Any, validation: Any) -> tuple[Any, Any]:
         """((x, y) to train on, (x, y) held out or None)."""

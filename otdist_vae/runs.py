@@ -98,7 +98,7 @@ def train(config: dict[str, Any], folder: Path, *, resume: bool) -> WVAE:
     if config["conditional"] and examples.y is None:
         raise ValueError(f"conditional needs labels, but {config['data']} has none")
     options = Options(**{key: config[key] for key in OPTION_NAMES if key in config})
-    prepare(folder)
+    _storage.prepare(folder)
     described = {k: v for k, v in model.describe().items() if k != "random_state"}
     whole = {**config, **described, **asdict(options)}
     (folder / CONFIG).write_text(yaml.safe_dump(json.loads(json.dumps(whole)), sort_keys=False), "utf-8")
@@ -114,17 +114,6 @@ def train(config: dict[str, Any], folder: Path, *, resume: bool) -> WVAE:
     model.save(folder)
     report(model, examples, folder, config)
     return model
-
-
-def prepare(folder: Path) -> None:
-    """Make the folder and see that it can be written to. Raises OSError naming it."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        probe = folder / ".writable"
-        probe.touch()
-        probe.unlink()
-    except OSError as error:
-        raise OSError(f"cannot write to {folder}: {error.strerror or error}") from None
 
 
 def occupied(folder: Path) -> bool:

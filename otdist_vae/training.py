@@ -37,9 +37,9 @@ REMEDY = "lower learning_rate or set gradient_clip"
 class Interrupted(KeyboardInterrupt):
     """Training was stopped by Ctrl-C; `checkpoint` is where it can go on, or None if nothing was saved."""
 
-    def __init__(self, checkpoint: Path | None) -> None:
+    def __init__(self, checkpoint: Path | None, module: Module) -> None:
         super().__init__(f"interrupted; last checkpoint: {checkpoint or 'none'}")
-        self.checkpoint = checkpoint
+        self.checkpoint, self.module = checkpoint, module
 
 
 @dataclass
@@ -410,11 +410,19 @@ def train(model: autoencoder.Autoencoder, run: Run, batches: Batches, validation
             if isinstance(stop, SystemExit) and not trainer.interrupted:
                 raise
             last = None if run.folder is None else run.folder / CHECKPOINT
-            raise Interrupted(last if last and last.exists() else None) from None
+            _at_rest(model)
+            raise Interrupted(last if last and last.exists() else None, module) from None
     if keeper.best_weights is not None:
         model.load_state_dict(keeper.best_weights)
-    model.to("cpu").eval()
+    _at_rest(model)
     return module
+
+
+def _at_rest(model: autoencoder.Autoencoder) -> None:
+    """On the CPU, evaluating, in a dtype that NumPy has."""
+    model.to("cpu").eval()
+    if model.scale.dtype == torch.bfloat16:
+        model.float()
 
 
 def _trainer(run: Run, has_validation: bool) -> tuple[Keeper, pl.Trainer]:

@@ -190,3 +190,37 @@ def test_convolutions_take_images_of_any_size(shape):
     x = np.random.default_rng(0).random((20, *shape), dtype=np.float32)
     model = fitted(x=x, max_epochs=1, encoder=networks.Conv((4, 8), 16))
     assert model.reconstruct(x).shape == x.shape
+
+
+def test_tables_are_standardised_and_come_back_in_their_units():
+    x = table() * [1, 10, 100, 1e-3, 1, 1] + [0, 5, -1e4, 0, 0, 0]
+    x[:, 5] = 7.0
+    model = fitted(x=x, max_epochs=30, fit={"learning_rate": 1e-2})
+    np.testing.assert_allclose(model.network.scaled(torch.from_numpy(x))[:, :5].std(0, correction=0), 1, atol=0.1)
+    drawn = model.sample(2000)
+    np.testing.assert_allclose(drawn.mean(0), x.mean(0), atol=0.5 * x.std(0).max(), rtol=0.05)
+    np.testing.assert_allclose(drawn.std(0), x.std(0), rtol=0.6, atol=1)
+    np.testing.assert_allclose(drawn[:, 5], 7, atol=1)  # a constant column is left in its units
+
+
+def test_bytes_are_images_in_bytes():
+    x = (255 * np.random.default_rng(0).random((40, 4, 4))).astype(np.uint8)
+    model = fitted(x=x)
+    assert float(model.network.scale) == 255
+    assert model.reconstruct(x).max() > 10
+    assert model.describe()["scaling"] == "auto"
+
+
+@pytest.mark.parametrize(
+    ("x", "scaling", "low", "high"),
+    [
+        (table(), "auto", 0, 1),
+        (4 * table().reshape(-1, 2, 3) - 2, "auto", 0, 1),
+        (4 * table() - 2, "none", -2, 2),
+        (4 * table() - 2, "range", 0, 1),
+    ],
+)
+def test_scalings(x, scaling, low, high):
+    scaled = fitted(x=x, scaling=scaling, max_epochs=1).network.scaled(torch.from_numpy(x))
+    assert low - 0.1 <= float(scaled.min())
+    assert float(scaled.max()) <= high + 0.1

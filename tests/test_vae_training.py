@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import importlib.util
 import os
 import signal
 import subprocess
@@ -114,8 +115,11 @@ def test_interruption_says_where_the_checkpoint_is(tmp_path, monkeypatch):
         fitted(max_epochs=4, fit={"folder": tmp_path})
     assert caught.value.checkpoint == tmp_path / training.CHECKPOINT
     assert signal.getsignal(signal.SIGINT) is handler
+    model = tiny()
     with pytest.raises(training.Interrupted, match="none"):
-        fitted(max_epochs=4)
+        model.fit(table(), max_epochs=4, batch_size=32, progress=False)
+    assert model.sample(3).shape == (3, 6)  # what was learned so far can be used
+    assert len(model.history) == 2
     monkeypatch.undo()
     resumed = fitted(max_epochs=4, fit={"folder": tmp_path, "resume": "auto"})
     assert_same_weights(resumed, fitted(max_epochs=4))
@@ -180,6 +184,35 @@ def test_mixed_precision_keeps_distances_in_float32():
     fitted(Spy(), max_epochs=1, fit={"precision": "bf16-mixed"})
     assert set(seen) == {(torch.float32, torch.float32)}
     assert autoencoder._at_least_float32(torch.zeros(1, dtype=torch.float64)).dtype == torch.float64
+
+
+@pytest.mark.parametrize("precision", training.PRECISIONS)
+def test_every_precision_trains_saves_and_loads(tmp_path, precision):
+    if precision == "16-mixed":
+        pytest.skip("a CPU has no float16 gradient scaler")
+    model = fitted(max_epochs=5, fit={"precision": precision})
+    assert model.history[-1]["loss"] < model.history[0]["loss"]
+    model.save(tmp_path)
+    np.testing.assert_array_equal(WVAE.load(tmp_path).sample(3), model.sample(3))
+
+
+def test_loggers_by_name(tmp_path):
+    if importlib.util.find_spec("tensorboard") or importlib.util.find_spec("tensorboardX"):
+        fitted(fit={"logger": "tensorboard", "folder": tmp_path})
+        assert list((tmp_path / "tensorboard").iterdir())
+    else:
+        with pytest.raises(ValueError, match="logger 'tensorboard' is not installed"):
+            fitted(fit={"logger": "tensorboard", "folder": tmp_path})
+    with pytest.raises(ValueError, match="logger 'tensorboard' needs folder="):
+        fitted(fit={"logger": "tensorboard"})
+    with pytest.raises(ValueError, match="logger must be one of"):
+        fitted(fit={"logger": "printer"})
+
+
+def test_an_unwritable_folder_is_refused_at_once(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(OSError, match=r"cannot write to .*run"):
+        fitted(fit={"folder": tmp_path / "file" / "run"})
 
 
 @pytest.mark.parametrize("schedule", ["constant", {"name": "warmup", "epochs": 2}, {"name": "cyclical", "epochs": 4}])
