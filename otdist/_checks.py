@@ -132,7 +132,7 @@ def finite(name: str, x: Array) -> None:
         v = _arrays.as_numpy(x)
         # A sum is finite only if every entry is (and reads memory once); entries whose sum overflows are looked at.
         with np.errstate(over="ignore", invalid="ignore"):
-            suspicious = not math.isfinite(v.sum(dtype=np.float64))
+            suspicious = not math.isfinite(v.sum())
         if suspicious and not np.isfinite(v).all():
             bad = int(v.size - np.isfinite(v).sum())
             raise ValueError(f"{name} must be finite; got {bad} NaN or infinite of {v.size} entries")

@@ -17,7 +17,7 @@ import numpy as np
 from . import _arrays, _checks, _directions
 from ._arrays import Array
 from ._autograd import max_sliced
-from ._autograd.sliced import estimates, sliced_squared
+from ._autograd.sliced import estimates, sliced_squared, value_and_grad
 from .line import Gradients, given, through_sum
 
 
@@ -124,7 +124,7 @@ def w2_squared_and_grad(
     """
     arrays, totals, restore, options = _given(x, y, a, b, directions, rng)
     _checks.numpy_only("sliced.w2_squared_and_grad", arrays[0])
-    value, grads = sliced_squared.value_and_grad(*arrays, **options)
+    value, grads = value_and_grad(tuple(arrays), **options)
     return restore(value), Gradients(*(None if g is None else restore(g) for g in through_sum(grads, arrays, totals)))
 
 

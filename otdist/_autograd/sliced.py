@@ -16,7 +16,7 @@ import numpy as np
 
 from .. import _arrays, _checks, _directions
 from .._arrays import Array
-from . import Operator, controls
+from . import Operator, controls, products
 from .line import levels_of, transport
 
 # Projections held at a time: 2^21 numbers of each cloud are 16 MiB of float64, and enough for the product to be fast.
@@ -50,14 +50,13 @@ class Cloud(NamedTuple):
 
     def covariance(self) -> Array:
         """Σ w (x - m)(x - m)ᵀ, (d, d), float64."""
-        xp = _arrays.namespace(self.points)
         weighted = self.points * _arrays.astype(self.share, self.points.dtype) if len(self.levels) else self.points
-        cov = _arrays.astype(self.points.T @ weighted, xp.float64)
+        cov = products.gram(self.points, weighted)
         return cov if len(self.levels) else cov / len(self.points)
 
 
 class Estimate(NamedTuple):
-    """A value, its standard error, and the gradients by x, y, a, b and the directions (None where not needed)."""
+    """A value, its standard error if asked for, the gradients by x, y, a, b and the directions where needed."""
 
     value: Any
     standard_error: Any
@@ -77,7 +76,9 @@ def rule(count: int, d: int, seed: int) -> Rule:
     return Rule(_directions.draw(count, d, "orthogonal", rng), True, controlled)
 
 
-def solve(x: Array, y: Array, a: Array, b: Array, by: Rule, needs: tuple[bool, ...]) -> Estimate:
+def solve(
+    x: Array, y: Array, a: Array, b: Array, by: Rule, needs: tuple[bool, ...], with_error: bool = False
+) -> Estimate:
     """One pair of clouds x (n, d), y (m, d), weights (n,), (m,) or (0,)."""
     xp = _arrays.namespace(x)
     _refuse_too_large(x, y, needs)
@@ -92,7 +93,7 @@ def solve(x: Array, y: Array, a: Array, b: Array, by: Rule, needs: tuple[bool, .
     total = weights @ values
     if fitted is not None:
         if total < 0:  # a weight can be negative; a distance can't
-            return solve(x, y, a, b, by._replace(controlled=False), needs)
+            return solve(x, y, a, b, by._replace(controlled=False), needs, with_error)
         if any(needs):
             for k, slope in enumerate(fitted.slopes(values)):
                 _add_quadratic(grads, k, clouds[k], slope)
@@ -103,7 +104,7 @@ def solve(x: Array, y: Array, a: Array, b: Array, by: Rule, needs: tuple[bool, .
     _add_shift(grads, clouds, pull)
     if grads[4] is not None:
         grads[4] += 2 * along[:, None] * shift / len(theta)
-    error = _standard_error(values if by.drawn else values + along**2, by, fitted)
+    error = _standard_error(values if by.drawn else values + along**2, by, fitted) if with_error else None
     return Estimate(total + apart, error, grads)
 
 
@@ -120,12 +121,12 @@ def _along(
     for start in range(0, len(theta), step):
         chunk = slice(start, start + step)
         rays = _arrays.astype(theta[chunk], dtype)
-        found = transport(rays @ x.T, rays @ y.T, a, b, p=2.0, needs=inner)
+        found = transport(products.project(rays, x), products.project(rays, y), a, b, p=2.0, needs=inner)
         values[chunk] = found.cost
         scaled = _arrays.astype(weights[chunk, None] * theta[chunk], dtype)
         for k, slopes in ((0, found.x_slopes), (1, found.y_slopes)):
             if needs[k] and slopes is not None:
-                grads[k] = _plus(grads[k], slopes.T @ scaled)
+                grads[k] = _plus(grads[k], products.backproject(slopes, scaled))
         for k, potentials in ((2, found.a_potentials), (3, found.b_potentials)):
             if needs[k]:
                 grads[k] = _plus(grads[k], weights[chunk] @ potentials)
@@ -150,12 +151,17 @@ def _centred(x: Array, weights: Array) -> Cloud:
 
 def _add_quadratic(grads: list[Array | None], side: int, cloud: Cloud, slope: Array) -> None:
     """Add the gradient of a function of the cloud's covariance, `slope` its derivative by it."""
-    points = cloud.points
-    turned = points @ _arrays.astype(slope, points.dtype)
-    grads[2 + side] = None if grads[2 + side] is None else grads[2 + side] + (turned * points).sum(1)
-    if grads[side] is not None:
-        turned *= _arrays.astype(2 * cloud.share, points.dtype) if len(cloud.levels) else 2 * cloud.share
-        grads[side] += turned
+    points, levels = cloud.points, cloud.levels
+    by_points, by_weights = grads[side], grads[2 + side]
+    matrix = _arrays.astype(slope if len(levels) else slope * (2 / len(points)), points.dtype)
+    if len(levels):
+        turned = points @ matrix
+        if by_weights is not None:
+            by_weights += (turned * points).sum(1)
+        if by_points is not None:
+            by_points += turned * _arrays.astype(2 * cloud.share, points.dtype)
+    elif by_points is not None:
+        products.add_turned(points, matrix, by_points)
 
 
 def _add_shift(grads: list[Array | None], clouds: tuple[Cloud, Cloud], pull: Array) -> None:
@@ -207,6 +213,12 @@ def _kernel(
     return value, tuple(grads)
 
 
+def value_and_grad(arrays: tuple[Array, ...], **options: int) -> tuple[Array, tuple[Array, ...]]:
+    """Values and gradients by x, y, a, b, summed to each array's own shape; NumPy only."""
+    value, grads = _kernel(*sliced_squared.broadcast(arrays), needs=(True,) * 4 + (False,), **options)
+    return value, tuple(_arrays.sum_to(g, z.shape) for g, z in zip(grads[:4], arrays[:4], strict=True))
+
+
 def estimates(x: Array, y: Array, a: Array, b: Array, directions: Array, *, count: int, seed: int) -> tuple[Any, Any]:
     """Values and standard errors (...), without gradients."""
     arrays = tuple(
@@ -218,7 +230,7 @@ def estimates(x: Array, y: Array, a: Array, b: Array, directions: Array, *, coun
     out = [_arrays.namespace(first).empty_like(first[..., 0, 0]) for _ in range(2)]
     for k in np.ndindex(*batch):
         clouds = (arrays[0][k], arrays[1][k], arrays[2][k], arrays[3][k])
-        found = solve(*clouds, drawn or Rule(arrays[4][k], False), (False,) * 5)
+        found = solve(*clouds, drawn or Rule(arrays[4][k], False), (False,) * 5, with_error=True)
         out[0][k], out[1][k] = found.value, found.standard_error
     return tuple(_arrays.like(z, x) for z in out)
 
