@@ -10,9 +10,11 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+
+from ._arrays import Array
 
 LOG2E = 1.4426950408889634
 # Scores are kept while they take at most this much memory; beyond it, they are recomputed row by row in each pass.
@@ -33,15 +35,15 @@ BRACKET_FACTOR = 4.0
 
 
 class Solution(NamedTuple):
-    """Solutions of a flat batch of k problems, in the caller's units and in float64."""
+    """Solutions of a flat batch of k problems, in the caller's units and in float64; NumPy's or PyTorch's."""
 
-    f: np.ndarray  # (k, n)
-    g: np.ndarray  # (k, m)
-    value: np.ndarray  # (k,)
-    n_iter: np.ndarray  # (k,)
-    error: np.ndarray  # (k,)
-    grad_x: np.ndarray | None  # (k, n, d), of one side where the clouds are the same
-    grad_y: np.ndarray | None  # (k, m, d)
+    f: Array  # (k, n)
+    g: Array  # (k, m)
+    value: Array  # (k,)
+    n_iter: Array  # (k,)
+    error: Array  # (k,)
+    grad_x: Array | None  # (k, n, d), of one side where the clouds are the same
+    grad_y: Array | None  # (k, m, d)
 
 
 class Problem:
@@ -108,7 +110,7 @@ class Problem:
             return
         kept = np.empty((k, n, m), self.dtype)
         tasks = [(i, rows) for i in range(k) for rows in _blocks(n, m)]
-        _map(lambda task: self._compute_scores(*task, kept[task]), tasks, k * n * m)
+        _map(lambda at: self._compute_scores(at[0], at[1], kept[at]), tasks, k * n * m)
         self.stored = kept
 
     def rescale(self, factor: float | np.ndarray) -> None:
@@ -151,6 +153,8 @@ class Problem:
             self.start()
         else:
             self.h = warm * (LOG2E / self.epsilon)
+        if self.symmetric:
+            self.F[...] = self.h
         self.keep_scores()
         passes = np.zeros(self.shape[0])
         for _ in range(stages):
@@ -343,14 +347,25 @@ def solve(
         members = np.flatnonzero(mask)
         for i in range(0, len(members), group):
             at = members[i : i + group]
-            args = [None if v is None else v[at] for v in (x, y, a, b)]
-            problem = Problem(*args, epsilon, strength, dtype)  # type: ignore[arg-type]
+            args: list[Any] = [None if v is None else v[at] for v in (x, y, a, b)]
+            problem = Problem(args[0], args[1], args[2], args[3], epsilon, strength, dtype)
             found.append(problem.run(tol, max_iter, None if warm is None else warm[at], points))
             order.append(at)
     if len(found) == 1:
         return found[0]
     back = np.argsort(np.concatenate(order))
-    return Solution(*(None if part[0] is None else np.concatenate(part)[back] for part in zip(*found, strict=True)))
+    parts = (None if part[0] is None else np.concatenate(part)[back] for part in zip(*found, strict=True))
+    return Solution._make(parts)
+
+
+def flatten(x: np.ndarray, y: np.ndarray, a: np.ndarray, b: np.ndarray) -> tuple[Array, Array, Array, Array]:
+    """One batch dimension, float64; weights that were not given become uniform. NumPy."""
+    k = math.prod(x.shape[:-2])
+    wide = [np.asarray(z, np.float64).reshape(k, *z.shape[-2:]) for z in (x, y)]
+    for w, points in ((a, wide[0]), (b, wide[1])):
+        n = points.shape[1]
+        wide.append(np.asarray(w, np.float64).reshape(k, n) if w.shape[-1] else np.full((k, n), 1.0 / n))
+    return wide[0], wide[1], wide[2], wide[3]
 
 
 def at_potentials(
@@ -571,7 +586,7 @@ def bracket(
 ) -> tuple[float, float, float, int, bool]:
     """Bounds of one problem (a batch of one), ε, passes and whether they are within rel_tol of each other."""
     start = Problem(x, y, a, b, 1.0, 1.0, np.float64)
-    mean = float(start.mean_cost()[0] * start.unit[0] ** 2)
+    mean = float(start.mean_cost[0] * start.unit[0] ** 2)
     if mean == 0.0:
         return 0.0, 0.0, 0.0, 0, True
     # Below rounding of the costs, an upper bound can't be told from 0, and ε can't be resolved.

@@ -20,7 +20,7 @@ import numpy as np
 
 from . import _arrays, _checks, _sinkhorn
 from ._arrays import Array
-from ._autograd.sinkhorn import cost_at, divergence, flatten, strength, warn
+from ._autograd.sinkhorn import cost_at, divergence, engine_for, strength, warn
 from .line import given, through_sum
 
 MAX_ITER = 5000
@@ -78,7 +78,9 @@ class SinkhornResult:
     n_iter: Array
     marginal_error: Array
     converged: Array
-    _flat: tuple[np.ndarray, ...] = field(repr=False)  # x, y, a, b, f, g with one batch dimension, float64
+    _flat: tuple[Array, Array, Array, Array, Array, Array] = field(
+        repr=False
+    )  # x, y, a, b, f, g with one batch dimension, float64
     _like: Array = field(repr=False)  # a zero of the caller's kind
     _batch: tuple[int, ...] = field(repr=False)
 
@@ -208,7 +210,7 @@ def solve(
     epsilon, tol, max_iter, reach = _numbers(epsilon, tol, max_iter, reach)
     first = arrays[0]
     wide, batch = _broadcast(arrays)
-    flat = flatten(*(_host(w) for w in wide))
+    flat = _sinkhorn.flatten(_host(wide[0]), _host(wide[1]), _host(wide[2]), _host(wide[3]))
     warm = None if init is None else _former(init, flat)
     found = _solve_flat(flat, warm, first, epsilon=epsilon, tol=tol, max_iter=max_iter, reach=reach)
     warn(found.error, tol, max_iter)
@@ -380,8 +382,10 @@ def bracket(x: Any, y: Any, a: Any = None, b: Any = None, *, rel_tol: float = 1e
     arrays, _, restore = given(x, y, a, b, core=2)
     rel_tol = _checks.positive_number("rel_tol", rel_tol)
     wide, batch = _broadcast(arrays)
-    flat = flatten(*(_host(w) for w in wide))
-    rows = [_sinkhorn.bracket(*(z[k : k + 1] for z in flat), rel_tol) for k in range(len(flat[0]))]
+    flat = _sinkhorn.flatten(_host(wide[0]), _host(wide[1]), _host(wide[2]), _host(wide[3]))
+    x, y, a, b = flat
+    each = [slice(k, k + 1) for k in range(len(x))]
+    rows = [_sinkhorn.bracket(x[k], y[k], a[k], b[k], rel_tol) for k in each]
     lower, upper, epsilon, passes, converged = (
         (np.array(z) for z in zip(*rows, strict=True)) if rows else [np.empty(0)] * 5
     )
@@ -448,7 +452,7 @@ def _former(init: SinkhornResult, flat: tuple[np.ndarray, ...]) -> np.ndarray:
 
 
 def _solve_flat(
-    flat: tuple[np.ndarray, ...],
+    flat: tuple[Array, Array, Array, Array],
     warm: np.ndarray | None,
     first: Array,
     *,
@@ -466,9 +470,10 @@ def _solve_flat(
     single = _arrays.dtype_name(first) == "float32"
     if _arrays.on_cpu(first):
         return _sinkhorn.solve(*flat, **limits, single=single, warm=warm)
-    from . import _sinkhorn_torch
-
-    return _sinkhorn_torch.solve_from_host(flat, warm, first, **limits)
+    device = _kind(first)
+    engine, start = engine_for(first), None if warm is None else device(warm)
+    found = engine.solve(*map(device, flat), **limits, single=single, warm=start)
+    return _sinkhorn.Solution._make(None if z is None else _host(z) for z in found)
 
 
 def _transport_cost(problem: _sinkhorn.Problem) -> np.ndarray:

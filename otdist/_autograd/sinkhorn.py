@@ -8,13 +8,12 @@ objective with the potentials held fixed, and no iteration is differentiated. Fo
 
 from __future__ import annotations
 
-import math
 import warnings
 from typing import Any
 
 import numpy as np
 
-from .. import _sinkhorn
+from .. import _arrays, _sinkhorn
 from .._arrays import Array
 from .._checks import ConvergenceWarning
 from . import Operator
@@ -34,22 +33,12 @@ def weight_gradient(f: Array, epsilon: float, reach: float) -> Array:
     return -(rho + epsilon) * expm1(-f / rho)
 
 
-def flatten(x: Array, y: Array, a: Array, b: Array) -> tuple[Array, ...]:
-    """One batch dimension, float64; weights that were not given become uniform. NumPy."""
-    k = math.prod(x.shape[:-2])
-    wide = [np.asarray(z, np.float64).reshape(k, *z.shape[-2:]) for z in (x, y)]
-    for w, points in ((a, wide[0]), (b, wide[1])):
-        n = points.shape[1]
-        wide.append(np.asarray(w, np.float64).reshape(k, n) if w.shape[-1] else np.full((k, n), 1.0 / n))
-    return tuple(wide)
-
-
 def warn(error: Any, tol: float, max_iter: int) -> None:
     """One warning for all problems of a batch that did not converge."""
     missed = int((~(error <= tol)).sum())
     if missed:
         warnings.warn(
-            f"Sinkhorn stopped after max_iter={max_iter} passes in {missed} of {np.size(error)} problems; the largest "
+            f"Sinkhorn stopped after max_iter={max_iter} passes in {missed} of {len(error)} problems; the largest "
             f"marginal error is {float(error.max()):.2g} and tol is {tol:.2g}",
             ConvergenceWarning,
             stacklevel=2,
@@ -69,32 +58,38 @@ def _divergence(
     reach: float,
 ) -> tuple[Array, tuple[Array | None, ...]]:
     """OT(x, y) - ½ OT(x, x) - ½ OT(y, y) and its gradients."""
-    engine, batch, dtype = _sinkhorn, x.shape[:-2], x.dtype
     limits: dict[str, Any] = {
         "epsilon": epsilon,
         "tol": tol,
         "max_iter": max_iter,
         "strength": strength(epsilon, reach),
     }
+    limits["single"] = _arrays.dtype_name(x) == "float32"
+    batch, shapes, dtype = x.shape[:-2], [z.shape for z in (x, y, a, b)], x.dtype
+    asked, needs = needs, _present(needs, a, b)
+    engine = engine_for(x)
+    x, y, a, b = engine.flatten(x, y, a, b)
+    xy = engine.solve(x, y, a, b, **limits, points=(needs[0], needs[1]))
+    xx = engine.solve(x, None, a, None, **limits, points=(needs[0], False))
+    yy = engine.solve(y, None, b, None, **limits, points=(needs[1], False))
+    worst = _arrays.namespace(x).maximum
+    warn(worst(xy.error, worst(xx.error, yy.error)), tol, max_iter)
+    value, grads = _debias(xy, xx, yy, needs, epsilon, reach)
+    same = _identical(x, y, a, b)
+    for out in (value, *grads):
+        if out is not None:
+            out[same] = 0.0  # both plans have errors within the tolerance: what is known exactly is said exactly
+    value = _arrays.astype(value.reshape(batch), dtype)
+    return value, _cast(grads, asked, shapes, value)
+
+
+def engine_for(x: Array) -> Any:
+    """The engine for arrays of this kind: one set of functions, with kernels or with torch operators inside."""
     if isinstance(x, np.ndarray):
-        shapes = [z.shape for z in (x, y, a, b)]
-        asked, needs = needs, _present(needs, a, b)
-        single = dtype == np.float32
-        x, y, a, b = flatten(x, y, a, b)
-        xy = engine.solve(x, y, a, b, **limits, single=single, points=(needs[0], needs[1]))
-        xx = engine.solve(x, None, a, None, **limits, single=single, points=(needs[0], False))
-        yy = engine.solve(y, None, b, None, **limits, single=single, points=(needs[1], False))
-        warn(np.max([xy.error, xx.error, yy.error], axis=0), tol, max_iter)
-        value, grads = _debias(xy, xx, yy, needs, epsilon, reach)
-        same = _identical(x, y, a, b)
-        if same.any():  # their plans differ by the tolerance: what is known exactly is said exactly
-            for out in (value, *grads):
-                if out is not None:
-                    out[same] = 0.0
-        return value.reshape(batch).astype(dtype), _cast(grads, asked, shapes, dtype)
+        return _sinkhorn
     from .. import _sinkhorn_torch
 
-    return _sinkhorn_torch.divergence(x, y, a, b, needs=needs, reach=reach, debias=_debias, **limits)
+    return _sinkhorn_torch
 
 
 def _present(needs: tuple[bool, ...], a: Array, b: Array) -> tuple[bool, ...]:
@@ -114,10 +109,10 @@ def _debias(xy: Any, xx: Any, yy: Any, needs: tuple[bool, ...], epsilon: float, 
     return value, grads
 
 
-def _identical(x: np.ndarray, y: np.ndarray, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+def _identical(x: Array, y: Array, a: Array, b: Array) -> Array:
     if x.shape != y.shape:
-        return np.zeros(len(x), bool)
-    return (x == y).all((1, 2)) & (a == b).all(1)
+        return (a[:, 0] != a[:, 0]) & False
+    return (x == y).all(-1).all(-1) & (a == b).all(-1)
 
 
 def _cost(
@@ -134,18 +129,13 @@ def _cost(
     reach: float,
 ) -> tuple[Array, tuple[Array | None, ...]]:
     """The entropic cost whose potentials f, g and value are known, and its gradients."""
-    shapes, dtype = [z.shape for z in (x, y, a, b)], x.dtype
+    shapes = [z.shape for z in (x, y, a, b)]
     asked, needs = needs, _present(needs, a, b)
     if not any(asked):
         return value, (None,) * 7
-    if isinstance(x, np.ndarray):
-        flat = flatten(x, y, a, b)
-        problem = _sinkhorn.at_potentials(*flat, f, g, epsilon, strength(epsilon, reach))
-        grad_x, grad_y = problem.gradients((needs[0], needs[1]))
-    else:
-        from .. import _sinkhorn_torch
-
-        grad_x, grad_y = _sinkhorn_torch.gradients_at(x, y, a, b, f, g, epsilon, needs)
+    engine = engine_for(x)
+    problem = engine.at_potentials(*engine.flatten(x, y, a, b), f, g, epsilon, strength(epsilon, reach))
+    grad_x, grad_y = problem.gradients((needs[0], needs[1]))
     grads = (
         grad_x,
         grad_y,
@@ -153,14 +143,15 @@ def _cost(
         weight_gradient(g, epsilon, reach) if needs[3] else None,
     )
     # The potentials and the value are not arguments: whoever asks is told that they move nothing.
-    rest = tuple(np.zeros_like(z) if need else None for z, need in zip((f, g, value), asked[4:], strict=True))
-    return value, (*_cast(grads, asked, shapes, dtype), *rest)
+    rest = tuple(z * 0 if need else None for z, need in zip((f, g, value), asked[4:], strict=True))
+    return value, (*_cast(grads, asked, shapes, value), *rest)
 
 
-def _cast(grads: Any, asked: tuple[bool, ...], shapes: Any, dtype: Any) -> tuple[Array | None, ...]:
-    """Gradients in the arguments' shapes and type; empty ones for weights that were asked for and not given."""
+def _cast(grads: Any, asked: tuple[bool, ...], shapes: Any, value: Array) -> tuple[Array | None, ...]:
+    """Gradients in the arguments' shapes and value's type; empty ones for weights that were asked for and not given."""
+    nothing = value.reshape(-1)[:0]
     return tuple(
-        None if not need else np.zeros(s, dtype) if g is None else g.reshape(s).astype(dtype)
+        _arrays.astype((nothing if g is None else g).reshape(s), value.dtype) if need else None
         for g, need, s in zip(grads, asked, shapes, strict=False)
     )
 

@@ -62,8 +62,9 @@ def sweep(S, G, F, a, strength, columns, c):
     dtype = S.dtype.type
     e, partial, lanes = np.empty(m, S.dtype), np.zeros(m, S.dtype), np.empty(LANES, S.dtype)
     for i in range(n):
-        shift = dtype(F[i] / strength)
-        total = exp_row(S[i], G, shift, e)
+        shift, total = dtype(F[i] / strength), dtype(0)
+        if shift == shift:
+            total = exp_row(S[i], G, shift, e)
         if not (total > 8.7e-19 and total < 1.2e18):
             shift = -row_max(S[i], G, lanes)
             total = exp_row(S[i], G, shift, e)
@@ -118,7 +119,7 @@ def moments(S, G, F, a, x, yt, Py, columns, Ptx):
 
 @njit(**OPTIONS)
 def strip(m, rows):
-    """Width of a strip of so many rows: one that fits a first cache of 32 KiB, but not so narrow that loops are short."""
+    """Width of a strip of so many rows: fits a first cache of 32 KiB, but is not so narrow that its loops are short."""
     return min(m, max(512, 8192 // rows))
 
 
