@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from . import batches, data, evaluation, plots, runs
+from . import batches, data, evaluation, plots, runs, samplers
 from .regularizers import CHOICES
 
 METRIC = "Fréchet distance"  # what the paired tests are about; smaller is better
-SHOWN = 64
+SHOWN = 36
 
 
 def compare(
@@ -57,18 +57,15 @@ def compare(
     if plots.is_image(examples.x.shape[1:]):
         limits = (float(examples.x.min()), float(examples.x.max()))
         plots.save(
-            plots.panels({"data": examples.x[:SHOWN], **pictures}, limits=limits, across=5), folder / "comparison.png"
+            plots.panels({"data": examples.x[:SHOWN], **pictures}, limits=limits, across=5, columns=6),
+            folder / "comparison.png",
         )
     return text
 
 
 def label(name: str) -> str:
     """A regularizer's name with where its samples' codes come from."""
-    return f"{CHOICES[name].__name__}, codes from the {_density(CHOICES[name].sampler)}"
-
-
-def _density(sampler: str) -> str:
-    return sampler if sampler == "prior" else f"fitted {sampler}"
+    return f"{CHOICES[name].__name__}, codes from the {samplers.DENSITIES[CHOICES[name]().sampler]}"
 
 
 def _one(config: dict[str, Any], name: str, seed: int, examples: data.Examples) -> tuple[dict[str, Any], np.ndarray]:
@@ -133,8 +130,8 @@ def table(results: dict[str, list[dict[str, Any]]], tests: list[dict[str, Any]])
     lines = ["| regularizer | scope | codes from | " + " | ".join(columns) + " |", "|---" * (len(columns) + 3) + "|"]
     for name, rows in results.items():
         cells = [_cell([r[c]["model"] for r in rows if c in r]) for c in columns]
-        kind = CHOICES[name]
-        lines.append(f"| {kind.__name__} | {kind.scope} | {kind.sampler} | " + " | ".join(cells) + " |")
+        kind, density = CHOICES[name], samplers.DENSITIES[CHOICES[name]().sampler]
+        lines.append(f"| {kind.__name__} | {kind.scope} | {density} | " + " | ".join(cells) + " |")
     first = next(iter(results.values()))
     floor = [_cell([r[c]["floor"] for r in first if r.get(c, {}).get("floor") is not None]) for c in columns]
     lines.append("| real against real | | | " + " | ".join(floor) + " |")

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import yaml
 
-from . import _storage, batches, data, plots
+from . import _storage, batches, data, plots, samplers
 from .model import WVAE
 
 CONFIG, METRICS, TABLE = "config.yaml", "metrics.json", "metrics.md"
@@ -185,7 +185,10 @@ def report(model: WVAE, examples: data.Examples, folder: Path, config: dict[str,
     limits = (float(examples.x.min()), float(examples.x.max()))
     if plots.is_image(x.shape[1:]):
         name = config.get("sampler") or model.regularizer.sampler
-        plots.save(plots.images(drawn, limits=limits, title=f"samples, codes from the {name}"), folder / "samples.png")
+        plots.save(
+            plots.images(drawn, limits=limits, title=f"samples, codes from the {samplers.DENSITIES[name]}"),
+            folder / "samples.png",
+        )
         plots.save(plots.pairs(x[shown], rebuilt[shown], limits=limits), folder / "reconstructions.png")
     else:
         plots.save(plots.clouds(x, drawn, title="samples"), folder / "samples.png")
@@ -244,7 +247,7 @@ def evaluate(folder: Path, source: str | None = None, sampler: str | None = None
     result = evaluation.evaluate(model, x, y, reference=reference, sampler=name)
     whole = {"sampler": name, "held-out examples": len(x), "metrics": result}
     (folder / "evaluation.json").write_text(json.dumps(whole, indent=2, ensure_ascii=False) + "\n", "utf-8")
-    text = f"samples: codes from the {name}\n\n{evaluation.table(result)}"
+    text = f"samples: codes from the {samplers.DENSITIES[name]}\n\n{evaluation.table(result)}"
     (folder / "evaluation.md").write_text(text, "utf-8")
     drawn = np.asarray(model.sample(64, None if y is None else np.resize(y, 64), sampler=name))
     plots.save(_comparison_picture(x, drawn, np.asarray(reference)), folder / "evaluation.png")

@@ -7,7 +7,8 @@ from torch import Tensor
 
 from .priors import Prior
 
-NAMES = ("prior", "gaussian", "mixture")
+DENSITIES = {"prior": "prior", "gaussian": "fitted Gaussian", "mixture": "fitted mixture"}
+NAMES = tuple(DENSITIES)
 
 
 def draw(

@@ -160,8 +160,58 @@ def test_sample_refuses_bad_input(capsys, tmp_path, file):
         assert message in complaint
 
 
-@pytest.mark.parametrize("command", [[], ["train"], ["sample"]])
+COMMANDS = ["train", "sample", "reconstruct", "augment", "evaluate", "doctor", "compare"]
+
+
+@pytest.mark.parametrize("command", [[], *([c] for c in COMMANDS)])
 def test_help_shows_an_example(capsys, command):
     status, said, _ = run(capsys, *command, "--help")
     assert status == 0
     assert "Example:" in said
+
+
+def test_reconstruct_and_augment(capsys, tmp_path, file):
+    train(capsys, file, tmp_path / "run", "--conditional")
+    status, said, _ = run(capsys, "reconstruct", tmp_path / "run", "--out", tmp_path / "r.npz")
+    assert status == 0
+    assert "mean squared error of 10 examples" in said
+    with np.load(tmp_path / "r.npz") as rebuilt:
+        assert rebuilt["x"].shape == (10, 6)
+    more = ["--data", file, "--ratio", 0.5, "--out", tmp_path / "a.npz"]
+    for method in ("prior", "posterior", "interpolation"):
+        status, said, _ = run(capsys, "augment", tmp_path / "run", *more, "--method", method)
+        assert (status, said[:11]) == (0, "48 examples")
+        with np.load(tmp_path / "a.npz") as new:
+            assert new["x"].shape == (48, 6)
+            assert np.bincount(new["y"]).tolist() == [16, 16, 16]
+
+
+def test_evaluate_and_doctor(capsys, tmp_path, file):
+    train(capsys, file, tmp_path / "run", "--validation", "0.3")
+    status, said, complaint = run(capsys, "evaluate", tmp_path / "run")
+    assert (status, complaint) == (0, "")
+    assert "| Fréchet distance |" in said
+    for name in ("evaluation.json", "evaluation.md", "evaluation.png"):
+        assert (tmp_path / "run" / name).stat().st_size > 0
+    status, said, complaint = run(capsys, "doctor", tmp_path / "run")
+    assert (status, complaint) == (0, "")
+    assert "| explained |" in said
+    assert (tmp_path / "run" / "doctor.md").read_text() == said
+
+
+def test_compare(capsys, tmp_path, file):
+    settings = ["--set", "encoder.hidden=[8]", "--set", "batch_size=32", "--latent-dim", 2, "--max-epochs", 1]
+    arguments = ["compare", "--data", file, "--regularizers", "kl,w2", "--seeds", 1, "--out", tmp_path / "c", *settings]
+    status, said, complaint = run(capsys, *arguments)
+    assert (status, complaint) == (0, "")
+    assert "| W2 | posterior | fitted Gaussian |" in said
+    status, _, complaint = run(capsys, *arguments, "--regularizers", "kl,w3")
+    assert (status, complaint.count("\n")) == (2, 1)
+
+
+@pytest.mark.parametrize("command", ["reconstruct", "augment", "evaluate", "doctor"])
+def test_commands_on_no_run(capsys, tmp_path, command):
+    out = ["--out", tmp_path / "a.npz"] if command == "augment" else []
+    status, said, complaint = run(capsys, command, tmp_path / "nothing", *out)
+    assert (status, said, complaint.count("\n")) == (2, "", 1)
+    assert "holds no saved model" in complaint

@@ -17,7 +17,6 @@ def cloud(n, d, seed=0):
 
 
 def test_evaluate_puts_a_floor_beside_each_metric():
-    pytest.importorskip("otdist.exact")
     x = table(200)
     model = fitted(x=x[:100], max_epochs=3)
     result = evaluation.evaluate(model, x[100:], reference=x[:100])
@@ -31,14 +30,12 @@ def test_evaluate_puts_a_floor_beside_each_metric():
 
 
 def test_features_are_used():
-    pytest.importorskip("otdist.exact")
     model = fitted()
     result = evaluation.evaluate(model, table(), reference=table(), features=lambda x: np.zeros((len(x), 2)) + len(x))
     assert result["Fréchet distance"] == {"model": 0, "floor": 0}
 
 
 def test_classes_and_images():
-    pytest.importorskip("otdist.exact")
     x = np.random.default_rng(0).random((40, 4, 4), dtype=np.float32)
     model = fitted("mmd", x=x, y=labels(40))
     result = evaluation.evaluate(model, x, labels(40), reference=x)
