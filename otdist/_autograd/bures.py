@@ -89,19 +89,30 @@ def _solve_pair(x: Array, y: Array, needs: tuple[bool, ...]) -> tuple[Any, list[
     gram = bures_large.gram(x, y)
     if gram is None:
         return None
-    with_gradient = any(needs)
-    solve = bures_large.eigenvectors if with_gradient else bures_large.eigenvalues
-    squares, vectors = solve(gram.matrix)
-    sigma = np.sqrt(np.maximum(squares, 0.0))
-    traces = x.trace() + y.trace()
+    exactly, traces = any(needs), x.trace() + y.trace()
+    if exactly or _nearly_equal(x, y, traces):
+        spectrum = bures_large.eigenvectors(gram.matrix)
+    else:
+        spectrum = bures_large.eigenvalues(gram.matrix)
+    sigma = np.sqrt(np.maximum(spectrum[0], 0.0))
     value = traces - 2 * sigma.sum()
-    if _is_good(value, traces, sigma) and not (with_gradient and sigma[0] <= _SPREAD * sigma[-1]):
-        return value, bures_large.slopes(gram.root, sigma, vectors, needs) if with_gradient else [None, None]
-    solution = bures_large.procrustes(gram.root, y, exactly=with_gradient)
-    if solution is None or (with_gradient and not bures_large.invertible(solution)):
+    if _is_good(value, traces, sigma) and not (exactly and sigma[0] <= _SPREAD * sigma[-1]):
+        return value, bures_large.slopes(gram.root, sigma, spectrum[1], needs) if exactly else [None, None]
+    if not spectrum[1].size:
+        spectrum = bures_large.eigenvectors(gram.matrix)
+    solution = bures_large.procrustes(gram.root, y, spectrum, exactly)
+    if solution is None or (exactly and not bures_large.invertible(solution)):
         return None
     value = np.einsum("ij,ij->", solution.residual, solution.residual)
     return value, bures_large.procrustes_slopes(solution, needs)
+
+
+def _nearly_equal(x: Array, y: Array, traces: Array) -> bool:
+    """Whether the traces will surely cancel: B² is at most the nuclear norm of X - Y, hence √d |X - Y|."""
+    bound = _CANCELLED * traces
+    if np.abs(x.diagonal() - y.diagonal()).sum() > bound:
+        return False
+    return bool(np.linalg.norm(x - y) * len(x) ** 0.5 < bound)
 
 
 def _is_good(value: Array, traces: Array, sigma: Array) -> Array:

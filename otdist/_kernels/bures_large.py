@@ -3,9 +3,11 @@
 Only SciPy's LAPACK is called. NumPy comes with a second copy of OpenBLAS, whose idle threads would go on spinning on
 the cores for which the first one's threads wait.
 
-All matrices are Fortran-ordered. Lower triangular ones carry whatever was above the diagonal, unless said otherwise.
+All matrices are Fortran-ordered: whole-matrix transposes and operations on mixed orders cost as much as products, and
+more where d is a power of two.
 """
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -41,7 +43,7 @@ class Procrustes(NamedTuple):
 
 def gram(x: Matrix, y: Matrix) -> Gram | None:
     """Factor X and form RᵀYR; None if X is not positive definite. x and y (d, d) are symmetric."""
-    root, info = lapack.dpotrf(x.T, lower=1, clean=0)
+    root, info = lapack.dpotrf(x.T, lower=1)
     if info:
         return None
     if len(x) >= _REDUCE_FROM:
@@ -76,18 +78,17 @@ def slopes(root: Matrix, sigma: Matrix, vectors: Matrix, needs: tuple[bool, ...]
     return grads
 
 
-def procrustes(root_x: Matrix, y: Matrix, exactly: bool) -> Procrustes | None:
-    """Solve min |R - S Q|² for Y = S Sᵀ; None if Y is not positive definite.
+def procrustes(root_x: Matrix, y: Matrix, spectrum: tuple[Matrix, Matrix], exactly: bool) -> Procrustes | None:
+    """Solve min |R - S Q|² for Y = S Sᵀ, given the `eigenvectors` of RᵀYR; None if Y is not positive definite.
 
     Near the minimum the square grows with the square of Q's error: Q need not be exact for an exact value. Gradients
     need it `exactly`.
     """
-    root_y, info = lapack.dpotrf(y.T, lower=1, clean=1)
+    root_y, info = lapack.dpotrf(y.T, lower=1)
     if info:
         return None
-    root_x = np.tril(root_x)
     k = blas.dtrmm(1.0, root_y, root_x, lower=1, trans_a=1)
-    u, v = polar(np.asfortranarray(k), exactly)
+    u, v = polar(k, spectrum, exactly)
     residual = blas.dtrmm(1.0, root_x, v, lower=1)
     residual -= blas.dtrmm(1.0, root_y, u, lower=1)
     return Procrustes(residual, root_x, root_y, u, v)
@@ -113,14 +114,15 @@ def invertible(solution: Procrustes) -> bool:
     return True
 
 
-def polar(k: Matrix, exactly: bool, noise: float = 0.0) -> tuple[Matrix, Matrix]:
+def polar(k: Matrix, spectrum: tuple[Matrix, Matrix], exactly: bool, noise: float = 0.0) -> tuple[Matrix, Matrix]:
     """Orthogonal U, V (d, d) that maximise tr(UᵀKV); U Vᵀ is the orthogonal polar factor of K.
 
-    V are the eigenvectors of KᵀK, and U comes from K V = U T, T upper triangular. T is diagonal but for the error of
-    V: eps · largest² / (σᵢ(σᵢ + σⱼ)) in row i < j. Where that is too much, among the smallest σ, the block of T that is
-    left over is solved by itself: its largest σ is what counts there. Below `noise` any rotation will do.
+    V are the eigenvectors of KᵀK, whose `spectrum` is given, and U comes from K V = U T, T upper triangular. T is
+    diagonal but for the error of V: eps · largest² / (σᵢ(σᵢ + σⱼ)) in row i < j. Where that is too much, among the
+    smallest σ, the block of T that is left over is solved by itself: its largest σ is what counts there. Below `noise`
+    any rotation will do.
     """
-    squares, vectors = eigenvectors(blas.dsyrk(1.0, k, trans=1, lower=1))
+    squares, vectors = spectrum
     v = np.asfortranarray(vectors[:, ::-1])
     sigma = np.sqrt(np.clip(squares[::-1], 0, None))
     image = blas.dgemm(1.0, k, v)
@@ -130,10 +132,10 @@ def polar(k: Matrix, exactly: bool, noise: float = 0.0) -> tuple[Matrix, Matrix]
         found = _orthonormal(image)
     u, t = found
     if exactly and resolved > 1:
-        _turn(u, t, resolved)
+        u = _turn(u, t, resolved)
     if resolved < len(k) and resolved and sigma[0] > noise:
         rest = np.asfortranarray(t[resolved:, resolved:])
-        left, right = polar(rest, exactly, noise)
+        left, right = polar(rest, eigenvectors(blas.dsyrk(1.0, rest, trans=1, lower=1)), exactly, noise)
         u[:, resolved:] = blas.dgemm(1.0, u[:, resolved:], left)
         v[:, resolved:] = blas.dgemm(1.0, v[:, resolved:], right)
     return u, v
@@ -143,17 +145,20 @@ def _orthonormal_resolved(image: Matrix) -> tuple[Matrix, Matrix] | None:
     """The QR factors of a matrix whose columns are orthogonal but for rounding: by Cholesky, in matrix products."""
     lengths = np.sqrt(np.einsum("ij,ij->j", image, image))
     u = image / lengths
-    t, info = lapack.dpotrf(blas.dsyrk(1.0, u, trans=1), clean=1, overwrite_a=1)
+    t, info = lapack.dpotrf(blas.dsyrk(1.0, u, trans=1), overwrite_a=1)
     if info:
         return None
-    return blas.dtrsm(1.0, t, u, side=1, overwrite_b=1), t * lengths
+    u = blas.dtrsm(1.0, t, u, side=1, overwrite_b=1)
+    t *= lengths
+    return u, t
 
 
 def _orthonormal(image: Matrix) -> tuple[Matrix, Matrix]:
     """The QR factors of any square matrix, those on T's diagonal nonnegative."""
     d = len(image)
     packed, tau, _, _ = lapack.dgeqrf(image, lwork=64 * d)
-    t = np.triu(packed)
+    t = packed.copy(order="F")
+    _clear_below(t)
     u = lapack.dorgqr(packed, tau, lwork=64 * d, overwrite_a=1)[0]
     sign = np.where(np.diagonal(t) < 0, -1.0, 1.0)
     u *= sign
@@ -161,14 +166,32 @@ def _orthonormal(image: Matrix) -> tuple[Matrix, Matrix]:
     return u, t
 
 
-def _turn(u: Matrix, t: Matrix, resolved: int) -> None:
-    """Turn U by the small rotation Δ that makes UᵀKV symmetric: Δᵢⱼ = (Tᵢⱼ - Tⱼᵢ)/(σᵢ + σⱼ), to second order."""
-    sigma = np.diagonal(t)
-    delta = np.zeros_like(t)
-    delta[:resolved] = np.triu(t[:resolved], 1) / (sigma[:resolved, None] + sigma)
-    delta -= delta.T.copy()
-    half = blas.dgemm(0.5, delta, delta)
-    u += blas.dgemm(1.0, u, delta + half)
+def _turn(u: Matrix, t: Matrix, resolved: int) -> Matrix:
+    """U turned by the small rotation Δ that makes UᵀKV symmetric: Δᵢⱼ = (Tᵢⱼ - Tⱼᵢ)/(σᵢ + σⱼ), to second order."""
+    sigma = np.diagonal(t).copy()
+    upper = np.add(sigma[:, None], sigma, order="F")
+    np.divide(t, upper, out=upper, where=upper > 0)
+    upper[resolved:] = 0.0
+    np.fill_diagonal(upper, 0.0)
+    first = _times_antisymmetric(u, upper)
+    if max(upper.max(), -upper.min()) > _EPS**0.5:
+        second = _times_antisymmetric(first, upper)
+        second *= 0.5
+        first += second
+    first += u
+    return first
+
+
+def _times_antisymmetric(u: Matrix, upper: Matrix) -> Matrix:
+    """U (N - Nᵀ), N upper triangular."""
+    out = blas.dtrmm(1.0, upper, u, side=1)
+    out -= blas.dtrmm(1.0, upper, u, side=1, trans_a=1)
+    return out
+
+
+def _clear_below(t: Matrix) -> None:
+    for j in range(len(t)):
+        t[j + 1 :, j] = 0.0
 
 
 def _over(a: Matrix, lower: Matrix) -> Matrix:
@@ -177,16 +200,30 @@ def _over(a: Matrix, lower: Matrix) -> Matrix:
 
 
 def _symmetric(a: Matrix) -> Matrix:
-    return (a + a.T) / 2
+    """The mean of A and Aᵀ, in place."""
+    for rows, columns in _tiles(len(a)):
+        mean = (a[rows, columns] + a[columns, rows].T) / 2
+        a[rows, columns] = mean
+        a[columns, rows] = mean.T
+    return a
 
 
 def _identity_minus(half: Matrix) -> Matrix:
     """I - H Hᵀ."""
     out = blas.dsyrk(-1.0, half, lower=1)
-    d, tile = len(out), 128  # a tile and its mirror image stay in the cache
-    out.flat[:: d + 1] += 1.0
-    for i in range(0, d, tile):
-        out[i : i + tile, i + tile :] = out[i + tile :, i : i + tile].T
-        corner = np.tril(out[i : i + tile, i : i + tile])
-        out[i : i + tile, i : i + tile] = corner + np.tril(corner, -1).T
+    out[np.diag_indices(len(out))] += 1.0
+    for rows, columns in _tiles(len(out)):
+        if rows == columns:
+            corner = np.tril(out[rows, rows])
+            out[rows, rows] = corner + np.tril(corner, -1).T
+        else:
+            out[columns, rows] = out[rows, columns].T
     return out
+
+
+def _tiles(d: int) -> Iterator[tuple[slice, slice]]:
+    """Blocks on and below the diagonal: a block and its mirror image stay in the cache."""
+    tile = 64
+    for j in range(0, d, tile):
+        for i in range(j, d, tile):
+            yield slice(i, min(i + tile, d)), slice(j, min(j + tile, d))
