@@ -4,7 +4,7 @@ Each module speaks the same two verbs: ``w2_squared``, smooth and what to train 
 Importing ``otdist`` imports neither torch nor numba.
 """
 
-from . import covariance, diagonal, gaussian, inference, line, sinkhorn, sliced
+from . import covariance, diagonal, exact, gaussian, inference, line, sinkhorn, sliced
 from ._checks import ConvergenceWarning
 from .distributions import w2, w2_squared
 
@@ -14,6 +14,7 @@ __all__ = [
     "ConvergenceWarning",
     "covariance",
     "diagonal",
+    "exact",
     "gaussian",
     "inference",
     "line",

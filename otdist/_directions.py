@@ -38,7 +38,8 @@ def draw(n: int, d: int, kind: str, rng: np.random.Generator) -> np.ndarray:
     """Directions (n, d), float64 unit rows; see `otdist.sliced.directions`."""
     if kind not in KINDS:
         raise ValueError(f"kind must be one of {', '.join(KINDS)}; got {kind!r}")
-    _checks.memory(16 * n * d, f"{n} directions in {d} dimensions", "draw fewer at a time")
+    if n * d > 1 << 26:  # smaller ones are not worth reading the machine's state for
+        _checks.memory(16 * n * d, f"{n} directions in {d} dimensions", "draw fewer at a time")
     if d == 1:
         return np.where(rng.random((n, 1)) < 0.5, -1.0, 1.0)
     if kind == "sobol":

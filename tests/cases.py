@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from strategies import covariance
 
-from otdist import diagonal, gaussian, line, sinkhorn, sliced
+from otdist import diagonal, exact, gaussian, line, sinkhorn, sliced
 
 Measure = tuple[np.ndarray, ...]
 
@@ -99,6 +99,14 @@ CASES = [
         core=(2,),
         options={"directions": 32, "rng": 0},
         metric=False,  # the estimate from few directions is not; the mean over given ones is, see test_sliced.py
+    ),
+    Case(
+        "exact",
+        exact,
+        _points,
+        translate=lambda m, v: (m[0] + v,),
+        stretch=lambda m, s: (s * m[0],),
+        core=(2,),
     ),
     Case(
         "sinkhorn",
