@@ -364,7 +364,9 @@ def flatten(x: np.ndarray, y: np.ndarray, a: np.ndarray, b: np.ndarray) -> tuple
     wide = [np.asarray(z, np.float64).reshape(k, *z.shape[-2:]) for z in (x, y)]
     for w, points in ((a, wide[0]), (b, wide[1])):
         n = points.shape[1]
-        wide.append(np.asarray(w, np.float64).reshape(k, n) if w.shape[-1] else np.full((k, n), 1.0 / n))
+        mass = np.asarray(w, np.float64).reshape(k, n) if w.shape[-1] else np.ones((k, n))
+        # What float32 left of the sum would be multiplied with ε.
+        wide.append(mass / mass.sum(-1, keepdims=True))
     return wide[0], wide[1], wide[2], wide[3]
 
 

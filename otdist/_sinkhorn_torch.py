@@ -24,7 +24,8 @@ def flatten(x: Tensor, y: Tensor, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor,
     wide = [z.detach().reshape(k, *z.shape[-2:]) for z in (x, y)]
     for w, points in ((a, wide[0]), (b, wide[1])):
         n = points.shape[1]
-        wide.append(w.detach().reshape(k, n) if w.shape[-1] else points.new_full((k, n), 1.0 / n))
+        mass = w.detach().double().reshape(k, n) if w.shape[-1] else points.new_ones((k, n)).double()
+        wide.append(mass / mass.sum(-1, keepdim=True))
     return wide[0], wide[1], wide[2], wide[3]
 
 

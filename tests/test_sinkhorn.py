@@ -1,0 +1,468 @@
+"""Entropic transport: against a log-domain reference, closed forms, manufactured problems and POT's exact values."""
+
+from __future__ import annotations
+
+import warnings
+
+import numpy as np
+import ot
+import pytest
+import torch
+from scipy.special import logsumexp
+
+import otdist
+from otdist import gaussian, sinkhorn
+
+EPS32 = float(np.finfo(np.float32).eps)
+
+
+def clouds(seed, n=40, m=30, d=3, batch=(), zeros=True):
+    """Two clouds of different sizes and shapes, with weights of which some are 0."""
+    rng = np.random.default_rng(seed)
+    x = rng.standard_normal((*batch, n, d))
+    y = rng.standard_normal((*batch, m, d)) * 0.7 + 0.5
+    a, b = rng.dirichlet(np.ones(n), batch or None), rng.dirichlet(np.ones(m), batch or None)
+    if zeros:
+        a[..., :2], b[..., -3:] = 0, 0
+    return x, y, a / a.sum(-1, keepdims=True), b / b.sum(-1, keepdims=True)
+
+
+def cost(x, y):
+    return ((x[..., :, None, :] - y[..., None, :, :]) ** 2).sum(-1)
+
+
+def log_domain(C, a, b, epsilon, reach=np.inf):
+    """Plain alternating softmins until nothing moves; value from the primal definition."""
+    with np.errstate(divide="ignore"):
+        la, lb = np.log(a), np.log(b)
+    rho = reach**2
+    damping = 1.0 if np.isinf(rho) else rho / (rho + epsilon)
+    g = np.zeros(len(b))
+    for _ in range(100_000):
+        f = -damping * epsilon * logsumexp((g - C) / epsilon + lb, axis=1)
+        new = -damping * epsilon * logsumexp((f[:, None] - C) / epsilon + la[:, None], axis=0)
+        moved, g = np.abs(new - g).max(), new
+        if moved < 1e-14 * C.max():
+            break
+    else:
+        raise AssertionError("the reference did not converge")
+    P = np.exp((f[:, None] + g - C) / epsilon + la[:, None] + lb)
+    value = (P * C).sum() + epsilon * kl(P, np.outer(a, b))
+    if np.isfinite(rho):
+        value += rho * (kl(P.sum(1), a) + kl(P.sum(0), b))
+    return f, g, P, value
+
+
+def kl(p, q):
+    live = p > 0
+    return (p[live] * np.log(p[live] / q[live])).sum() - p.sum() + q.sum()
+
+
+@pytest.mark.parametrize("reach", [None, 1.0])
+@pytest.mark.parametrize(("d", "relative"), [(1, 0.5), (3, 0.05), (12, 0.05)])
+def test_solution_is_that_of_the_log_domain_reference(d, relative, reach):
+    x, y, a, b = clouds(0, d=d)
+    C = cost(x, y)
+    epsilon = relative * C.mean()
+    f, g, P, value = log_domain(C, a, b, epsilon, np.inf if reach is None else reach)
+    # The error of the potentials is that of the marginals times the condition of the problem, below 1e4 here.
+    result = sinkhorn.solve(x, y, a, b, epsilon=epsilon, tol=1e-11, reach=reach)
+    assert result.converged
+    np.testing.assert_allclose(result.value, value, rtol=1e-11)
+    np.testing.assert_allclose(result.transport_cost, (P * C).sum(), rtol=1e-8)
+    np.testing.assert_allclose(result.plan(), P, atol=1e-8)
+    shift = f[5] - result.f[5] if reach is None else 0.0
+    np.testing.assert_allclose(result.f + shift, f, atol=1e-6 * C.mean())
+    np.testing.assert_allclose(result.g - shift, g, atol=1e-6 * C.mean())
+
+
+@pytest.mark.parametrize("relative", [0.05, 0.002, 1e-4])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_marginal_error_is_the_l1_violation_of_the_plan(relative, dtype):
+    x, y, a, b = (z.astype(dtype) for z in clouds(1, n=120, m=100, d=2))
+    C = cost(x, y).astype(float)
+    result = sinkhorn.solve(x, y, a, b, epsilon=relative * C.mean(), tol=1e-3)
+    P = result.plan().astype(float)
+    violation = np.abs(P.sum(1) - a).sum() + np.abs(P.sum(0) - b).sum()
+    assert result.converged
+    assert result.marginal_error <= 1e-3
+    # f and g are returned in the caller's type: their rounding, in units of ε, is that of the plan's entries.
+    rounding = 4 * np.finfo(dtype).eps * C.max() / (relative * C.mean())
+    assert abs(violation - result.marginal_error) <= rounding + 1e-4 * (dtype == np.float32)
+    density = np.exp((result.f[:, None].astype(float) + result.g - C) / (relative * C.mean()))
+    np.testing.assert_allclose(density * np.outer(a, b), P, atol=2 * rounding)
+
+
+def test_value_error_is_of_second_order():
+    x, y, a, b = clouds(2, n=200, m=150)
+    epsilon = 0.05 * cost(x, y).mean()
+    exact = sinkhorn.solve(x, y, a, b, epsilon=epsilon, tol=1e-11).value
+    error = abs(sinkhorn.solve(x, y, a, b, epsilon=epsilon, tol=1e-3).value - exact)
+    assert error <= 1e-3 * epsilon  # the first order would be tol times the potentials, 20 ε and more
+
+
+def test_potentials_share_their_constant_evenly():
+    x, y, a, b = clouds(3)
+    result = sinkhorn.solve(x, y, a, b, epsilon=0.3)
+    np.testing.assert_allclose(a @ result.f, b @ result.g, rtol=1e-12)
+    np.testing.assert_allclose(2 * (a @ result.f), result.value, rtol=1e-9)
+
+
+@pytest.mark.parametrize(("d", "count", "epsilon"), [(2, 40, 2.0), (1, 150, 0.2)])
+def test_gaussians_on_gauss_hermite_nodes(d, count, epsilon):
+    # The quadrature is exact for the smooth densities of the plan while its nodes are closer than √(ε/2).
+    nodes, weights = np.polynomial.hermite_e.hermegauss(count)
+    grid = np.stack(np.meshgrid(*[nodes] * d, indexing="ij"), -1).reshape(-1, d)
+    mass = np.prod(np.meshgrid(*[weights / weights.sum()] * d, indexing="ij"), axis=0).ravel()
+    keep = mass > 1e-25
+    grid, mass = grid[keep], mass[keep] / mass[keep].sum()
+    root, mean = np.array([[0.8, 0.0], [0.3, 0.6]])[:d, :d], np.array([0.5, -0.2])[:d]
+    expected = gaussian.entropic_cost(np.zeros(d), np.eye(d), mean, root @ root.T, epsilon=epsilon)
+    found = sinkhorn.solve(grid, grid @ root.T + mean, mass, mass, epsilon=epsilon, tol=1e-10)
+    assert found.converged
+    np.testing.assert_allclose(found.value, expected, rtol=1e-10)
+
+
+@pytest.mark.parametrize("epsilon", [10.0, 1.0, 1e-2, 1e-4])
+def test_manufactured_problems(epsilon):
+    # Any f, g define a plan, whose marginals define the problem that it solves.
+    rng = np.random.default_rng(4)
+    x, y = rng.standard_normal((25, 2)), rng.standard_normal((20, 2))
+    C = cost(x, y)
+    f = C.min(1) + epsilon * rng.standard_normal(25)
+    g = (C - f[:, None]).min(0) + epsilon * rng.standard_normal(20)
+    P = np.exp((f[:, None] + g - C) / epsilon)
+    P /= P.sum()
+    a, b = P.sum(1), P.sum(0)
+    value = (P * C).sum() + epsilon * kl(P, np.outer(a, b))
+    found = sinkhorn.solve(x, y, a, b, epsilon=epsilon, tol=1e-10)
+    assert found.converged
+    np.testing.assert_allclose(found.value, value, rtol=1e-10, atol=1e-12)
+    np.testing.assert_allclose(found.plan(), P, atol=1e-9)
+
+
+def test_value_agrees_with_pot():
+    x, y, a, b = clouds(5, zeros=False)
+    C = cost(x, y)
+    P = ot.sinkhorn(a, b, C, 0.5, method="sinkhorn_log", stopThr=1e-12, numItermax=10_000)
+    found = sinkhorn.solve(x, y, a, b, epsilon=0.5, tol=1e-10)
+    np.testing.assert_allclose(found.transport_cost, (P * C).sum(), rtol=1e-9)
+
+
+@pytest.mark.parametrize("d", [1, 2, 5])
+def test_bounds_contain_the_exact_value(d):
+    rng = np.random.default_rng(d)
+    for trial in range(30):
+        n, m = rng.integers(1, 40, 2)
+        x, y, a, b = clouds(100 * d + trial, n=n + 3, m=m + 4, d=d)
+        exact = ot.emd2(a, b, cost(x, y))
+        epsilon = float(10.0 ** rng.uniform(-3, 1))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", otdist.ConvergenceWarning)
+            max_iter = int(rng.choice([1, 3, 5000]))  # bounds hold before convergence, too
+            result = sinkhorn.solve(x, y, a, b, epsilon=epsilon, max_iter=max_iter)
+        lower, upper = result.bounds()
+        assert lower <= exact + 1e-13 <= upper + 2e-13  # the exact solver rounds, too
+
+
+def test_bounds_of_float32_are_rounded_outwards():
+    x, y, _, _ = clouds(6)
+    single = [z.astype(np.float32) for z in (x, y)]
+    lower, upper = sinkhorn.solve(*single, epsilon=1e-3 * cost(x, y).mean()).bounds()
+    exact = ot.emd2([], [], cost(*(z.astype(float) for z in single)))
+    assert lower.dtype == np.float32
+    assert lower <= exact <= upper
+
+
+def test_bracket_meets_its_tolerance_around_the_exact_value():
+    x, y, a, b = clouds(7, batch=(2,))
+    found = sinkhorn.bracket(x, y, a, b, rel_tol=1e-2)
+    assert found.converged.all()
+    for k in range(2):
+        exact = ot.emd2(a[k], b[k], cost(x[k], y[k]))
+        assert found.lower[k] <= exact <= found.upper[k]
+        assert found.upper[k] - found.lower[k] <= 1e-2 * found.upper[k]
+
+
+def test_bracket_of_equal_clouds_is_zero():
+    x = clouds(8)[0]
+    found = sinkhorn.bracket(x, x[::-1])
+    assert found.converged
+    assert found.lower == 0
+    assert found.upper <= 1e-10
+
+
+def test_apply_and_barycentric_map_are_products_of_the_plan():
+    x, y, a, b = clouds(9, batch=(2,))
+    result = sinkhorn.solve(x, y, a, b, epsilon=0.3, tol=1e-9)
+    P = result.plan()
+    v = np.random.default_rng(0).standard_normal((2, 30, 4))
+    np.testing.assert_allclose(result.apply(v), P @ v, atol=1e-14)
+    np.testing.assert_allclose(result.apply(v[..., 0]), (P @ v)[..., 0], atol=1e-14)
+    mean = result.barycentric_map()
+    np.testing.assert_allclose(mean[:, 2:], (P @ y)[:, 2:] / P.sum(2)[:, 2:, None], rtol=1e-10)
+    assert np.isfinite(mean).all()  # points without weight have a place to go, too
+
+
+# Regimes and batches.
+
+
+def test_padding_changes_nothing():
+    x, y, a, b = clouds(10, zeros=False)
+    far = 1e3 * np.ones((5, 3))
+    padded = sinkhorn.w2_squared_and_grad(
+        np.concatenate((x, far)), y, np.concatenate((a, np.zeros(5))), b, epsilon=0.3, tol=1e-10
+    )
+    value, grads = sinkhorn.w2_squared_and_grad(x, y, a, b, epsilon=0.3, tol=1e-10)
+    # What is lost are digits of the points beside the padding's, 1e3.
+    np.testing.assert_allclose(padded[0], value, rtol=1e-9)
+    np.testing.assert_allclose(padded[1].x[:40], grads.x, atol=1e-9)
+    assert (padded[1].x[40:] == 0).all()
+
+
+def test_batch_equals_its_problems_and_stops_each_on_its_own():
+    x, y, a, b = clouds(11, batch=(3,))
+    x[1] *= 5
+    together = sinkhorn.solve(x, y, a, b, epsilon=0.3)
+    assert len(set(together.n_iter)) > 1
+    for k in range(3):
+        alone = sinkhorn.solve(x[k], y[k], a[k], b[k], epsilon=0.3)
+        assert alone.n_iter == together.n_iter[k]
+        np.testing.assert_allclose(alone.f, together.f[k], rtol=1e-12)
+        assert alone.value == together.value[k]
+
+
+def test_broadcasting():
+    x, y, _, b = clouds(12, batch=(2,))
+    value, grads = sinkhorn.w2_squared_and_grad(x[:, None], y[0], None, b[0], epsilon=0.5, tol=1e-9)
+    assert value.shape == (2, 1)
+    assert grads.y.shape == y[0].shape
+    one = [sinkhorn.w2_squared_and_grad(z, y[0], None, b[0], epsilon=0.5, tol=1e-9) for z in x]
+    np.testing.assert_allclose(grads.y, one[0][1].y + one[1][1].y, atol=1e-9)
+    np.testing.assert_allclose(grads.b, one[0][1].b + one[1][1].b, atol=1e-9)
+    assert grads.a is None
+
+
+@pytest.mark.parametrize("limit", ["LARGE", "STORED_BYTES", "TILE"])
+def test_regimes_agree(monkeypatch, limit):
+    from otdist import _sinkhorn
+
+    x, y, a, b = clouds(13, n=90, m=70)
+    whole = sinkhorn.w2_squared_and_grad(x, y, a, b, epsilon=0.3, tol=1e-4)
+    monkeypatch.setattr(_sinkhorn, limit, 1)
+    if limit == "TILE":
+        monkeypatch.setattr(_sinkhorn, "STORED_BYTES", 1)
+    other = sinkhorn.w2_squared_and_grad(x, y, a, b, epsilon=0.3, tol=1e-4)
+    np.testing.assert_allclose(other[0], whole[0], rtol=1e-9)
+    for mine, theirs in zip(other[1], whole[1], strict=True):
+        np.testing.assert_allclose(mine, theirs, atol=1e-9)
+
+
+def test_split_over_threads_equals_one_thread(monkeypatch):
+    from otdist._kernels import _pool
+
+    x, y, _, _ = clouds(14, n=700, m=600)
+    parallel = sinkhorn.solve(x, y, epsilon=0.3)
+    monkeypatch.setattr(_pool, "size", lambda: 1)
+    assert (sinkhorn.solve(x, y, epsilon=0.3).g == parallel.g).all()
+
+
+def test_torch_twin_equals_the_kernels():
+    from otdist import _sinkhorn, _sinkhorn_torch
+
+    arrays = clouds(15, batch=(2,))
+    for strength in (1.0, 0.7):
+        for relative, tol in ((0.05, 1e-9), (5e-4, 1e-3)):
+            options = {"epsilon": relative * 4, "tol": tol, "max_iter": 3000, "strength": strength}
+            x, y, a, b = arrays
+            tensors = [torch.tensor(z) for z in arrays]
+            for self_term in (False, True):
+                mine = (x, None, a, None) if self_term else (x, y, a, b)
+                theirs = [t if z is not None else None for z, t in zip(mine, tensors, strict=True)]
+                kernel = _sinkhorn.solve(*mine, **options, single=False, points=(True, True))
+                twin = _sinkhorn_torch.solve(*theirs, **options, single=False, points=(True, True))
+                assert (twin.error <= tol).all()
+                np.testing.assert_allclose(twin.value, kernel.value, rtol=tol)
+                np.testing.assert_allclose(twin.grad_x, kernel.grad_x, atol=10 * tol)
+                if not self_term:
+                    np.testing.assert_allclose(twin.grad_y, kernel.grad_y, atol=10 * tol)
+                    live = b > 0
+                    gap = (twin.g.numpy() - kernel.g)[live].reshape(2, -1)
+                    assert np.ptp(gap, axis=1).max() <= 100 * tol
+
+
+def test_torch_twin_makes_the_whole_operator(monkeypatch):
+    from otdist import _sinkhorn_torch
+    from otdist._autograd import sinkhorn as operators
+
+    x, y, a, b = clouds(16)
+    numpy_value, numpy_grads = operators.divergence.value_and_grad(
+        x, y, a, b, epsilon=0.3, tol=1e-9, max_iter=1000, reach=np.inf
+    )
+    tensors = [torch.tensor(z) for z in (x, y, a, b)]
+    monkeypatch.setattr(operators, "engine_for", lambda x: _sinkhorn_torch)
+    options = {"epsilon": 0.3, "tol": 1e-9, "max_iter": 1000, "reach": np.inf}
+    value, grads = operators._divergence(*tensors, needs=(True,) * 4, **options)
+    np.testing.assert_allclose(value, numpy_value, rtol=1e-8)
+    for k, (mine, theirs) in enumerate(zip(grads, numpy_grads, strict=True)):
+        gap = mine.numpy() - theirs
+        if k > 1:  # free up to a constant
+            gap = gap - gap.mean()
+        assert np.abs(gap).max() <= 1e-7
+
+
+def test_warm_start_needs_no_more_than_a_look():
+    x, y, a, b = clouds(17)
+    first = sinkhorn.solve(x, y, a, b, epsilon=0.05)
+    again = sinkhorn.solve(x, y, a, b, epsilon=0.05, init=first)
+    assert again.n_iter == 1
+    np.testing.assert_allclose(again.value, first.value, rtol=1e-10)
+    moved = sinkhorn.solve(x + 1e-3, y, a, b, epsilon=0.05, init=first)
+    assert moved.n_iter < first.n_iter
+
+
+def test_float32_moves_to_float64_where_it_must():
+    # ε at 1e-4 of the mean cost: exponents of 1e5, of which float32 keeps two decimals.
+    x, y, a, b = (z.astype(np.float32) for z in clouds(18, n=80, m=60))
+    epsilon = 1e-4 * float(cost(x, y).mean())
+    single = sinkhorn.solve(x, y, a, b, epsilon=epsilon)
+    double = sinkhorn.solve(*(z.astype(float) for z in (x, y)), *_normalised(a, b), epsilon=epsilon)
+    assert single.converged
+    assert single.f.dtype == np.float32
+    np.testing.assert_allclose(single.value, double.value, rtol=4 * EPS32)
+
+
+def _normalised(*weights):
+    return [w.astype(float) / w.astype(float).sum() for w in weights]
+
+
+def test_truncated_kernels_do_not_fool_it():
+    # The trap of the kernel form: exp(-C/ε) in float32 loses entries that carry the plan, and converges to 9% off.
+    rng = np.random.default_rng(19)
+    x, y = rng.standard_normal((400, 2)), rng.standard_normal((400, 2)) * 0.7 + 0.5
+    epsilon = 0.01 * cost(x, y).mean()
+    single = sinkhorn.solve(x.astype(np.float32), y.astype(np.float32), epsilon=epsilon)
+    exact = sinkhorn.solve(x, y, epsilon=epsilon, tol=1e-9)
+    np.testing.assert_allclose(single.value, exact.value, rtol=1e-4)
+
+
+# The divergence.
+
+
+def test_divergence_is_its_definition():
+    x, y, a, b = clouds(20)
+    options = {"epsilon": 0.4, "tol": 1e-10}
+    terms = [sinkhorn.solve(*z, **options).value for z in ((x, y, a, b), (x, x, a, a), (y, y, b, b))]
+    expected = terms[0] - 0.5 * terms[1] - 0.5 * terms[2]
+    np.testing.assert_allclose(sinkhorn.w2_squared(x, y, a, b, **options), expected, rtol=1e-9)
+    np.testing.assert_allclose(sinkhorn.w2(x, y, a, b, **options) ** 2, expected, rtol=1e-9)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_equal_clouds_are_at_distance_zero_with_gradient_zero(dtype):
+    x = clouds(21)[0].astype(dtype)
+    value, grads = sinkhorn.w2_squared_and_grad(x, x.copy(), epsilon=0.1)
+    assert value == 0
+    assert (grads.x == 0).all()
+    assert sinkhorn.w2(x, x, epsilon=0.1) == 0
+    shuffled = sinkhorn.w2_squared(x, x[::-1], epsilon=0.1)
+    assert 0 <= shuffled <= 1e-3 * 0.1
+
+
+def test_translation_of_a_cloud():
+    # The debiased divergence of a translation is its square, at every ε.
+    x, _, a, _ = clouds(22)
+    for epsilon in (1e-2, 1.0, 100.0):
+        value = sinkhorn.w2_squared(x, x + np.array([3.0, 0.0, 4.0]), a, a, epsilon=epsilon, tol=1e-9)
+        np.testing.assert_allclose(value, 25.0, rtol=1e-8)
+
+
+@pytest.mark.parametrize("scale", [1e-150, 1e-20, 1e20, 1e150])
+def test_scales_come_out_squared(scale):
+    x, y, a, b = clouds(23)
+    expected = sinkhorn.w2_squared(x, y, a, b, epsilon=0.3, tol=1e-9)
+    found = sinkhorn.w2_squared(x * scale, y * scale, a, b, epsilon=0.3 * scale**2, tol=1e-9)
+    np.testing.assert_allclose(found / scale / scale, expected, rtol=1e-8)
+
+
+def test_far_from_the_origin():
+    x, y, a, b = clouds(24)
+    near = sinkhorn.w2_squared(x, y, a, b, epsilon=0.3, tol=1e-9)
+    far = sinkhorn.w2_squared(x + 1e6, y + 1e6, a, b, epsilon=0.3, tol=1e-9)
+    np.testing.assert_allclose(far, near, rtol=1e-8)  # eps times 1e6 is lost in the shift itself
+
+
+def test_single_points_and_mass_in_one_place():
+    one = np.zeros((1, 2))
+    assert sinkhorn.w2_squared(one, one + 3, epsilon=1.0) == 18
+    np.testing.assert_allclose(sinkhorn.solve(one, one + 3, epsilon=1e-4).value, 18, rtol=1e-14)
+    x = clouds(25, d=2)[0]
+    a = np.zeros(40)
+    a[7] = 1
+    np.testing.assert_allclose(sinkhorn.solve(x, one, a, epsilon=0.1).value, (x[7] ** 2).sum(), rtol=1e-14)
+    piled = np.ones((5, 2))
+    value, grads = sinkhorn.w2_squared_and_grad(piled, 2 * np.ones((4, 2)), epsilon=0.1)
+    np.testing.assert_allclose(value, 2.0, rtol=1e-14)
+    np.testing.assert_allclose(grads.x, -0.4, rtol=1e-14)
+    assert sinkhorn.w2_squared(piled, np.ones((4, 2)), epsilon=0.1) == 0
+
+
+def test_huge_epsilon_gives_the_distance_of_the_means():
+    x, y, a, b = clouds(26)
+    expected = ((a @ x - b @ y) ** 2).sum()
+    for dtype in (np.float32, np.float64):
+        value = sinkhorn.w2_squared(*(z.astype(dtype) for z in (x, y, a, b)), epsilon=1e7)
+        np.testing.assert_allclose(value, expected, rtol=1e-5)
+
+
+def test_empty_batch():
+    value, grads = sinkhorn.w2_squared_and_grad(np.empty((0, 3, 2)), np.empty((0, 4, 2)), epsilon=0.1)
+    assert value.shape == (0,)
+    assert grads.x.shape == (0, 3, 2)
+    assert sinkhorn.solve(np.empty((0, 3, 2)), np.empty((0, 4, 2)), epsilon=0.1).g.shape == (0, 4)
+
+
+# Telling the truth.
+
+
+def test_warns_once_and_says_so_in_the_result():
+    x, y, a, b = clouds(27, batch=(3,))
+    with pytest.warns(otdist.ConvergenceWarning, match="max_iter=2 passes in 3 of 3") as seen:
+        result = sinkhorn.solve(x, y, a, b, epsilon=1e-3, max_iter=2, init=None)
+    assert len(seen) == 1
+    assert not result.converged.any()
+    P = result.plan()
+    violation = np.abs(P.sum(2) - a).sum(1) + np.abs(P.sum(1) - b).sum(1)
+    np.testing.assert_allclose(result.marginal_error, violation, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"epsilon": 0}, "epsilon must be positive"),
+        ({"epsilon": np.inf}, "epsilon must be positive and finite"),
+        ({"tol": -1}, "tol must be positive"),
+        ({"max_iter": 0}, "max_iter must be a positive integer"),
+        ({"reach": 0}, "reach must be positive"),
+        ({"x": np.zeros(3)}, r"x must have shape \(..., n, d\)"),
+        ({"x": np.full((4, 2), np.nan)}, "x must be finite"),
+        ({"y": np.zeros((4, 3))}, "number of coordinates"),
+        ({"y": np.zeros((0, 2))}, "y must have at least one point"),
+        ({"a": np.full(4, 0.3)}, "a must sum to 1"),
+        ({"a": np.array([1.5, -0.5, 0, 0])}, "a must be nonnegative"),
+        ({"b": np.full(3, 1 / 3)}, "number of points"),
+    ],
+)
+def test_bad_input_is_refused_by_name(change, message):
+    arguments = {"x": np.zeros((4, 2)), "y": np.zeros((4, 2)), "epsilon": 0.1} | change
+    for function in (sinkhorn.solve, sinkhorn.w2_squared, sinkhorn.w2, sinkhorn.w2_squared_and_grad):
+        with pytest.raises(ValueError, match=message):
+            function(**arguments)
+
+
+def test_init_must_be_a_result_of_the_same_shapes():
+    x, y, _, _ = clouds(28)
+    with pytest.raises(TypeError, match="init must be a SinkhornResult"):
+        sinkhorn.solve(x, y, epsilon=0.1, init=np.zeros(30))
+    with pytest.raises(ValueError, match="init must have potentials of shape"):
+        sinkhorn.solve(x, y[:7], epsilon=0.1, init=sinkhorn.solve(x, y, epsilon=0.1))
