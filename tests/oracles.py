@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import mpmath as mp
 import numpy as np
+from scipy.optimize import linprog
 
 
 def matrix_root(a: mp.matrix) -> mp.matrix:
@@ -28,6 +29,13 @@ def gaussian_w2_squared(mean_x, cov_x, mean_y, cov_y, digits: int = 80) -> mp.mp
     with mp.workdps(digits):
         shift = sum((mp.mpf(float(a)) - mp.mpf(float(b))) ** 2 for a, b in zip(mean_x, mean_y, strict=True))
         return shift + bures_squared(cov_x, cov_y, digits)
+
+
+def transport_cost(cost, a, b) -> float:
+    """min Σ P·cost over plans with marginals a and b, as the linear program that it is."""
+    n, m = cost.shape
+    rows, columns = np.kron(np.eye(n), np.ones(m)), np.kron(np.ones(n), np.eye(m))
+    return linprog(cost.ravel(), A_eq=np.vstack([rows, columns]), b_eq=np.concatenate([a, b])).fun
 
 
 def relative_error(value, reference) -> float:

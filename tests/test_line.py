@@ -1,0 +1,262 @@
+"""One dimension: against linear programs and known answers, at ties, kinks and ends of the number line."""
+
+from __future__ import annotations
+
+import multiprocessing
+import sys
+import threading
+
+import numpy as np
+import pytest
+import scipy.stats
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from oracles import transport_cost
+from strategies import seeds
+
+from otdist import line
+from otdist._autograd.line import transport
+
+EPS = np.finfo(float).eps
+sizes = st.integers(1, 9)
+NOTHING = np.zeros((0, 0))
+
+
+def weights(rng: np.random.Generator, n: int, *, zeros: bool = False) -> np.ndarray:
+    w = rng.random(n) + 0.01
+    if zeros and n > 1:
+        w[rng.permutation(n)[: n // 2]] = 0
+    return w / w.sum()
+
+
+@given(seed=seeds, n=sizes, m=sizes, p=st.sampled_from([1, 1.5, 2, 3]), zeros=st.booleans())
+def test_the_linear_program(seed, n, m, p, zeros):
+    rng = np.random.default_rng(seed)
+    x, y = rng.integers(-4, 5, n) * 1.0, rng.standard_normal(m)
+    a, b = weights(rng, n, zeros=zeros), weights(rng, m, zeros=zeros)
+    cost = np.abs(x[:, None] - y) ** p
+    # The program is solved to HiGHS's feasibility tolerance of 1e-7.
+    assert line.wp(x, y, a, b, p=p) ** p == pytest.approx(transport_cost(cost, a, b), abs=1e-6 * cost.max())
+    uniform = transport_cost(cost, np.full(n, 1 / n), np.full(m, 1 / m))
+    assert line.wp(x, y, p=p) ** p == pytest.approx(uniform, abs=1e-6 * cost.max())
+
+
+@given(seed=seeds, n=sizes, m=sizes)
+def test_scipy_agrees_for_p_1(seed, n, m):
+    rng = np.random.default_rng(seed)
+    x, y, a, b = rng.standard_normal(n), rng.standard_normal(m), weights(rng, n), weights(rng, m)
+    assert line.wp(x, y, a, b) == pytest.approx(scipy.stats.wasserstein_distance(x, y, a, b), abs=100 * EPS * (n + m))
+
+
+@given(seed=seeds, n=sizes, m=sizes)
+def test_equal_weights_are_no_weights(seed, n, m):
+    rng = np.random.default_rng(seed)
+    x, y = rng.standard_normal(n), rng.standard_normal(m)
+    both = line.w2_squared(x, y, np.full(n, 1 / n), np.full(m, 1 / m))
+    assert both == pytest.approx(line.w2_squared(x, y), abs=100 * EPS * (n + m))
+    assert line.w2_squared(x, y, b=np.full(m, 1 / m)) == pytest.approx(both, abs=100 * EPS * (n + m))
+
+
+@given(seed=seeds, n=st.integers(2, 6))
+def test_a_repeated_point_is_a_heavier_one(seed, n):
+    rng = np.random.default_rng(seed)
+    x, y = rng.standard_normal(n), rng.standard_normal(n + 2)
+    twice = np.concatenate([x, x[:1]])
+    heavy = np.ones(n)
+    heavy[0] = 2
+    value, grads = line.w2_squared_and_grad(twice, y)
+    merged, merged_grads = line.w2_squared_and_grad(x, y, heavy / heavy.sum())
+    assert value == pytest.approx(merged, abs=100 * EPS * n)
+    # The tied points share the gradient of the heavy one equally.
+    np.testing.assert_allclose(grads.x[[0, -1]], merged_grads.x[0] / 2, atol=100 * EPS * n)
+    np.testing.assert_allclose(grads.x[1:-1], merged_grads.x[1:], atol=100 * EPS * n)
+
+
+@pytest.mark.parametrize("p", [1.0, 2.0, 2.5])
+@pytest.mark.parametrize(("n", "m"), [(5, 5), (6, 4), (2, 7)])
+@pytest.mark.parametrize("weighted", [(), ("a",), ("a", "b")])
+def test_gradcheck(p, n, m, weighted):
+    rng = np.random.default_rng(n * m)
+    drawn = {"x": rng.standard_normal(n), "y": rng.standard_normal(m), "a": weights(rng, n), "b": weights(rng, m)}
+    names = ("x", "y", *weighted)
+    args = [torch.tensor(drawn[k], requires_grad=True) for k in names]
+    assert torch.autograd.gradcheck(lambda *v: line.wp(**dict(zip(names, v, strict=True)), p=p), args)
+
+
+def test_gradients_by_weights_are_those_of_the_twin():
+    rng = np.random.default_rng(0)
+    x, y, a, b = rng.standard_normal((3, 6)), rng.standard_normal(5), weights(rng, 6), weights(rng, 5)
+    value, grads = line.w2_squared_and_grad(x, y, a, b)
+    args = [torch.tensor(z, requires_grad=True) for z in (x, y, a, b)]
+    out = line.w2_squared(*args)
+    out.sum().backward()
+    np.testing.assert_allclose(value, out.detach())
+    for ours, theirs in zip(grads, args, strict=True):
+        np.testing.assert_allclose(ours, theirs.grad, atol=100 * EPS)
+
+
+def test_equal_measures_have_no_gradient_by_weights():
+    x, a = np.array([0.3, -1.0, 0.3, 2.0]), np.array([0.1, 0.4, 0.2, 0.3])
+    value, grads = line.w2_squared_and_grad(x, x, a, a)
+    assert value == 0
+    for g in grads:
+        np.testing.assert_array_equal(g, 0)
+
+
+def test_potentials_are_feasible_and_tight():
+    rng = np.random.default_rng(1)
+    x, y = rng.integers(0, 4, (3, 7)) * 1.0, rng.integers(0, 4, (3, 5)) * 1.0
+    a, b = np.stack([weights(rng, 7, zeros=True) for _ in range(3)]), np.stack([weights(rng, 5) for _ in range(3)])
+    found = transport(x.copy(), y.copy(), a, b, p=2.0, needs=(False, False, True, True))
+    f, g = found.a_potentials, found.b_potentials
+    cost = (x[:, :, None] - y[:, None, :]) ** 2
+    offset = found.cost - (f * a).sum(1) - (g * b).sum(1)  # both start at 0; together they are known up to a constant
+    assert (f[:, :, None] + g[:, None, :] + offset[:, None, None] <= cost + 1000 * EPS).all()
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize(
+    "values", ["normal", "ties", "offset", "signed zeros", "huge", "subnormal", "sorted", "outlier"]
+)
+def test_permutations(values, dtype):
+    from otdist._kernels.sort import sort_rows
+
+    rng = np.random.default_rng(0)
+    rows = rng.standard_normal((3, 2000)).astype(dtype)
+    tiny = np.finfo(dtype).smallest_subnormal
+    rows = {
+        "normal": rows,
+        "ties": rows.round(1),
+        "offset": rows + dtype(1e6),  # float64 keys tie in nearly all the bits that they keep
+        "signed zeros": np.where(rows > 0.5, dtype(0), dtype(-0.0)),
+        "huge": np.where(rows > 1, np.inf, rows * (np.finfo(dtype).max / 10)),
+        "subnormal": (rows * 100).astype(int).astype(dtype) * tiny,
+        "sorted": np.sort(rows, axis=1)[:, ::-1].copy(),
+        "outlier": np.where(rows > 3, dtype(1e30), dtype(1) + rows * np.finfo(dtype).eps),
+    }[values]
+    ordered, order = np.empty_like(rows), np.empty(rows.shape, np.int32)
+    sort_rows(rows.copy(), np.empty(rows.shape, np.uint64), ordered, order)
+    np.testing.assert_array_equal(ordered, np.sort(rows, axis=1))
+    np.testing.assert_array_equal(np.take_along_axis(rows, order, axis=1), ordered)
+    np.testing.assert_array_equal(np.sort(order, axis=1), np.broadcast_to(np.arange(rows.shape[1]), rows.shape))
+
+
+@pytest.mark.parametrize(("n", "m"), [(6, 6), (7, 4), (1, 3)])
+@pytest.mark.parametrize("rows_of_weights", [(0, 0), (1, 0), (1, 1), (3, 3)])
+@pytest.mark.parametrize("p", [1.0, 2.0, 3.0])
+def test_torch_operators_and_kernels_agree(n, m, rows_of_weights, p):
+    """What a GPU runs, on the CPU: ties and zero weights included."""
+    rng = np.random.default_rng(n)
+    x, y = rng.integers(0, 5, (3, n)) * 1.0, rng.integers(0, 5, (3, m)) * 1.0
+    a, b = (
+        np.stack([weights(rng, size, zeros=True) for _ in range(k)]) if k else NOTHING
+        for k, size in zip(rows_of_weights, (n, m), strict=True)
+    )
+    needs = (True, True, len(a) > 0, len(b) > 0)
+    ours = transport(x.copy(), y.copy(), a, b, p=p, needs=needs)
+    theirs = transport(*(torch.tensor(z) for z in (x, y, a, b)), p=p, needs=needs)
+    for u, v in zip(ours, theirs, strict=True):
+        assert (u is None) == (v is None)
+        if u is not None:
+            np.testing.assert_allclose(u, v.numpy(), atol=1000 * EPS * 4**p)
+
+
+def test_float32_loses_nothing_to_a_common_offset():
+    rng = np.random.default_rng(2)
+    x = (1e4 + rng.standard_normal(1000)).astype(np.float32)
+    y = (1e4 + 3 * rng.standard_normal(1000)).astype(np.float32)
+    exact = np.mean((np.sort(x.astype(float)) - np.sort(y.astype(float))) ** 2)
+    assert line.w2_squared(x, y) == pytest.approx(exact, rel=2.0**-22)
+
+
+def test_large_rows_are_split_over_threads_and_come_out_the_same():
+    rng = np.random.default_rng(3)
+    x, y = rng.standard_normal((2, 100_000))
+    a = weights(rng, 100_000)
+    value, grads = line.w2_squared_and_grad(x, y, a)
+    order_x, order_y = np.argsort(x), np.argsort(y)
+    levels = np.union1d(np.cumsum(a[order_x]), np.arange(1, 100_001) / 100_000)
+    mass = np.diff(levels, prepend=0.0)
+    middle = levels - mass / 2
+    i = np.minimum(np.searchsorted(np.cumsum(a[order_x]), middle), 99_999)
+    gap = x[order_x][i] - y[order_y][np.minimum((middle * 100_000).astype(int), 99_999)]
+    assert value == pytest.approx((mass * gap**2).sum(), rel=1e-9)  # cumulative weights are off by n eps
+    assert grads.x.sum() == pytest.approx(2 * ((a * x).sum() - y.mean()), abs=1e-9)
+    assert (grads.a @ a) == pytest.approx(0, abs=1e-9)
+
+
+def test_many_threads_at_once():
+    rng = np.random.default_rng(4)
+    x, y = rng.standard_normal((2, 40, 5000))
+    expected = line.w2_squared(x, y)
+    found: list = []
+    threads = [threading.Thread(target=lambda: found.append(line.w2_squared(x, y))) for _ in range(8)]
+    for t in threads:
+        t.start()
+    for t in threads:
+        t.join()
+    assert len(found) == 8
+    for f in found:
+        np.testing.assert_array_equal(f, expected)
+
+
+def _in_child(x, y, queue):
+    queue.put(line.w2_squared(x, y))
+
+
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")  # that is the point
+@pytest.mark.skipif(sys.platform != "linux", reason="fork is Linux's")
+def test_after_a_fork():
+    rng = np.random.default_rng(5)
+    x, y = rng.standard_normal((2, 40, 5000))
+    expected = line.w2_squared(x, y)  # the parent's pool is running
+    context = multiprocessing.get_context("fork")
+    queue = context.SimpleQueue()
+    child = context.Process(target=_in_child, args=(x, y, queue))
+    child.start()
+    found = queue.get()
+    child.join(60)
+    assert child.exitcode == 0
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_a_failure_in_a_thread_reaches_the_caller():
+    from otdist._kernels import _pool
+
+    def fail(k):
+        if k == 7:
+            raise RuntimeError("seven")
+
+    with pytest.raises(RuntimeError, match="seven"):
+        _pool.map(fail, range(100))
+    done: list = []
+    _pool.map(done.append, range(100))
+    assert sorted(done) == list(range(100))
+
+
+def test_torch_threads_bound_the_pool():
+    from otdist._kernels import _pool
+
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)
+        assert _pool.size() == 1
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_refusals():
+    x = np.zeros(3)
+    with pytest.raises(ValueError, match=r"p must be at least 1; got 0\.5"):
+        line.wp(x, x, p=0.5)
+    with pytest.raises(ValueError, match=r"a must sum to 1 along its last axis; got a sum of 3"):
+        line.w2_squared(x, x, np.ones(3))
+    with pytest.raises(ValueError, match=r"b must be nonnegative; got -0.5"):
+        line.w2_squared(x, x, b=np.array([1.0, 0.5, -0.5]))
+    with pytest.raises(ValueError, match=r"y must have at least one point; got shape \(0,\)"):
+        line.w2_squared(x, np.zeros(0))
+    with pytest.raises(ValueError, match="a and its points must agree in the number of points; got 2 and 3"):
+        line.w2_squared(x, x, np.ones(2) / 2)
+    with pytest.raises(ValueError, match="the batch shapes must broadcast"):
+        line.w2_squared(np.zeros((2, 3)), np.zeros((3, 3)))
