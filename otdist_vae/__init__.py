@@ -6,12 +6,34 @@
 'aggregate'
 """
 
-from . import data, likelihoods, networks, posteriors, priors, regularizers, samplers, schedules
-from .model import WVAE
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from . import (
+        comparison,
+        data,
+        diagnostics,
+        evaluation,
+        likelihoods,
+        networks,
+        posteriors,
+        priors,
+        regularizers,
+        samplers,
+        schedules,
+        training,
+    )
+    from .model import WVAE
 
 __all__ = [
     "WVAE",
+    "comparison",
     "data",
+    "diagnostics",
+    "evaluation",
     "likelihoods",
     "networks",
     "posteriors",
@@ -19,4 +41,18 @@ __all__ = [
     "regularizers",
     "samplers",
     "schedules",
+    "training",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    # on first use: torch takes seconds to import, and `otdist-vae --help` needs none of it
+    if name == "WVAE":
+        return import_module(f"{__name__}.model").WVAE
+    if name in __all__:
+        return import_module(f"{__name__}.{name}")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -71,18 +71,36 @@ def split(n: int, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
 class Rows:
     """A map-style Dataset seen as an array: `shape`, `dtype`, and rows stacked on demand."""
 
-    def __init__(self, dataset: Any, index: np.ndarray | None = None) -> None:
+    def __init__(self, dataset: Any) -> None:
         self.dataset = dataset
-        self.index = np.arange(len(dataset)) if index is None else index
-        first = _item(dataset, self.index[0])[0]
-        self.shape, self.dtype = (len(self.index), *first.shape), first.dtype
+        first = _item(dataset, 0)[0]
+        self.shape, self.dtype = (len(dataset), *first.shape), first.dtype
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, index: Any) -> Tensor:
+        chosen = np.arange(len(self.dataset))[index]
+        return torch.stack([_item(self.dataset, i)[0] for i in chosen])
+
+
+class View:
+    """Some rows of something that is read as it is used, itself read as it is used."""
+
+    def __init__(self, rows: Any, index: np.ndarray) -> None:
+        self.rows, self.index = rows, index
+        self.shape, self.dtype = (len(index), *rows.shape[1:]), rows.dtype
 
     def __len__(self) -> int:
         return len(self.index)
 
     def __getitem__(self, index: Any) -> Any:
-        chosen = self.index[index]
-        return torch.stack([_item(self.dataset, i)[0] for i in chosen])
+        return self.rows[self.index[index]]
+
+
+def subset(rows: Any, index: np.ndarray) -> Any:
+    """Rows by number: a copy of an array in memory, a view of a Dataset or of an array on disk."""
+    return View(rows, index) if isinstance(rows, (Rows, np.memmap)) else rows[index]
 
 
 def _item(dataset: Any, i: int) -> tuple[Tensor, Any]:
@@ -109,6 +127,8 @@ def as_rows(x: Any, y: Any = None, *, name: str = "x", minimum: int = 2) -> tupl
     if isinstance(x, torch.utils.data.TensorDataset):
         x, y = x.tensors[0], (x.tensors[1] if len(x.tensors) > 1 and y is None else y)
     if isinstance(x, torch.utils.data.Dataset):
+        if not len(x):  # type: ignore[arg-type]
+            raise ValueError(f"{name} must hold at least {minimum} examples; got an empty Dataset")
         rows: Any = Rows(x)
         second = _item(x, 0)[1]
         if y is None and second is not None:

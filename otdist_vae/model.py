@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from . import _storage, likelihoods, networks, posteriors, priors, regularizers, samplers, schedules
 from ._config import describe, make
 from .autoencoder import Autoencoder, Parts
-from .batches import Batches, Order, as_rows, split, take
+from .batches import Batches, Order, as_rows, split, subset, take
 
 CODES_KEPT = 10_000  # training codes stored with a model for the fitted samplers
 CHUNK = 1024  # examples sent through the network at once outside training
@@ -153,19 +153,7 @@ class WVAE:
         """
         from . import training
 
-        if max_epochs < 1:
-            raise ValueError(f"max_epochs must be at least 1; got {max_epochs}")
-        if resume not in (None, "auto"):
-            raise ValueError(f"resume must be 'auto' or None; got {resume!r}")
-        if resume and folder is None:
-            raise ValueError("resume='auto' needs folder=, where the run keeps its checkpoints")
-        unknown = set(options) - set(training.OPTION_NAMES)
-        if unknown:
-            names = ", ".join(training.OPTION_NAMES)
-            raise TypeError(f"fit has no option {sorted(unknown)[0]!r}; it takes {names}")
-        settings = training.Options(**options)
-        if folder is not None:
-            _storage.prepare(Path(folder))
+        settings = _settings(max_epochs, folder, resume, options)
         rows, labels = as_rows(x, y)
         train_part, held = self._parts(rows, labels, validation)
         self._build(*train_part)
@@ -207,8 +195,8 @@ class WVAE:
             kept, held = split(len(rows), validation, self.seed)
             if not len(kept):
                 raise ValueError(f"x has {len(rows)} examples, too few to hold out {validation} of them")
-            pick = lambda index: (rows[index], None if labels is None else labels[index])  # noqa: E731
-            return pick(kept), pick(held)
+            first, second = ((subset(rows, i), None if labels is None else labels[i]) for i in (kept, held))
+            return first, second
         pair = validation if isinstance(validation, tuple) else (validation, None)
         held_rows, held_labels = as_rows(*pair, name="validation")
         if tuple(held_rows.shape[1:]) != tuple(rows.shape[1:]):
@@ -502,6 +490,25 @@ class WVAE:
         model.network.eval()
         model._codes, model._code_classes = tensors["codes"], tensors.get("code_classes")
         return model
+
+
+def _settings(max_epochs: int, folder: Any, resume: str | None, options: dict[str, Any]) -> Any:
+    """The training Options, after every refusal that needs no data."""
+    from . import training
+
+    if max_epochs < 1:
+        raise ValueError(f"max_epochs must be at least 1; got {max_epochs}")
+    if resume not in (None, "auto"):
+        raise ValueError(f"resume must be 'auto' or None; got {resume!r}")
+    if resume and folder is None:
+        raise ValueError("resume='auto' needs folder=, where the run keeps its checkpoints")
+    unknown = set(options) - set(training.OPTION_NAMES)
+    if unknown:
+        raise TypeError(f"fit has no option {sorted(unknown)[0]!r}; it takes {', '.join(training.OPTION_NAMES)}")
+    settings = training.Options(**options)
+    if folder is not None:
+        _storage.prepare(Path(folder))
+    return settings
 
 
 def _network(argument: str, spec: Any) -> networks.Architecture | nn.Module:

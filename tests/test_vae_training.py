@@ -223,8 +223,10 @@ def test_schedules_move_the_weight(schedule):
     assert weights == expected[name]
 
 
-def test_datasets_and_loaders_give_the_same_model_as_arrays():
+def test_datasets_loaders_and_files_give_the_same_model_as_arrays(tmp_path):
     x = torch.from_numpy(table())
+    np.save(tmp_path / "x.npy", table())
+    assert_same_weights(fitted(x=np.load(tmp_path / "x.npy", mmap_mode="r")), fitted())
     dataset = torch.utils.data.TensorDataset(x)
 
     class Plain(torch.utils.data.Dataset):
