@@ -1,0 +1,136 @@
+"""Exact transport: against linear programs, with its duals, at equal and degenerate clouds."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from oracles import transport_cost
+from strategies import seeds
+
+from otdist import exact, line, sliced
+
+EPS = np.finfo(float).eps
+sizes = st.integers(1, 7)
+
+
+def clouds(seed: int, n: int, m: int, d: int = 2):
+    rng = np.random.default_rng(seed)
+    a, b = rng.random(n) + 0.1, rng.random(m) + 0.1
+    return rng.standard_normal((n, d)), rng.standard_normal((m, d)), a / a.sum(), b / b.sum()
+
+
+def squared_distances(x, y):
+    return ((x[:, None] - y) ** 2).sum(-1)
+
+
+@given(seed=seeds, n=sizes, m=sizes)
+def test_the_linear_program(seed, n, m):
+    x, y, a, b = clouds(seed, n, m)
+    if n > 2:
+        a[0] = 0
+        a /= a.sum()
+    cost = squared_distances(x, y)
+    # The program is solved to HiGHS's feasibility tolerance of 1e-7.
+    assert exact.w2_squared(x, y, a, b) == pytest.approx(transport_cost(cost, a, b), abs=1e-6 * cost.max())
+
+
+@given(seed=seeds, n=sizes, m=sizes)
+def test_the_plan_has_its_marginals_and_the_value_is_its_cost(seed, n, m):
+    x, y, a, b = clouds(seed, n, m)
+    plan = exact.plan(x, y, a, b)
+    assert (plan >= 0).all()
+    np.testing.assert_allclose(plan.sum(1), a, atol=10 * EPS)
+    np.testing.assert_allclose(plan.sum(0), b, atol=10 * EPS)
+    assert (plan * squared_distances(x, y)).sum() == pytest.approx(exact.w2_squared(x, y, a, b), rel=100 * EPS)
+
+
+@given(seed=seeds, n=st.integers(2, 7), m=st.integers(2, 7))
+def test_potentials_prove_the_value(seed, n, m):
+    x, y, a, b = clouds(seed, n, m)
+    a[0] = 0
+    a /= a.sum()
+    value, grads = exact.w2_squared_and_grad(x, y, a, b)
+    cost = squared_distances(x, y)
+    # Each side's gradient is its potential, shifted to mean 0; the shifts add up to the value.
+    gap = cost - grads.a[:, None] - grads.b - value
+    assert gap.min() >= -1000 * EPS * cost.max()
+
+
+@given(seed=seeds)
+def test_between_its_neighbours(seed):
+    x, y, a, b = clouds(seed, 6, 5, 3)
+    theta = sliced.directions(20, 3, rng=seed)
+    largest = max(line.w2_squared(x @ t, y @ t, a, b) for t in theta)
+    value = exact.w2_squared(x, y, a, b)
+    assert largest <= value * (1 + 100 * EPS)
+    assert value <= (a @ squared_distances(x, y) @ b) * (1 + 100 * EPS)
+
+
+def test_one_dimension_is_the_line():
+    x, y, a, b = clouds(0, 6, 5, 1)
+    ours, grads = exact.w2_squared_and_grad(x, y, a, b)
+    theirs, line_grads = line.w2_squared_and_grad(x[:, 0], y[:, 0], a, b)
+    assert ours == theirs
+    np.testing.assert_array_equal(grads.x[:, 0], line_grads.x)
+    np.testing.assert_array_equal(grads.b, line_grads.b)
+
+
+@pytest.mark.parametrize(("n", "m", "d"), [(4, 4, 2), (5, 3, 3), (3, 4, 1)])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_gradcheck(n, m, d, weighted):
+    args = [torch.tensor(z, requires_grad=True) for z in clouds(1, n, m, d)][: 4 if weighted else 2]
+    assert torch.autograd.gradcheck(exact.w2_squared, args)
+
+
+def test_equal_clouds_in_another_order_have_no_gradient():
+    x, _, a, _ = clouds(2, 6, 6)
+    order = np.array([3, 1, 0, 5, 4, 2])
+    value, grads = exact.w2_squared_and_grad(x, x[order], a, a[order])
+    assert value == 0
+    for g in grads:
+        np.testing.assert_array_equal(g, 0)
+
+
+def test_duplicated_points():
+    x = np.repeat(np.eye(2), [3, 1], axis=0)
+    y = np.array([[1.0, 0.0], [0.0, 1.0], [0.0, 1.0], [0.0, 1.0]])
+    value, grads = exact.w2_squared_and_grad(x, y)
+    assert value == pytest.approx(2 / 4 * 2)  # two quarters of the mass go from e1 to e2
+    assert np.isfinite(np.concatenate([grads.x, grads.y])).all()
+
+
+def test_single_points_and_batches():
+    assert exact.w2_squared(np.zeros((1, 2)), np.array([[3.0, 4.0]])) == 25
+    x, y, a, _ = clouds(3, 4, 5)
+    xs = np.stack([x, x + 1, 2 * x])
+    batch = exact.w2_squared(xs, y, a)
+    np.testing.assert_array_equal(batch, [exact.w2_squared(z, y, a) for z in xs])
+    assert exact.plan(xs, y, a).shape == (3, 4, 5)
+
+
+def test_float32_in_is_float32_out_and_computed_in_float64():
+    x, y, a, b = (z.astype(np.float32) for z in clouds(4, 6, 5))
+    shift = np.float32(4096)
+    # A common shift that float32 rounds: the same clouds as rounded give the same value to the last digits.
+    moved = exact.w2_squared(x + shift, y + shift, a, b)
+    reference = exact.w2_squared(
+        (x + shift).astype(float), (y + shift).astype(float), *(w.astype(float) for w in (a, b))
+    )
+    assert moved.dtype == np.float32
+    assert moved == pytest.approx(reference, rel=1e-6)
+    assert exact.plan(torch.tensor(x), torch.tensor(y)).dtype == torch.float32
+
+
+def test_too_large_is_refused_before_it_is_tried():
+    x = np.broadcast_to(np.zeros(2), (1_000_000, 2))
+    with pytest.raises(MemoryError, match=r"1000000 and 1000000 points needs .* GiB .* sinkhorn\.bracket"):
+        exact.w2_squared(x, x)
+
+
+def test_plans_are_refused_where_there_are_no_values():
+    x = torch.zeros((3, 4, 2))
+    with pytest.raises(RuntimeError, match=r"exact\.plan needs values"):
+        torch.func.vmap(lambda z: exact.plan(z, z))(x)
