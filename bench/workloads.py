@@ -41,8 +41,7 @@ class Rival:
 class Workload:
     """One question.
 
-    `at_most_s` and `at_most_bytes` promise our own time and peak memory; `needs` is the function that must exist to ask
-    it. What takes many minutes is run `by_name_only`.
+    `at_most_s` and `at_most_bytes` promise our own time and peak memory. What takes many minutes is run `by_name_only`.
     """
 
     name: str
@@ -55,15 +54,6 @@ class Workload:
     at_most_s: float | None = None
     at_most_bytes: float | None = None
     by_name_only: bool = False
-    needs: str = ""
-
-    @property
-    def available(self) -> bool:
-        module, _, function = self.needs.rpartition(".")
-        try:
-            return not self.needs or hasattr(importlib.import_module(module), function)
-        except ModuleNotFoundError:
-            return False
 
 
 def ours(name: str, prepare: Callable[[Problem], Call], answers=rivals.value_only) -> Contender:
@@ -107,7 +97,6 @@ def _gaussian_value(d: int, **at_least: float) -> Workload:
         ours=ours("gaussian.w2_squared", partial(_numpy, "gaussian", "w2_squared")),
         rivals=tuple(Rival(entrant, at_least.get(key)) for key, entrant in entrants.items()),
         tolerance=_DENSE,
-        needs="otdist.gaussian.w2_squared",
     )
 
 
@@ -127,7 +116,6 @@ _GAUSSIAN = (
             Rival(rivals.pot_bures_gradient),
         ),
         tolerance=_DENSE_GRADIENT,
-        needs="otdist.gaussian.w2_squared",
     ),
     Workload(
         name="gaussian-batch-8",
@@ -137,7 +125,6 @@ _GAUSSIAN = (
         ours=ours("gaussian.w2_squared, backward", partial(_torch_gradient, "gaussian"), rivals.torch_answers),
         rivals=(Rival(rivals.pot_bures_gradient, 10),),
         tolerance=_DENSE_GRADIENT,
-        needs="otdist.gaussian.w2_squared",
     ),
     Workload(
         name="gaussian-samples-500-2048",
@@ -147,7 +134,6 @@ _GAUSSIAN = (
         ours=ours("gaussian.w2_squared_from_samples", partial(_numpy, "gaussian", "w2_squared_from_samples")),
         rivals=(Rival(rivals.torchmetrics_from_samples, 30, _SINGULAR),),
         tolerance=_SAMPLES,
-        needs="otdist.gaussian.w2_squared_from_samples",
     ),
     Workload(
         name="diagonal-pairwise-5000",
@@ -157,7 +143,6 @@ _GAUSSIAN = (
         ours=ours("diagonal.pairwise_w2_squared", partial(_numpy, "diagonal", "pairwise_w2_squared")),
         rivals=(Rival(rivals.torch_cdist, 1),),
         tolerance=_EXPANDED,
-        needs="otdist.diagonal.pairwise_w2_squared",
     ),
 )
 
@@ -178,7 +163,6 @@ _SLICED = (
         ours=ours("sliced.w2_squared", partial(_numpy, "sliced", "w2_squared")),
         rivals=(Rival(rivals.pot_sliced, 50, _CUMULATED), _WITHIN_1_6),
         tolerance=_SORTED,
-        needs="otdist.sliced.w2_squared",
     ),
     Workload(
         name="sliced-gradient",
@@ -193,7 +177,6 @@ _SLICED = (
             _WITHIN_1_6,
         ),
         tolerance=_SORTED,
-        needs="otdist.sliced.w2_squared",
     ),
     Workload(
         name="line-weighted",
@@ -203,7 +186,6 @@ _SLICED = (
         ours=ours("line.w2_squared", partial(_numpy, "line", "w2_squared")),
         rivals=(Rival(rivals.pot_line, 4),),
         tolerance=_LINE,
-        needs="otdist.line.w2_squared",
     ),
 )
 
@@ -231,7 +213,6 @@ def _sinkhorn(name: str, title: str, data: Callable[[], Problem], **at_least: fl
         ours=ours("sinkhorn.w2_squared, backward", partial(_torch_gradient, "sinkhorn"), rivals.torch_answers),
         rivals=tuple(Rival(entrants[key][0], least or None, entrants[key][1]) for key, least in at_least.items()),
         tolerance=_STOPPED,
-        needs="otdist.sinkhorn.w2_squared",
     )
 
 
@@ -343,7 +324,6 @@ _PROCESSES = (
         rivals=(),
         tolerance=_NO_VALUE,
         at_most_s=0.5,
-        needs="otdist.sliced.w2_squared",
     ),
     Workload(
         name="first-call-cold",
@@ -354,7 +334,6 @@ _PROCESSES = (
         rivals=(),
         tolerance=_NO_VALUE,
         at_most_s=10.0,
-        needs="otdist.sliced.w2_squared",
     ),
 )
 
@@ -381,7 +360,7 @@ def _seconds_a_step(report: dict[str, float]) -> float:
     return report["seconds_per_epoch"] * report["epochs"] / report["steps"]
 
 
-def _vae_step(regularizer: str, at_most: float, needs: str) -> Workload:
+def _vae_step(regularizer: str, at_most: float) -> Workload:
     return Workload(
         name=f"vae-{regularizer}",
         group="vae",
@@ -390,14 +369,13 @@ def _vae_step(regularizer: str, at_most: float, needs: str) -> Workload:
         ours=_training(regularizer),
         rivals=(Rival(_training("kl"), 1 / at_most),),
         tolerance=_NO_VALUE,
-        needs=needs,
     )
 
 
 _TRAINING = (
-    _vae_step("w2", 1.05, "otdist_vae.WVAE"),
-    _vae_step("sliced", 1.15, "otdist.sliced.w2_squared"),
-    _vae_step("sinkhorn", 1.5, "otdist.sinkhorn.w2_squared"),
+    _vae_step("w2", 1.05),
+    _vae_step("sliced", 1.15),
+    _vae_step("sinkhorn", 1.5),
 )
 
 # The whole of 1e5 x 1e5 would be 40 GB in float32. The truth is not known; the certificate says how near we are.
@@ -432,8 +410,8 @@ WORKLOADS: tuple[Workload, ...] = (*_GAUSSIAN, *_SLICED, *_SINKHORN, *_PROCESSES
 
 
 def select(words: list[str]) -> list[Workload]:
-    """The available workloads whose group is or whose name contains one of the words; without words, all quick ones."""
-    return [w for w in WORKLOADS if _is_meant(w, words) and w.available]
+    """The workloads whose group is or whose name contains one of the words; without words, all quick ones."""
+    return [w for w in WORKLOADS if _is_meant(w, words)]
 
 
 def _is_meant(workload: Workload, words: list[str]) -> bool:
