@@ -403,7 +403,6 @@ _STREAMED = Workload(
     tolerance=_NO_VALUE,
     at_most_bytes=2**30,
     by_name_only=True,
-    needs="otdist.sinkhorn.solve",
 )
 
 WORKLOADS: tuple[Workload, ...] = (*_GAUSSIAN, *_SLICED, *_SINKHORN, *_PROCESSES, *_TRAINING, _STREAMED)
