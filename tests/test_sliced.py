@@ -1,0 +1,344 @@
+"""The sliced distance: known answers, what variance reduction may and may not change, and its standard error."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import numpy as np
+import ot
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from strategies import covariance, seeds
+
+from otdist import exact, line, sliced
+from otdist._autograd import controls
+from otdist._autograd.sliced import _kernel, _refuse_too_large, rule
+
+EPS = np.finfo(float).eps
+
+
+def clouds(seed: int, n: int, m: int, d: int):
+    rng = np.random.default_rng(seed)
+    a, b = rng.random(n) + 0.1, rng.random(m) + 0.1
+    stretched = rng.standard_normal((n, d)) @ np.linalg.cholesky(covariance(d, rng)).T
+    return stretched, rng.standard_normal((m, d)) + 0.3, a / a.sum(), b / b.sum()
+
+
+# Values
+
+
+@given(seed=seeds, n=st.integers(1, 8), m=st.integers(1, 8), d=st.integers(1, 5))
+def test_given_directions_are_averaged(seed, n, m, d):
+    x, y, a, b = clouds(seed, n, m, d)
+    theta = sliced.directions(7, d, rng=seed)
+    expected = np.mean([line.w2_squared(x @ t, y @ t, a, b) for t in theta])
+    assert sliced.w2_squared(x, y, a, b, directions=theta) == pytest.approx(expected, rel=1e-12, abs=1e-13)
+
+
+@pytest.mark.parametrize("m", [60, 37])
+def test_pot_agrees_to_twelve_digits(m):
+    x, y, _, _ = clouds(0, 60, m, 6)
+    theta = sliced.directions(50, 6, rng=1)
+    theirs = ot.sliced_wasserstein_distance(x, y, projections=theta.T) ** 2
+    assert sliced.w2_squared(x, y, directions=theta) == pytest.approx(theirs, rel=1e-12)
+
+
+@given(seed=seeds, d=st.integers(1, 9), count=st.integers(1, 64))
+def test_translations_are_exact(seed, d, count):
+    x, _, a, _ = clouds(seed, 12, 1, d)
+    shift = np.random.default_rng(seed).standard_normal(d)
+    value, error, n = sliced.estimate(x, x + shift, a, a, directions=count, rng=seed)
+    assert value == pytest.approx(shift @ shift / d, rel=1e-12)
+    assert n == count
+    if count > 1 or d == 1:
+        assert error <= 1e-12 * value
+
+
+@pytest.mark.parametrize("d", [2, 3, 8, 40])
+def test_dilations_are_exact_with_controls(d):
+    # (1 - s)² θᵀΣθ is in the span of the controls; the ridge and the grid of the plane leave this much.
+    x, _, _, _ = clouds(d, 50, 1, d)
+    x -= x.mean(0)
+    value = sliced.w2_squared(x, 3 * x, directions=100, rng=0)
+    assert value == pytest.approx(4 * (x**2).sum() / 50 / d, rel=1e-6)
+
+
+@given(seed=seeds, d=st.integers(2, 5))
+def test_bounded_by_the_exact_distance(seed, d):
+    x, y, a, b = clouds(seed, 6, 5, d)
+    theta = sliced.directions(d, d, rng=seed)  # one orthonormal block: the mean of |θᵀz|² is |z|²/d
+    assert sliced.w2_squared(x, y, a, b, directions=theta) <= exact.w2_squared(x, y, a, b) / d * (1 + 1e-12)
+
+
+def test_metric_for_given_directions():
+    x, y, _, _ = clouds(1, 9, 9, 3)
+    z = clouds(2, 9, 9, 3)[0]
+    theta = sliced.directions(5, 3, rng=0)
+    distance = lambda u, v: sliced.w2(u, v, directions=theta)  # noqa: E731
+    assert distance(x, z) <= distance(x, y) + distance(y, z)
+
+
+@pytest.mark.parametrize("d", [2, 3, 10])
+def test_drawn_directions_are_unbiased(d):
+    x, y, a, b = clouds(3, 30, 20, d)
+    truth, truth_error, _ = sliced.estimate(x, y, a, b, directions=40_000, rng=0)
+    drawn = np.array([sliced.estimate(x, y, a, b, directions=64, rng=k)[:2] for k in range(200)])
+    spread = drawn[:, 0].std(ddof=1)
+    # The bias of fitted coefficients is of the order spread²: a third of the spread is far above it.
+    assert abs(drawn[:, 0].mean() - truth) < spread / 3 + 3 * truth_error
+    # The standard error is the spread, to the accuracy of 200 draws and of a jackknife, which is on the safe side.
+    assert 0.8 * spread < np.sqrt(np.mean(drawn[:, 1] ** 2)) < 1.5 * spread
+
+
+def test_variance_reduction_reduces():
+    rng = np.random.default_rng(4)
+    x, y = rng.standard_normal((2, 200, 8)) * np.geomspace(3, 0.3, 8) ** np.array([1.0, -1.0])[:, None, None]
+    truth = sliced.w2_squared(x, y, directions=40_000, rng=0)
+    plain = [sliced.w2_squared(x, y, directions=sliced.directions(64, 8, kind="random", rng=k)) for k in range(100)]
+    ours = [sliced.w2_squared(x, y, directions=64, rng=k) for k in range(100)]
+    assert np.std(plain) > 3 * np.sqrt(np.mean((np.array(ours) - truth) ** 2))
+
+
+# Gradients
+
+
+@pytest.mark.parametrize(
+    ("n", "m", "d", "count"), [(6, 6, 3, 20), (6, 5, 3, 20), (5, 5, 2, 9), (5, 7, 1, 3), (6, 6, 4, 8), (7, 6, 8, 40)]
+)
+@pytest.mark.parametrize("weighted", [False, True])
+def test_gradcheck(n, m, d, count, weighted):
+    args = [torch.tensor(z, requires_grad=True) for z in clouds(n * m, n, m, d)][: 4 if weighted else 2]
+    assert torch.autograd.gradcheck(lambda *z: sliced.w2_squared(*z, directions=count, rng=3), args)
+
+
+def test_gradcheck_by_directions():
+    theta = sliced.directions(4, 3, rng=0, like=torch.zeros(0, dtype=torch.float64)).requires_grad_()
+    args = [torch.tensor(z, requires_grad=True) for z in clouds(5, 5, 6, 3)]
+    assert torch.autograd.gradcheck(lambda *z: sliced.w2_squared(*z[:4], directions=z[4]), [*args, theta])
+
+
+@pytest.mark.parametrize("directions", [32, "given"])
+def test_many_rows_have_the_gradient_of_their_formula(directions):
+    """Large enough for several chunks of rows, threads and pieces of products."""
+    rng = np.random.default_rng(6)
+    x, y = rng.standard_normal((4000, 12)).astype(np.float32), 2 * rng.standard_normal((4000, 12)).astype(np.float32)
+    theta = sliced.directions(32, 12, rng=0)
+    drawn = rule(32, 12, 7) if directions == 32 else None
+    value, grads = sliced.w2_squared_and_grad(
+        x, y, directions=32 if drawn else theta.astype(np.float32), rng=7 if drawn else None
+    )
+    if drawn:
+        step = 1e-2 * rng.standard_normal(x.shape)
+        along = [sliced.w2_squared(x + sign * step, y.astype(float), directions=32, rng=7) for sign in (1.0, -1.0)]
+        # Central differences of a function with kinks; its second derivative is of order 1 / n.
+        assert (along[0] - along[1]) / 2 == pytest.approx((grads.x * step).sum(), rel=1e-2)
+        return
+    px, py = x @ theta.T, y @ theta.T
+    gap = np.empty_like(px)
+    np.put_along_axis(gap, px.argsort(0), np.sort(px, 0) - np.sort(py, 0), 0)
+    # Projections of float32 points tie in float32 and not in float64: those few are matched otherwise.
+    close = np.isclose(grads.x, 2 / (4000 * 32) * gap @ theta, rtol=1e-3, atol=1e-7)
+    assert close.all(1).mean() > 0.98
+    assert value == pytest.approx(((np.sort(px, 0) - np.sort(py, 0)) ** 2).mean(), rel=1e-6)
+
+
+def test_duplicated_points_share_a_gradient():
+    x, y, _, _ = clouds(7, 5, 8, 3)
+    twice = np.concatenate([x, x])
+    grads = sliced.w2_squared_and_grad(twice, y, directions=20, rng=0)[1]
+    single = sliced.w2_squared_and_grad(x, y, directions=20, rng=0)[1]
+    np.testing.assert_allclose(grads.x[:5], grads.x[5:], atol=100 * EPS)
+    np.testing.assert_allclose(2 * grads.x[:5], single.x, atol=1e-9)  # the ridge scales with nothing else
+
+
+def test_degenerate_clouds():
+    point, cloud = np.ones((4, 3)), clouds(8, 30, 4, 3)[0]
+    for x, y in ((point, point), (point, cloud), (cloud, cloud), (cloud[:, :1] * np.ones(3), cloud)):
+        value, grads = sliced.w2_squared_and_grad(x, y, directions=32, rng=0)
+        assert value >= 0
+        assert np.isfinite(np.concatenate([grads.x, grads.y])).all()
+    # A point against a cloud: the mean squared distance over d, which the controls know exactly.
+    expected = ((cloud - 1) ** 2).sum() / 30 / 3
+    assert sliced.w2_squared(point, cloud, directions=32, rng=0) == pytest.approx(expected, rel=1e-6)
+    assert sliced.w2(cloud, cloud, rng=0) == 0
+
+
+@pytest.mark.parametrize("d", [1, 2, 3, 8])
+@pytest.mark.parametrize("weighted", [(), (0,), (0, 1)])
+@pytest.mark.parametrize("count", [1, 9, 20])
+def test_torch_operators_and_kernels_agree(d, weighted, count):
+    """What a GPU runs, on the CPU."""
+    x, y, a, b = clouds(d, 7, 6, d)
+    a, b = (w if k in weighted else np.zeros(0) for k, w in enumerate((a, b)))
+    arrays = (x, y, a, b, np.zeros((0, d)))
+    needs = (True, True, len(a) > 0, len(b) > 0, False)
+    value, grads = _kernel(*arrays, needs=needs, count=count, seed=1)
+    theirs, their_grads = _kernel(*(torch.tensor(z) for z in arrays), needs=needs, count=count, seed=1)
+    assert float(theirs) == pytest.approx(float(value), rel=1e-9, abs=1e-12)
+    for g, h in zip(grads, their_grads, strict=True):
+        assert (g is None) == (h is None)
+        if g is not None:
+            np.testing.assert_allclose(g, h.numpy(), rtol=1e-7, atol=1e-10)
+
+
+# Controls
+
+
+def test_the_controls_means_are_those_of_the_sphere():
+    rng = np.random.default_rng(0)
+    a, b = covariance(4, rng), covariance(4, rng)
+    theta = sliced.directions(200_000, 4, rng=0)
+    fitted = controls.fit(theta, a, b, floor=1e-8)
+    # Columns beyond the first have mean 0: of 2e5 directions, to 5 standard errors.
+    means = fitted.columns[:, 1:].mean(0)
+    assert (abs(means) < 5 * fitted.columns[:, 1:].std(0) / np.sqrt(200_000)).all()
+    assert fitted.weights.sum() == pytest.approx(1, abs=1e-9)
+
+
+def test_a_negative_estimate_falls_back_to_the_plain_average(monkeypatch):
+    x, y, _, _ = clouds(9, 20, 20, 3)
+    real = controls.fit
+
+    def negative(*args, **kwargs):
+        fitted = real(*args, **kwargs)
+        return fitted._replace(weights=-fitted.weights)
+
+    monkeypatch.setattr(controls, "fit", negative)
+    drawn = rule(20, 3, 0).directions
+    shift = x.mean(0) - y.mean(0)
+    centred = sliced.w2_squared(x - x.mean(0), y - y.mean(0), directions=drawn)
+    value = sliced.w2_squared(x, y, directions=20, rng=0)
+    assert value == pytest.approx(centred + shift @ shift / 3, rel=1e-12)
+
+
+# Directions, randomness, the maximum
+
+
+@pytest.mark.parametrize("kind", ["orthogonal", "sobol", "random"])
+@pytest.mark.parametrize("d", [1, 2, 3, 5, 40])
+def test_directions(kind, d):
+    theta = sliced.directions(2 * d + 1, d, kind=kind, rng=0)
+    assert theta.shape == (2 * d + 1, d)
+    np.testing.assert_allclose(np.linalg.norm(theta, axis=1), 1, atol=10 * EPS)
+    np.testing.assert_array_equal(theta, sliced.directions(2 * d + 1, d, kind=kind, rng=0))
+    if kind == "orthogonal":
+        np.testing.assert_allclose(theta[:d] @ theta[:d].T, np.eye(d), atol=100 * EPS)
+        np.testing.assert_allclose(theta[d : 2 * d] @ theta[d : 2 * d].T, np.eye(d), atol=100 * EPS)
+    many = sliced.directions(4096, d, kind=kind, rng=1)
+    # The second moment of a uniform direction is 1/d, with a standard deviation below √2/d.
+    np.testing.assert_allclose(many.T @ many / 4096, np.eye(d) / d, atol=6 * 1.5 / d / 64)
+
+
+@given(seed=seeds)
+def test_sobol_is_more_even_than_chance(seed):
+    heights = np.sort(sliced.directions(256, 3, kind="sobol", rng=seed)[:, 2])  # uniform on [-1, 1]
+    discrepancy = np.abs(heights - (np.arange(256) + 0.5) / 128 + 1).max()
+    assert discrepancy < 2.0 / 256 + 1e-12  # one of 256 strata each; chance would give 0.17
+
+
+def test_sources_of_randomness():
+    x, y, _, _ = clouds(10, 9, 9, 3)
+    value = sliced.w2_squared(x, y, directions=8, rng=5)
+    assert sliced.w2_squared(x, y, directions=8, rng=5) == value
+    assert sliced.estimate(x, y, directions=8, rng=5).value == value
+    assert sliced.w2_squared(x, y, directions=8) != sliced.w2_squared(x, y, directions=8)
+    for make in (lambda: np.random.default_rng(3), lambda: torch.Generator().manual_seed(3)):
+        rng = make()
+        first, second = (sliced.w2_squared(x, y, directions=8, rng=rng) for _ in range(2))
+        assert first != second
+        assert sliced.w2_squared(x, y, directions=8, rng=make()) == first
+    like = torch.zeros(0, dtype=torch.float32)
+    assert sliced.directions(3, 2, rng=0, like=like).dtype == torch.float32
+    with pytest.raises(TypeError, match=r"rng must be an int, a numpy\.random\.Generator, a torch\.Generator or None"):
+        sliced.w2_squared(x, y, rng="seed")
+
+
+def test_an_estimate_is_differentiable_and_needs_values():
+    x, y, _, _ = clouds(11, 9, 8, 3)
+    tx, ty = torch.tensor(x, requires_grad=True), torch.tensor(y)
+    found = sliced.estimate(tx, ty, directions=20, rng=0)
+    found.value.backward()
+    np.testing.assert_allclose(tx.grad, sliced.w2_squared_and_grad(x, y, directions=20, rng=0)[1].x, atol=1e-12)
+    unseeded = sliced.estimate(tx, ty, directions=20)
+    assert not unseeded.standard_error.requires_grad
+    with pytest.raises(RuntimeError, match=r"sliced\.estimate needs values"):
+        torch.func.vmap(lambda z: sliced.estimate(z, z).value)(torch.zeros((2, 3, 2)))
+
+
+def test_batches_share_directions():
+    x, y, a, _ = clouds(12, 7, 6, 3)
+    xs = np.stack([x, 2 * x, x - 1])
+    value, error, n = sliced.estimate(xs, y, a, directions=20, rng=0)
+    assert value.shape == error.shape == (3,)
+    assert n == 20
+    for k in range(3):
+        assert value[k] == sliced.w2_squared(xs[k], y, a, directions=20, rng=0)
+
+
+def test_the_largest_direction():
+    rng = np.random.default_rng(13)
+    x = rng.standard_normal((2000, 5))
+    x = np.linalg.solve(np.linalg.cholesky(np.cov(x.T, bias=True)), (x - x.mean(0)).T).T  # exactly white
+    y = x * np.array([1.0, 1.0, 3.0, 1.0, 2.0])
+    found = sliced.max_w2_squared(x, y, rng=0)
+    assert found.converged
+    assert found.n_iter <= 200
+    assert found.value == pytest.approx(4, rel=1e-6)
+    assert abs(found.direction[2]) == pytest.approx(1, abs=1e-3)
+    theta = sliced.directions(200, 5, rng=0)
+    assert found.value >= max(line.w2_squared(x @ t, y @ t) for t in theta)
+    single = sliced.w2_squared(x, y, directions=found.direction[None])
+    assert found.value == pytest.approx(single, rel=1e-12)
+
+
+def test_the_gradient_of_the_maximum_is_that_along_its_direction():
+    x, y, _, _ = clouds(14, 40, 30, 3)
+    tx = torch.tensor(x, requires_grad=True)
+    found = sliced.max_w2_squared(tx, torch.tensor(y), rng=0)
+    found.value.backward()
+    given = found.direction[None]
+    np.testing.assert_allclose(tx.grad, sliced.w2_squared_and_grad(x, y, directions=given.numpy())[1].x, atol=1e-12)
+    with pytest.warns(sliced._checks.ConvergenceWarning, match="had not converged after 1 steps"):
+        assert not sliced.max_w2_squared(x, y, rng=0, max_iter=1).converged
+    batch = sliced.max_w2_squared(np.stack([x, x + 1]), y, rng=0)
+    assert batch.direction.shape == (2, 3)
+    assert batch.converged.shape == (2,)
+
+
+# Memory, refusals
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_memory_does_not_grow_with_the_number_of_directions():
+    code = """
+import numpy as np, resource
+from otdist import sliced
+x = np.random.default_rng(0).standard_normal((200_000, 2)).astype(np.float32)
+sliced.w2_squared_and_grad(x[:1000], x[:1000] + 1, directions=2, rng=0)
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+sliced.w2_squared_and_grad(x, 2 * x, directions=400, rng=0)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+"""
+    grown = int(subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, text=True).stdout)
+    # All projections would be 610 MiB; a chunk is 2^21 numbers of each cloud, with keys and scratch for both threads.
+    assert grown < 150 * 1024
+
+
+def test_refusals():
+    x = np.zeros((3, 2))
+    with pytest.raises(ValueError, match="directions must have rows of length 1; got a row of length 2"):
+        sliced.w2_squared(x, x, directions=np.array([[2.0, 0.0]]))
+    with pytest.raises(ValueError, match=r"shape \(L, d\) with d = 2; got \(4, 3\)"):
+        sliced.w2_squared(x, x, directions=np.ones((4, 3)))
+    with pytest.raises(ValueError, match="directions must be a positive integer; got 0"):
+        sliced.w2_squared(x, x, directions=0)
+    with pytest.raises(ValueError, match="the number of coordinates; got 2 and 3"):
+        sliced.w2_squared(x, np.zeros((3, 3)))
+    with pytest.raises(ValueError, match="kind must be one of orthogonal, sobol, random; got 'spiral'"):
+        sliced.directions(3, 2, kind="spiral")
+    huge = np.broadcast_to(np.float32(1), (10**10, 64))  # the public door would read it all first
+    with pytest.raises(MemoryError, match="the sliced distance of these clouds needs .* average over random subsets"):
+        _refuse_too_large(huge, huge, (True,))
