@@ -340,5 +340,5 @@ def test_refusals():
     with pytest.raises(ValueError, match="kind must be one of orthogonal, sobol, random; got 'spiral'"):
         sliced.directions(3, 2, kind="spiral")
     huge = np.broadcast_to(np.float32(1), (10**10, 64))  # the public door would read it all first
-    with pytest.raises(MemoryError, match="the sliced distance of these clouds needs .* average over random subsets"):
+    with pytest.raises(MemoryError, match=r"the sliced distance of these clouds needs .* average over random subsets"):
         _refuse_too_large(huge, huge, (True,))
