@@ -117,14 +117,17 @@ _GAUSSIAN = (
         ),
         tolerance=_DENSE_GRADIENT,
     ),
-    Workload(
-        name="gaussian-batch-8",
-        group="gaussian",
-        title="4096 Gaussian pairs, d = 8, W2² and gradient, float64",
-        data=partial(problems.gaussian_pair, 8, batch=(4096,)),
-        ours=ours("gaussian.w2_squared, backward", partial(_torch_gradient, "gaussian"), rivals.torch_answers),
-        rivals=(Rival(rivals.pot_bures_gradient, 10),),
-        tolerance=_DENSE_GRADIENT,
+    *(
+        Workload(
+            name=f"gaussian-batch-{d}",
+            group="gaussian",
+            title=f"4096 Gaussian pairs, d = {d}, W2² and gradient, float64",
+            data=partial(problems.gaussian_pair, d, batch=(4096,)),
+            ours=ours("gaussian.w2_squared, backward", partial(_torch_gradient, "gaussian"), rivals.torch_answers),
+            rivals=(Rival(rivals.pot_bures_gradient, 10 if d == 8 else None),),
+            tolerance=_DENSE_GRADIENT,
+        )
+        for d in (2, 8, 16, 32)
     ),
     Workload(
         name="gaussian-samples-500-2048",
