@@ -235,7 +235,7 @@ def augment(
 @cli.command()
 @RUN
 @DATA
-@click.option("--sampler", help="prior, gaussian or mixture; the regularizer's own if not given.")
+@click.option("--sampler", help="prior, gaussian or mixture; the model's own if not given.")
 def evaluate(run: Path, data: str | None, sampler: str | None) -> None:
     """Metrics of held-out data beside the real-against-real floor; evaluation.json, .md and .png in the run.
 

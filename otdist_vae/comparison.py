@@ -43,14 +43,16 @@ def compare(
     examples = data.load(str(config["data"]))
     results: dict[str, list[dict[str, Any]]] = {name: [] for name in names}
     pictures: dict[str, np.ndarray] = {}
+    densities: dict[str, str] = {}
     for seed in range(seeds):
         for name in names:
-            metrics, drawn = _one(config, name, seed, examples)
+            metrics, drawn, density = _one(config, name, seed, examples)
             results[name].append(metrics)
-            pictures.setdefault(label(name), drawn)
+            densities[name] = density
+            pictures.setdefault(f"{CHOICES[name].__name__}, codes from the {density}", drawn)
             progress(f"seed {seed}, {name}: {METRIC} {metrics[METRIC]['model']:.4g}")
     tests = paired_tests({name: [r[METRIC]["model"] for r in rows] for name, rows in results.items()})
-    text = table(results, tests)
+    text = table(results, densities, tests)
     whole = {"results": results, "tests": tests}
     (folder / "comparison.json").write_text(json.dumps(whole, indent=2, ensure_ascii=False) + "\n", "utf-8")
     (folder / "comparison.md").write_text(text, "utf-8")
@@ -63,12 +65,10 @@ def compare(
     return text
 
 
-def label(name: str) -> str:
-    """A regularizer's name with where its samples' codes come from."""
-    return f"{CHOICES[name].__name__}, codes from the {samplers.DENSITIES[CHOICES[name]().sampler]}"
-
-
-def _one(config: dict[str, Any], name: str, seed: int, examples: data.Examples) -> tuple[dict[str, Any], np.ndarray]:
+def _one(
+    config: dict[str, Any], name: str, seed: int, examples: data.Examples
+) -> tuple[dict[str, Any], np.ndarray, str]:
+    """One run's metrics, samples, and where their codes come from."""
     from .training import OPTION_NAMES
 
     kept, held = batches.split(len(examples.x), 0.3, seed)
@@ -81,7 +81,8 @@ def _one(config: dict[str, Any], name: str, seed: int, examples: data.Examples) 
         model, examples.x[held], held_y, reference=examples.x[kept], sampler=config["sampler"]
     )
     classes = None if held_y is None else np.sort(held_y[:SHOWN])
-    return metrics, np.asarray(model.sample(SHOWN, classes, sampler=config["sampler"]))
+    drawn = np.asarray(model.sample(SHOWN, classes, sampler=config["sampler"]))
+    return metrics, drawn, samplers.DENSITIES[config["sampler"] or model.default_sampler]
 
 
 def paired_tests(values: dict[str, list[float]]) -> list[dict[str, Any]]:
@@ -122,7 +123,7 @@ def holm(p: Sequence[float]) -> list[float]:
     return adjusted
 
 
-def table(results: dict[str, list[dict[str, Any]]], tests: list[dict[str, Any]]) -> str:
+def table(results: dict[str, list[dict[str, Any]]], densities: dict[str, str], tests: list[dict[str, Any]]) -> str:
     """Means and standard deviations over the seeds, the floor in the last row, and the paired tests."""
     columns = list(next(iter(results.values()))[0])
     for rows in results.values():
@@ -130,8 +131,8 @@ def table(results: dict[str, list[dict[str, Any]]], tests: list[dict[str, Any]])
     lines = ["| regularizer | scope | codes from | " + " | ".join(columns) + " |", "|---" * (len(columns) + 3) + "|"]
     for name, rows in results.items():
         cells = [_cell([r[c]["model"] for r in rows if c in r]) for c in columns]
-        kind, density = CHOICES[name], samplers.DENSITIES[CHOICES[name]().sampler]
-        lines.append(f"| {kind.__name__} | {kind.scope} | {density} | " + " | ".join(cells) + " |")
+        kind = CHOICES[name]
+        lines.append(f"| {kind.__name__} | {kind.scope} | {densities[name]} | " + " | ".join(cells) + " |")
     first = next(iter(results.values()))
     floor = [_cell([r[c]["floor"] for r in first if r.get(c, {}).get("floor") is not None]) for c in columns]
     lines.append("| real against real | | | " + " | ".join(floor) + " |")

@@ -79,6 +79,8 @@ class WVAE:
             raise ValueError(f"latent_dim must be a positive integer; got {latent_dim!r}")
         if scaling not in SCALINGS:
             raise ValueError(f"scaling must be one of {', '.join(SCALINGS)}; got {scaling!r}")
+        if random_state is not None and not (isinstance(random_state, (int, np.integer)) and random_state >= 0):
+            raise ValueError(f"random_state must be a nonnegative integer or None; got {random_state!r}")
         if weight is not None and not 0 <= weight < float("inf"):
             raise ValueError(f"weight must be nonnegative and finite; got {weight}")
         self.latent_dim, self.scaling = int(latent_dim), scaling
@@ -97,6 +99,7 @@ class WVAE:
         self.random_state = random_state
         self.seed = secrets.randbits(31) if random_state is None else int(random_state)
         self.network: Autoencoder | None = None
+        self.classes: np.ndarray | None = None
         self.history: list[dict[str, float]] = []
         self.report: dict[str, Any] = {}
 
@@ -298,7 +301,7 @@ class WVAE:
             Classes of the examples; None draws them evenly from the classes of a class-conditional model.
         sampler : "prior", "gaussian", "mixture" or None
             Where codes come from: the prior, or a density fitted to the training data's codes (per class if there are
-            classes). None is the regularizer's own: the prior for all but W2 and Nothing.
+            classes). None is `default_sampler`.
         random_state : int
             Seed of the draw; None is the model's seed, so that the same call gives the same examples.
         """
@@ -306,11 +309,23 @@ class WVAE:
         drawn = self._decode(z, indices)
         return drawn if self.returns_tensors else drawn.numpy()
 
+    @property
+    def default_sampler(self) -> str:
+        """Where samples' codes come from when it is not said: the prior, where the codes were made to fill it.
+
+        They are not under per-sample W2, a biased Exact or Sinkhorn, and Nothing. In a class-conditional model an
+        aggregate regularizer makes all codes together fill the prior, not those of each class. Then it is a Gaussian
+        fitted to the training data's codes.
+        """
+        if self.classes is not None and self.regularizer.scope == "aggregate":
+            return "gaussian"
+        return self.regularizer.sampler
+
     def _draw(self, n: int, y: Any, sampler: str | None, random_state: int | None) -> tuple[Tensor, Tensor | None]:
         network = self._fitted()
         if isinstance(n, bool) or not isinstance(n, (int, np.integer)) or n < 0:
             raise ValueError(f"n must be a nonnegative integer; got {n!r}")
-        name = sampler or self.regularizer.sampler
+        name = sampler or self.default_sampler
         rng = torch.Generator().manual_seed(self.seed if random_state is None else int(random_state))
         if y is None and self.classes is not None:
             y = self.classes[torch.randint(len(self.classes), (n,), generator=rng).numpy()]

@@ -184,7 +184,7 @@ def report(model: WVAE, examples: data.Examples, folder: Path, config: dict[str,
     drawn = np.asarray(model.sample(100, per_class, sampler=config.get("sampler")))
     limits = (float(examples.x.min()), float(examples.x.max()))
     if plots.is_image(x.shape[1:]):
-        name = config.get("sampler") or model.regularizer.sampler
+        name = config.get("sampler") or model.default_sampler
         plots.save(
             plots.images(drawn, limits=limits, title=f"samples, codes from the {samplers.DENSITIES[name]}"),
             folder / "samples.png",
@@ -243,7 +243,7 @@ def evaluate(folder: Path, source: str | None = None, sampler: str | None = None
     loaded = read(folder, source)
     x, y = loaded.part(loaded.held)
     reference = loaded.examples.x[loaded.kept] if source is None else read(folder).examples.x
-    model, name = loaded.model, sampler or loaded.config.get("sampler") or loaded.model.regularizer.sampler
+    model, name = loaded.model, sampler or loaded.config.get("sampler") or loaded.model.default_sampler
     result = evaluation.evaluate(model, x, y, reference=reference, sampler=name)
     whole = {"sampler": name, "held-out examples": len(x), "metrics": result}
     (folder / "evaluation.json").write_text(json.dumps(whole, indent=2, ensure_ascii=False) + "\n", "utf-8")

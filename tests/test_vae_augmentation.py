@@ -32,6 +32,26 @@ def test_interpolation_stays_in_its_class():
     assert (x_new.argmax(1) == y_new).all()
 
 
+@pytest.mark.parametrize(
+    ("regularizer", "y", "expected"),
+    [
+        ("kl", None, "prior"),
+        ("kl", labels(), "prior"),
+        ("w2", None, "gaussian"),
+        ("nothing", None, "gaussian"),
+        ("mmd", None, "prior"),
+        ("mmd", labels(), "gaussian"),
+        ("exact", None, "gaussian"),
+        ({"name": "exact", "unbiased": True}, None, "prior"),
+        ({"name": "exact", "unbiased": True}, labels(), "gaussian"),
+    ],
+)
+def test_samples_come_from_the_prior_only_where_codes_fill_it(regularizer, y, expected):
+    model = fitted(regularizer, y=y, max_epochs=1)
+    assert model.default_sampler == expected
+    np.testing.assert_array_equal(model.sample(5), model.sample(5, sampler=expected))
+
+
 def test_posterior_draws_scatter_about_reconstructions():
     model, x = fitted(), table()
     drawn, none = model.augment(x, method="posterior", random_state=1)

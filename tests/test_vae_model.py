@@ -133,6 +133,7 @@ def test_class_conditional_samples_know_their_class():
         (lambda: WVAE(2, "kl", posterior="deterministic"), "needs a posterior with a density"),
         (lambda: WVAE(2, "w2", prior="mixture"), "needs the standard normal prior"),
         (lambda: WVAE(5, posterior={"name": "circulant", "shape": [2, 2]}), "must have latent_dim = 5 points"),
+        (lambda: WVAE(2, random_state=-1), "random_state must be a nonnegative integer or None; got -1"),
         (lambda: WVAE(2, scaling="log"), "scaling must be one of"),
         (lambda: WVAE(2, encoder=torch.nn.Identity()), "decoder= must be given"),
         (lambda: tiny().sample(3), "not fitted yet"),
