@@ -59,7 +59,7 @@ class Covariance(ABC):
 
     def slope(self, grad: np.ndarray) -> np.ndarray:
         """The gradient in the parameter, from the gradient (..., d, d) in the matrix."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} has more than one parameter: see pull_back")
 
     def pull_back(self, grad: np.ndarray) -> Any:
         """`slope`, summed over the batch that shares this covariance."""
@@ -466,14 +466,47 @@ def bures_squared(x: Covariance, y: Covariance) -> Array:
 
 def bures_squared_and_grad(x: Covariance, y: Covariance, batch: tuple[int, ...]) -> tuple[Array, tuple[Any, Any]]:
     """`bures_squared`, broadcast to ``batch``, with its gradient in the parameters of both; NumPy only."""
-    value = np.broadcast_to(bures_squared(x, y), batch)
-    if isinstance(x, Factor) and isinstance(y, Factor):
-        roots = [np.broadcast_to(c.root, (*batch, *c.root.shape[-2:])) for c in (x, y)]
-        _, slopes = bures_squared_from_roots.value_and_grad(*roots)
-        return value, tuple(_arrays.sum_to(g, c.root.shape) for g, c in zip(slopes, (x, y), strict=True))
-    wide = (np.broadcast_to(c.to_dense(), (*batch, c.d, c.d)) for c in (x, y))
-    _, dense = _bures_of_dense.value_and_grad(*wide)
-    return value, (x.pull_back(dense[0]), y.pull_back(dense[1]))
+    spectra = _common_spectra(x, y)
+    if spectra is not None:
+        return np.broadcast_to(bures_squared(x, y), batch), _slopes_of_spectra(x, y, spectra, batch)
+    narrow = [isinstance(c, Factor) and c.r <= c.d for c in (x, y)]
+    wide = [_spread(c.root if is_factor else c.to_dense(), batch) for c, is_factor in zip((x, y), narrow, strict=True)]  # type: ignore[attr-defined]
+    if all(narrow):
+        value, slopes = bures_squared_from_roots.value_and_grad(*wide)
+    elif any(narrow):
+        order = 1 if narrow[0] else -1
+        value, slopes = bures_squared_from_root_and_cov.value_and_grad(*wide[::order])
+        slopes = slopes[::order]
+    else:
+        value, slopes = _bures_of_dense.value_and_grad(*wide)
+    grads = (
+        _arrays.sum_to(g, c.root.shape) if is_factor else c.pull_back(g)  # type: ignore[attr-defined]
+        for g, c, is_factor in zip(slopes, (x, y), narrow, strict=True)
+    )
+    return value, (next(grads), next(grads))
+
+
+def _spread(matrix: np.ndarray, batch: tuple[int, ...]) -> np.ndarray:
+    return np.broadcast_to(matrix, (*batch, *matrix.shape[-2:]))
+
+
+def _slopes_of_spectra(
+    x: Covariance, y: Covariance, spectra: tuple[Array, Array, Array], batch: tuple[int, ...]
+) -> tuple[Array, Array]:
+    """∂/∂a Σ m (√a - √b)² = m (1 - √(b/a)), and 0 where a is 0; brought back to the parameters."""
+    a, b, multiplicity = spectra
+    roots = np.sqrt(a), np.sqrt(b)
+    out = []
+    for c, own, other in ((x, roots[0], roots[1]), (y, roots[1], roots[0])):
+        slope = np.where(own > 0, 1 - other / np.where(own > 0, own, 1), 0) * multiplicity
+        slope = np.broadcast_to(slope, (*batch, np.broadcast_shapes(a.shape, b.shape)[-1]))
+        if isinstance(c, Isotropic):
+            slope = slope.sum(-1)
+        elif isinstance(c, Circulant):
+            slope = slope.reshape(*batch, *c.spectrum.shape[-len(c.grid) :])
+        (part,) = c.parts("").values()
+        out.append(_arrays.sum_to(slope, np.shape(part)))
+    return out[0], out[1]
 
 
 def _kronecker(x: Kronecker, y: Kronecker) -> Array:

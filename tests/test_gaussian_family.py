@@ -107,7 +107,7 @@ def test_gradients_of_from_samples(n, m, d):
     assert torch.autograd.gradcheck(gaussian.w2_squared_from_samples, (x, y))
     gaussian.w2_squared_from_samples(x, y).backward()
     value, grads = gaussian.w2_squared_from_samples_and_grad(x.detach().numpy(), y.detach().numpy())
-    assert value == gaussian.w2_squared_from_samples(x.detach().numpy(), y.detach().numpy())
+    assert value == pytest.approx(gaussian.w2_squared_from_samples(x.detach().numpy(), y.detach().numpy()), rel=1e-12)
     np.testing.assert_allclose(grads.x, x.grad.numpy(), atol=1e-7)
     np.testing.assert_allclose(grads.y, y.grad.numpy(), atol=1e-7)
 
