@@ -36,13 +36,20 @@ class Signs:
 
     Attributes
     ----------
-    explained : share of held-out variance that the reconstructions explain.
-    effect : for each latent unit, the share of the output's variance that goes when it is fixed at its mean, (d,).
-    variance : the codes' aggregate variance over the prior's, mean over units.
-    between : the share of the codes' variance that lies between examples (means) and not within posteriors.
-    pressure : weight · |penalty| / reconstruction in the last epoch.
-    train_error, held_error : mean squared reconstruction errors.
-    sample_distance, held_distance : median distance to the nearest training example, of samples and of held-out data.
+    explained
+        Share of held-out variance that the reconstructions explain.
+    effect
+        For each latent unit, the share of the output's variance that goes when the unit is fixed at its mean.
+    variance
+        The codes' aggregate variance over the prior's, mean over units.
+    between
+        The share of the codes' variance that lies between examples (means) and not within posteriors.
+    pressure
+        weight · |penalty| / reconstruction in the last epoch.
+    train_error, held_error
+        Mean squared reconstruction errors.
+    sample_distance, held_distance
+        Median distance to the nearest training example, of samples and of held-out data.
     """
 
     explained: float

@@ -48,16 +48,26 @@ class Options:
 
     Attributes
     ----------
-    batch_size : examples per step, over all processes together.
-    learning_rate : of Adam.
-    weight_decay : of AdamW.
-    gradient_clip : largest gradient norm, or None.
-    early_stopping : epochs without a lower validation loss before stopping, or None. The best weights are kept.
-    precision : Lightning's name: "32-true", "bf16-mixed", "16-mixed", "64-true". Distances stay in float32 or better.
-    accelerator, devices, num_nodes, strategy : passed to Lightning; under DDP the processes share each batch.
-    logger : "csv" (metrics.csv in the run's folder), and beside it "tensorboard" or "wandb" where installed.
-    checkpoint_every : epochs between checkpoints.
-    progress : True for a bar, False for silence, None for a bar on a terminal and silence elsewhere.
+    batch_size
+        Examples per step, over all processes together.
+    learning_rate
+        Of Adam.
+    weight_decay
+        Of AdamW.
+    gradient_clip
+        Largest gradient norm, or None.
+    early_stopping
+        Epochs without a lower validation loss before stopping, or None. The best weights are kept.
+    precision
+        Lightning's name: "32-true", "bf16-mixed", "16-mixed", "64-true". Distances stay in float32 or better.
+    accelerator, devices, num_nodes, strategy
+        Passed to Lightning; under DDP the processes share each batch.
+    logger
+        "csv" (metrics.csv in the run's folder), and beside it "tensorboard" or "wandb" where installed.
+    checkpoint_every
+        Epochs between checkpoints.
+    progress
+        True for a bar, False for silence, None for a bar on a terminal and silence elsewhere.
     """
 
     batch_size: int = 128
