@@ -8,9 +8,10 @@ With factors X = R Rᵀ and Y = S Sᵀ, and K = SᵀR = U Σ Vᵀ, there are thr
 2. tr (X^½ Y X^½)^½ = the sum of the singular values of K: keeps the digits, still cancels;
 3. ‖R - S Q‖² with Q = U Vᵀ (Procrustes): never negative, and exact when X ≈ Y.
 
-Every problem takes the first; an estimate of its error sends the doubtful ones on. All of it runs in float64. On a CPU
-positive definite pairs go one by one through LAPACK (`_kernels.bures_large`), where the third way needs no singular
-values: the value depends on the square of Q's error only. Singular ones, and GPUs, take the stacked code below.
+Every problem takes the first; an estimate of its error sends the doubtful ones on. All of it runs in float64. On a CPU,
+small pairs are solved by Jacobi rotations (`_kernels.bures_small`), large ones one by one through LAPACK
+(`_kernels.bures_large`), where the third way needs no singular values: the value depends on the square of Q's error
+only. Singular covariances, and GPUs, take the stacked code below.
 
 The gradient is I - T in X and I - T⁻¹ in Y, with T the transport map, T X T = Y; T = S U Σ⁻¹ Uᵀ Sᵀ.
 
@@ -20,6 +21,7 @@ arXiv:1712.01504; Takatsu (2011), "Wasserstein geometry of Gaussian measures", f
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -32,6 +34,8 @@ from . import Operator
 # below 1e4; K's is at most their geometric mean. Beyond, they are promised 1e-9.
 _DOUBTFUL, _DOUBTFUL_ILL = 5e-13, 5e-10
 _ILL = 1e-4
+# How a batch of small pairs is split over threads: evenly, but a chunk should take .1 ms, a pair takes some 10 d³ ns.
+_BATCH, _CHUNKS, _CHUNK_WORK = 16, 8, 10_000
 # The share of the traces below which subtracting them has cost too many digits.
 _CANCELLED = 1e-3
 # The ratio of singular values down to which Σ as the root of Σ² still has ten digits.
@@ -66,10 +70,10 @@ def _solve(x: Array, y: Array, needs: tuple[bool, ...]) -> tuple[Array, list[Arr
     """The values (n,) and gradients (n, d, d) of finite problems."""
     if _arrays.is_torch(x):
         return _solve_stack(x, y, needs)
-    n, shape = max(len(x), len(y)) if len(x) and len(y) else 0, x.shape[1:]
+    n, d = max(len(x), len(y)) if len(x) and len(y) else 0, x.shape[-1]
     value = np.empty(n)
-    grads: list[Array | None] = [np.empty((n, *shape)) if need else None for need in needs]
-    for i in range(n):
+    grads: list[Array | None] = [np.empty((n, d, d)) if need else None for need in needs]
+    for i in _solve_small(x, y, value, grads):
         pair = x[i % len(x)], y[i % len(y)]
         found = _solve_pair(*pair, needs)
         if found is None:
@@ -80,6 +84,24 @@ def _solve(x: Array, y: Array, needs: tuple[bool, ...]) -> tuple[Array, list[Arr
             if all_of_them is not None:
                 all_of_them[i] = its
     return value, grads
+
+
+def _solve_small(x: Array, y: Array, value: Array, grads: list[Array | None]) -> Iterable[int]:
+    """Fill in the answers of small pairs; return which pairs are left."""
+    from .._kernels import _pool, bures_small
+
+    n, d = len(value), x.shape[-1]
+    if not n or d > (bures_small.LARGEST_BATCHED if n >= _BATCH else bures_small.LARGEST_SINGLE):
+        return range(n)
+    status, none = np.empty(n, np.int8), np.empty((0, d, d))
+    into = (value, *(none if g is None else g for g in grads), status)
+    x, y = np.ascontiguousarray(x), np.ascontiguousarray(y)
+    step = max(-(-n // _CHUNKS), 1 + _CHUNK_WORK // d**3)
+    if step >= n:
+        bures_small.solve(x, y, 0, n, *into)
+    else:
+        _pool.map(lambda i: bures_small.solve(x, y, i, min(i + step, n), *into), range(0, n, step))
+    return np.flatnonzero(status) if status.any() else ()
 
 
 def _solve_pair(x: Array, y: Array, needs: tuple[bool, ...]) -> tuple[Any, list[Array | None]] | None:
