@@ -23,8 +23,10 @@ from .line import levels_of, transport
 _CHUNK = 1 << 21
 # Six coefficients are fitted to the values: with fewer directions than this they would fit noise.
 _FEWEST_FOR_CONTROLS = 16
-# Independent groups in the plane: enough for a normal quantile to stand for Student's (1.96 for 2.09).
+# Independent groups: enough for a normal quantile to stand for Student's (1.96 for 2.09).
 _GROUPS = 20
+# In the plane equal spacing beats orthogonal pairs with controls from groups of three on.
+_FEWEST_FOR_GRID = 3 * _GROUPS
 
 
 class Rule(NamedTuple):
@@ -68,12 +70,14 @@ def rule(count: int, d: int, seed: int) -> Rule:
     rng = _directions.generator(seed)
     if d == 1:
         return Rule(np.ones((1, 1)), True)
-    if d == 2:
-        directions, group = _directions.grid(count, max(1, min(_GROUPS, count // 2)), rng)
+    if d == 2 and count >= _FEWEST_FOR_GRID:
+        directions, group = _directions.grid(count, _GROUPS, rng)
         return Rule(directions, True, group=group)
     # The controls need two covariances, d² n: no more than four times the projections.
     controlled = count >= _FEWEST_FOR_CONTROLS and d <= 2 * count
-    return Rule(_directions.draw(count, d, "orthogonal", rng), True, controlled)
+    # Directions of one block depend on each other; of few blocks that would be too hard to see.
+    block = np.arange(count) // d if count >= _GROUPS * d else None
+    return Rule(_directions.draw(count, d, "orthogonal", rng), True, controlled, block)
 
 
 def solve(
@@ -180,15 +184,23 @@ def _standard_error(values: Array, by: Rule, fitted: controls.Controls | None) -
     if values.shape and by.directions.shape[1] == 1:
         return xp.zeros_like(values[0])
     if fitted is not None:
-        return (((fitted.weights * fitted.residuals(values)) ** 2).sum()) ** 0.5
-    group = np.arange(n) if by.group is None else by.group
-    groups = int(group.max()) + 1
+        left = fitted.weights * fitted.residuals(values)
+        return (_by_group(left, by.group) ** 2).sum() ** 0.5
+    sums = _by_group(values - values.mean(), by.group)
+    groups = len(sums)
     if groups == 1:
         return xp.full_like(values[0], np.inf)
-    member = _asarray(group[None, :] == np.arange(groups)[:, None], values, values.dtype) if groups < n else None
-    deviations = values - values.mean()
-    sums = deviations if member is None else member @ deviations
     return ((sums**2).sum() * groups / (groups - 1)) ** 0.5 / n
+
+
+def _by_group(values: Array, group: np.ndarray | None) -> Array:
+    """The sum of values (L,) in each group."""
+    if group is None:
+        return values
+    if not _arrays.is_torch(values):
+        return np.bincount(group, weights=values)
+    index = _arrays.torch_module().as_tensor(group, device=values.device)
+    return values.new_zeros(int(group.max()) + 1).index_add(0, index, values)
 
 
 def _kernel(
