@@ -132,7 +132,7 @@ def estimate(x: Any, y: Any, a: Any = None, b: Any = None, *, directions: Any = 
     """`w2_squared` with the standard error that comes from looking along finitely many directions.
 
     The value is that of `w2_squared` with the same arguments, and differentiable like it. The standard error is a
-    jackknife of what the control variates leave, over orthogonal blocks where there are 20 or more and over directions
+    jackknife of what the control variates leave, over orthogonal blocks where there are 12 or more and over directions
     otherwise; in the plane it is that of 20 groups of equally spaced directions. Value ± 1.96 standard errors covers
     the sliced distance *of these two clouds* in about 95% of draws. With fewer than 16 directions, or an array of them,
     it is the plain one, for independent directions; a single one has none (inf).

@@ -39,11 +39,24 @@ class Controls(NamedTuple):
     deviations: Array  # (2, L): s and t, the sum and the difference of a/E a - 1 and b/E b - 1
     scales: tuple[float, float]
 
-    def residuals(self, values: Array) -> Array:
-        """What the controls do not explain of values (L,), each divided by one minus its leverage (jackknife)."""
-        hat = self.columns @ self.inverse
-        leverage = (hat * self.columns).sum(-1)
-        return (values - hat @ (self.columns.T @ values)) / (1 - leverage).clip(0.05)
+    def left_out(self, values: Array, size: int) -> Array:
+        """How much the weighted mean of values (L,) changes when a block of `size` directions is left out, each block.
+
+        That is w_gᵀ (1 - H_gg)⁻¹ r_g, r the residuals and H the hat matrix: the jackknife, in closed form.
+        """
+        xp, (n, k) = _arrays.namespace(values), self.columns.shape
+        residual = values - self.columns @ (self.inverse @ (self.columns.T @ values))
+        padding = -n % size  # an incomplete last block, of directions that weigh nothing
+        columns, residual, weights = (
+            xp.concatenate([z, xp.zeros_like(z[:padding])]) for z in (self.columns, residual, self.weights)
+        )
+        columns = columns.reshape(-1, size, k)
+        if padding:
+            columns[-1, -padding:] = 0
+        leverage = columns @ self.inverse @ columns.mT
+        kept = xp.eye(size, dtype=values.dtype, **_device(values)) * (1 + _RIDGE) - leverage
+        exact = xp.linalg.solve(kept, residual.reshape(-1, size, 1))[..., 0]
+        return (weights.reshape(-1, size) * exact).sum(-1)
 
     def slopes(self, values: Array) -> tuple[Array, Array]:
         """The derivative of Σ weights · values by A and B, the values (L,) held fixed: (d, d) each, symmetric."""
@@ -127,3 +140,7 @@ def fit(directions: Array, cov_x: Array, cov_y: Array, floor: float) -> Controls
         xp.stack([s, t]),
         (s_scale, t_scale),
     )
+
+
+def _device(x: Array) -> dict[str, object]:
+    return {"device": x.device} if _arrays.is_torch(x) else {}

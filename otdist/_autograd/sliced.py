@@ -27,6 +27,8 @@ _FEWEST_FOR_CONTROLS = 16
 _GROUPS = 20
 # In the plane equal spacing beats orthogonal pairs with controls from groups of three on.
 _FEWEST_FOR_GRID = 3 * _GROUPS
+# Orthogonal blocks from which on their own spread is used: with the six coefficients fewer leave too little to measure.
+_FEWEST_BLOCKS = 12
 
 
 class Rule(NamedTuple):
@@ -36,6 +38,7 @@ class Rule(NamedTuple):
     drawn: bool  # from the uniform distribution: means are split off
     controlled: bool = False
     group: np.ndarray | None = None  # (L,): directions of one group depend on each other
+    block: int = 1  # with controls: so many consecutive ones do
 
 
 class Cloud(NamedTuple):
@@ -76,8 +79,8 @@ def rule(count: int, d: int, seed: int) -> Rule:
     # The controls need two covariances, d² n: no more than four times the projections.
     controlled = count >= _FEWEST_FOR_CONTROLS and d <= 2 * count
     # Directions of one block depend on each other; of few blocks that would be too hard to see.
-    block = np.arange(count) // d if count >= _GROUPS * d else None
-    return Rule(_directions.draw(count, d, "orthogonal", rng), True, controlled, block)
+    block = d if count >= _FEWEST_BLOCKS * d else 1
+    return Rule(_directions.draw(count, d, "orthogonal", rng), True, controlled, block=block)
 
 
 def solve(
@@ -184,8 +187,7 @@ def _standard_error(values: Array, by: Rule, fitted: controls.Controls | None) -
     if values.shape and by.directions.shape[1] == 1:
         return xp.zeros_like(values[0])
     if fitted is not None:
-        left = fitted.weights * fitted.residuals(values)
-        return (_by_group(left, by.group) ** 2).sum() ** 0.5
+        return (fitted.left_out(values, by.block) ** 2).sum() ** 0.5
     sums = _by_group(values - values.mean(), by.group)
     groups = len(sums)
     if groups == 1:
