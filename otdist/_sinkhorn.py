@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Callable, Iterator
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -27,6 +28,8 @@ LARGE = 2**18
 NEWTON_POINTS = 2048
 # Tasks that a pass over one problem is cut into, whatever the number of threads: sums then add up alike everywhere.
 SHARES = 16
+# From this size on, the three terms of one divergence are worth solving on several threads.
+SIDE_BY_SIDE = 2**16
 # Below this ratio of ε to the mean cost, potentials are first found for larger ε, each stage to this marginal error.
 ANNEAL_BELOW, ANNEAL_FACTOR, ANNEAL_TOL = 1 / 300, 4.0, 0.03
 
@@ -46,47 +49,99 @@ class Solution(NamedTuple):
     grad_y: Array | None  # (k, m, d)
 
 
+class Cloud:
+    """A flat batch of weighted clouds in the units inside: x (k, n, d) and a (k, n) in float64."""
+
+    def __init__(self, x: np.ndarray, a: np.ndarray, dtype: type) -> None:
+        self.x, self.a, self.dtype = x, a, np.dtype(dtype)
+
+    @cached_property
+    def mean(self) -> np.ndarray:
+        return _mean(self.x, self.a)
+
+    @cached_property
+    def variances(self) -> np.ndarray:
+        """Of each coordinate."""
+        return _mean((self.x - self.mean[:, None]) ** 2, self.a)
+
+    @cached_property
+    def work(self) -> np.ndarray:
+        return np.ascontiguousarray(self.x, self.dtype)
+
+    @cached_property
+    def work_t(self) -> np.ndarray:
+        return np.ascontiguousarray(self.x.mT, self.dtype)
+
+    @cached_property
+    def a_work(self) -> np.ndarray:
+        return np.ascontiguousarray(self.a, self.dtype)
+
+    @cached_property
+    def log_a(self) -> np.ndarray:
+        with np.errstate(divide="ignore"):
+            return np.log2(self.a)
+
+
+class Frame(NamedTuple):
+    """The coordinates inside: x = center + unit · (x inside). Units are powers of two: dividing by them is exact."""
+
+    center: np.ndarray  # (k, 1, d)
+    unit: np.ndarray  # (k,)
+    radius: np.ndarray  # (k,) no two points of the two clouds are farther apart than this, inside
+
+    @classmethod
+    def around(cls, x: np.ndarray, y: np.ndarray) -> Frame:
+        low = np.minimum(x.min(1), y.min(1))
+        high = np.maximum(x.max(1), y.max(1))
+        center, half = low + 0.5 * (high - low), 0.5 * (high - low)
+        unit = _power_of_two(half.max(1))
+        return cls(center[:, None], unit, 2 * np.sqrt(((half / unit[:, None]) ** 2).sum(1)))
+
+    def inside(self, x: np.ndarray) -> np.ndarray:
+        return (x - self.center) / self.unit[:, None, None]
+
+    def at(self, members: np.ndarray) -> Frame:
+        return Frame(*(z[members] for z in self))
+
+
 class Problem:
     """A flat batch of problems of one shape in one working precision.
 
-    x (k, n, d), y (k, m, d), a (k, n), b (k, m) in float64. With y and b None each cloud is transported to itself:
-    then one potential serves both sides. ``strength`` is λ = ρ/(ρ + ε), 1 for balanced transport.
+    Without a second cloud each one is transported to itself: then one potential serves both sides. ``strength`` is
+    λ = ρ/(ρ + ε), 1 for balanced transport.
     """
 
     def __init__(
-        self,
+        self, first: Cloud, second: Cloud | None, frame: Frame, epsilon: float | np.ndarray, strength: float
+    ) -> None:
+        self.symmetric = second is None
+        self.first, self.second = first, first if second is None else second
+        self.x, self.a, self.y, self.b = first.x, first.a, self.second.x, self.second.a
+        self.epsilon, self.strength, self.dtype = epsilon, strength, first.dtype
+        self.center, self.unit = frame.center, frame.unit
+        self.scale = LOG2E * (self.unit / epsilon) * self.unit  # log2(e)/ε in the units inside
+        self.x_work, self.yt_work = first.work, self.second.work_t
+        self.a_work, self.log_b = first.a_work, self.second.log_a
+        self.shape = (*self.a.shape, self.b.shape[1])
+        self.stored: np.ndarray | None = None
+        self.h, self.F = np.zeros(self.b.shape), np.full(self.a.shape, np.nan)
+        shift = self.first.mean - self.second.mean
+        self.mean_cost = (shift**2).sum(-1) + self.first.variances.sum(-1) + self.second.variances.sum(-1)
+
+    @classmethod
+    def of(
+        cls,
         x: np.ndarray,
-        y: np.ndarray | None,
+        y: np.ndarray,
         a: np.ndarray,
-        b: np.ndarray | None,
+        b: np.ndarray,
         epsilon: float | np.ndarray,
         strength: float,
-        dtype: type,
-    ) -> None:
-        self.symmetric = y is None
-        y, b = (x, a) if y is None or b is None else (y, b)
-        self.a, self.b, self.strength, self.dtype = a, b, strength, np.dtype(dtype)
-        mean_x = _mean(x, a)
-        mean_y = mean_x if self.symmetric else _mean(y, b)
-        self.center = 0.5 * (mean_x + mean_y)[:, None]
-        x = x - self.center
-        y = x if self.symmetric else y - self.center
-        self.unit = _power_of_two(np.maximum(_largest(x), 0.0 if self.symmetric else _largest(y)))
-        self.x = x / self.unit[:, None, None]
-        self.y = self.x if self.symmetric else y / self.unit[:, None, None]
-        self.means = tuple((z - self.center[:, 0]) / self.unit[:, None] for z in (mean_x, mean_y))
-        self.epsilon = epsilon
-        self.scale = LOG2E * (self.unit / epsilon) * self.unit  # log2(e)/ε in the units inside
-        self.x_work = np.ascontiguousarray(self.x, self.dtype)
-        self.yt_work = np.ascontiguousarray(self.y.mT, self.dtype)
-        self.a_work = np.ascontiguousarray(a, self.dtype)
-        with np.errstate(divide="ignore"):
-            self.log_b = np.log2(b)
-        k, n, m = len(x), x.shape[1], y.shape[1]
-        self.shape = (k, n, m)
-        self.stored: np.ndarray | None = None
-        self.h, self.F = np.zeros((k, m)), np.full((k, n), np.nan)
-        self.mean_cost = self._mean_cost()
+        dtype: type = np.float64,
+    ) -> Problem:
+        """From clouds in the caller's units, x (k, n, d), y (k, m, d), a (k, n), b (k, m) in float64."""
+        frame = Frame.around(x, y)
+        return cls(Cloud(frame.inside(x), a, dtype), Cloud(frame.inside(y), b, dtype), frame, epsilon, strength)
 
     # Scores.
 
@@ -131,17 +186,20 @@ class Problem:
         """Start from the entropic potential of the Gaussians that fit the clouds, which is quadratic."""
         _, n, m = self.shape
         full = 32 * self.x.shape[2] ** 3 <= n * m  # its eigendecompositions then cost less than the passes they save
-        yc = self.y - self.means[1][:, None]
+        mean_x, mean_y = self.first.mean, self.second.mean
+        yc = self.y - mean_y[:, None]
         half = 0.5 * LOG2E / np.maximum(self.scale, 1e-150)  # σ² = ε/2
         if full:
             B = _covariance(yc, self.b)
-            A = B if self.symmetric else _covariance(self.x - self.means[0][:, None], self.a)
-            mapped = yc @ _gaussian_map(A, B, half)
+            A = B if self.symmetric else _covariance(self.x - mean_x[:, None], self.a)
+            slope = np.eye(yc.shape[2]) - _gaussian_map(A, B, half)
+            pulled = yc @ slope
         else:
-            u, v = self.variances
-            mapped = yc * (2 * u / (np.sqrt(4 * u * v + half[:, None] ** 2) + half[:, None]))[:, None]
-        shift = (self.means[1] - self.means[0])[:, None]
-        self.h = self.scale[:, None] * (yc * (yc - mapped + 2 * shift)).sum(-1)
+            u, v = self.first.variances, self.second.variances
+            pulled = yc * (1 - 2 * u / (np.sqrt(4 * u * v + half[:, None] ** 2) + half[:, None]))[:, None]
+        if not self.symmetric:
+            pulled += 2 * (mean_y - mean_x)[:, None]
+        self.h = self.scale[:, None] * (yc * pulled).sum(-1)
 
     def run(self, tol: float, max_iter: int, warm: np.ndarray | None, points: tuple[bool, bool]) -> Solution:
         """Solve, from the Gaussian start or from given g (k, m); `points` says which clouds' gradients are wanted."""
@@ -218,13 +276,6 @@ class Problem:
         """How much rounding may lower the dual value: eps times the largest exponents that occur."""
         return 4 * np.finfo(self.dtype).eps * (1 + self.scale * self.mean_cost)
 
-    def _mean_cost(self) -> np.ndarray:
-        """Σ a_i b_j |x_i - y_j|², inside."""
-        v = _variances(self.y, self.b, self.means[1])
-        u = v if self.symmetric else _variances(self.x, self.a, self.means[0])
-        self.variances = u, v
-        return ((self.means[0] - self.means[1]) ** 2).sum(-1) + u.sum(-1) + v.sum(-1)
-
     def sweep(self, k: int) -> np.ndarray:
         """One pass over problem k: updates F[k], returns the second marginal (zeros where symmetric)."""
         from ._kernels.softmin import sweep
@@ -252,7 +303,8 @@ class Problem:
                 other = F
             else:
                 epsilon = LOG2E / np.maximum(self.scale, 1e-300)
-                swapped = Problem(self.y, self.x, self.b, self.a, epsilon, self.strength, self.dtype.type)
+                frame = Frame(0 * self.center, np.ones(len(self.unit)), self.unit)
+                swapped = Problem(self.second, self.first, frame, epsilon, self.strength)
                 swapped.h = F
                 for k in range(self.shape[0]):
                     swapped.sweep(k)
@@ -322,9 +374,9 @@ class Problem:
 
 def solve(
     x: np.ndarray,
-    y: np.ndarray | None,
+    y: np.ndarray,
     a: np.ndarray,
-    b: np.ndarray | None,
+    b: np.ndarray,
     *,
     epsilon: float,
     tol: float,
@@ -333,29 +385,65 @@ def solve(
     single: bool,
     warm: np.ndarray | None = None,
     points: tuple[bool, bool] = (False, False),
-) -> Solution:
-    """Solve a flat batch, each problem in the precision that it needs; ``single`` allows float32. See `Problem`."""
-    k, n = a.shape
-    m = n if b is None else b.shape[1]
+    debias: bool = False,
+) -> list[Solution]:
+    """Solve a flat batch, each problem in the precision that it needs; ``single`` allows float32.
+
+    x (k, n, d), y (k, m, d), a (k, n) and b (k, m) in float64; ``warm`` is a former g (k, m). Returns the solution and,
+    with ``debias``, those of x to itself and of y to itself, whose gradients are in ``grad_x``.
+    """
+    k, n, m = *a.shape, b.shape[1]
     if k == 0:
-        none, empty = np.zeros(0), (np.zeros((0, n)), np.zeros((0, m)))
-        return Solution(*empty, none, none.astype(np.int64), none, x, x if y is None else y)
-    low = _single_suffices(x, x if y is None else y, a, a if b is None else b, epsilon, tol) & single
-    group = max(1, STORED_BYTES // 8 // (n * m * 4))
+        none, count = np.zeros(0), np.zeros(0, np.int64)
+        pairs = ((x, y, a, b), (x, x, a, a), (y, y, b, b))[: 3 if debias else 1]
+        return [Solution(f, g, none, count, none, u, v) for u, v, f, g in pairs]
+    frame = Frame.around(x, y)
+    low = _single_suffices(frame, epsilon, tol) & single
+    size = max(1, STORED_BYTES // 8 // (n * m * 4))
     found, order = [], []
     for dtype, mask in ((np.float32, low), (np.float64, ~low)):
         members = np.flatnonzero(mask)
-        for i in range(0, len(members), group):
-            at = members[i : i + group]
-            args: list[Any] = [None if v is None else v[at] for v in (x, y, a, b)]
-            problem = Problem(args[0], args[1], args[2], args[3], epsilon, strength, dtype)
-            found.append(problem.run(tol, max_iter, None if warm is None else warm[at], points))
-            order.append(at)
+        for i in range(0, len(members), size):
+            at: Any = members[i : i + size] if len(members) < k or k > size else slice(None)
+            part = frame.at(at)
+            first, second = Cloud(part.inside(x[at]), a[at], dtype), Cloud(part.inside(y[at]), b[at], dtype)
+            terms: list[tuple] = [(first, second, points)]
+            if debias:
+                terms += [(first, None, (points[0], False)), (second, None, (points[1], False))]
+            start = None if warm is None else warm[at]
+            found.append(_solve_terms(terms, part, epsilon, strength, tol, max_iter, start))
+            order.append(members[i : i + size])
     if len(found) == 1:
         return found[0]
     back = np.argsort(np.concatenate(order))
-    parts = (None if part[0] is None else np.concatenate(part)[back] for part in zip(*found, strict=True))
-    return Solution._make(parts)
+    return [_merge(parts, back) for parts in zip(*found, strict=True)]
+
+
+def _solve_terms(
+    terms: list, frame: Frame, epsilon: float, strength: float, tol: float, max_iter: int, warm: np.ndarray | None
+) -> list[Solution]:
+    """Solve the terms of a divergence, side by side where each is small enough to stay on one thread."""
+    from ._kernels import _pool
+
+    found: list[Any] = [None] * len(terms)
+
+    def task(t: int) -> None:
+        first, second, points = terms[t]
+        problem = Problem(first, second, frame, epsilon, strength)
+        found[t] = problem.run(tol, max_iter, warm, points)
+
+    work = sum(t[0].a.size * (t[1] or t[0]).a.shape[1] for t in terms)
+    if SIDE_BY_SIDE <= work < LARGE:
+        _pool.map(task, range(len(terms)))
+    else:
+        for t in range(len(terms)):
+            task(t)
+    return found
+
+
+def _merge(parts: tuple[Solution, ...], back: np.ndarray) -> Solution:
+    fields = zip(*parts, strict=True)
+    return Solution._make(None if field[0] is None else np.concatenate(field)[back] for field in fields)
 
 
 def flatten(x: np.ndarray, y: np.ndarray, a: np.ndarray, b: np.ndarray) -> tuple[Array, Array, Array, Array]:
@@ -381,26 +469,22 @@ def at_potentials(
     strength: float,
 ) -> Problem:
     """The problem of a flat batch with its potentials in place (f, g with any batch shape), in float64."""
-    problem = Problem(x, y, a, b, epsilon, strength, np.float64)
+    problem = Problem.of(x, y, a, b, epsilon, strength)
     unit = LOG2E / epsilon
     problem.F = np.asarray(f, np.float64).reshape(problem.a.shape) * unit
     problem.h = np.asarray(g, np.float64).reshape(problem.b.shape) * unit
     return problem
 
 
-def _single_suffices(
-    x: np.ndarray, y: np.ndarray, a: np.ndarray, b: np.ndarray, epsilon: float, tol: float
-) -> np.ndarray:
+def _single_suffices(frame: Frame, epsilon: float, tol: float) -> np.ndarray:
     """Whether float32 resolves the plan to well below tol, in each problem.
 
     The entries of the plan have relative errors of about eps times their exponents, which go up to the largest cost
     over ε; and where ε exceeds the costs, the value is a small difference of order cost in numbers of order ε.
     """
     eps = float(np.finfo(np.float32).eps)
-    center = _mean(x, a)[:, None]
-    radius = np.sqrt(np.square(x - center).sum(-1).max(-1)) + np.sqrt(np.square(y - center).sum(-1).max(-1))
     with np.errstate(over="ignore", divide="ignore"):
-        ratio = (radius / epsilon) * radius
+        ratio = (frame.unit / epsilon) * frame.unit * frame.radius**2
         return (eps * ratio <= tol) & (eps / ratio <= 1e-5) & (tol > 1e-5)
 
 
@@ -482,15 +566,6 @@ def _mean(x: np.ndarray, a: np.ndarray) -> np.ndarray:
     return (a[:, None] @ x)[:, 0]
 
 
-def _variances(x: np.ndarray, a: np.ndarray, mean: np.ndarray) -> np.ndarray:
-    """Weighted variance of each coordinate."""
-    return _mean((x - mean[:, None]) ** 2, a)
-
-
-def _largest(x: np.ndarray) -> np.ndarray:
-    return np.abs(x).max((1, 2))
-
-
 def _covariance(centred: np.ndarray, a: np.ndarray) -> np.ndarray:
     return (centred * a[..., None]).mT @ centred
 
@@ -531,15 +606,15 @@ def bounds(
     plan of g, rounded onto the marginals (Altschuler, Weed and Rigollet 2017, arXiv:1705.09634, algorithm 2), is
     feasible for the primal. Both are moved outwards by a bound on their rounding.
     """
-    hard = Problem(x, y, a, b, LOG2E, 1.0, np.float64)
+    hard = Problem.of(x, y, a, b, LOG2E, 1.0)
     hard.scale = np.ones(len(x))  # scores are then minus the costs
-    back = Problem(y, x, b, a, LOG2E, 1.0, np.float64)
+    back = Problem.of(y, x, b, a, LOG2E, 1.0)
     back.scale = np.ones(len(x))
     square = hard.unit**2
     # Sums of d and of n terms, none above 4 in the units inside; 64 covers their constants.
     slack = 64 * np.finfo(float).eps * (x.shape[2] + math.log2(x.shape[1] + y.shape[1]))
     lower = np.max([_dual_value(hard, back, h / square[:, None]) for h in (g, *others)], axis=0)
-    upper = _rounded_cost(Problem(x, y, a, b, epsilon, 1.0, np.float64), g)
+    upper = _rounded_cost(Problem.of(x, y, a, b, epsilon, 1.0), g)
     return np.maximum(lower - slack, 0.0) * square, np.maximum(upper + slack, 0.0) * square
 
 
@@ -587,7 +662,7 @@ def bracket(
     x: np.ndarray, y: np.ndarray, a: np.ndarray, b: np.ndarray, rel_tol: float
 ) -> tuple[float, float, float, int, bool]:
     """Bounds of one problem (a batch of one), ε, passes and whether they are within rel_tol of each other."""
-    start = Problem(x, y, a, b, 1.0, 1.0, np.float64)
+    start = Problem.of(x, y, a, b, 1.0, 1.0)
     mean = float(start.mean_cost[0] * start.unit[0] ** 2)
     if mean == 0.0:
         return 0.0, 0.0, 0.0, 0, True
@@ -597,9 +672,8 @@ def bracket(
     g: np.ndarray | None = None
     former: np.ndarray | None = None
     while True:
-        found = solve(
-            x, y, a, b, epsilon=epsilon, tol=min(1e-3, rel_tol / 20), max_iter=2000, strength=1.0, single=False, warm=g
-        )
+        limits: dict[str, Any] = {"epsilon": epsilon, "tol": min(1e-3, rel_tol / 20), "max_iter": 2000, "strength": 1.0}
+        (found,) = solve(x, y, a, b, **limits, single=False, warm=g)
         passes += int(found.n_iter[0])
         former, g = g, found.g
         # Potentials differ from their limit by a multiple of ε to first order: extrapolate it away.

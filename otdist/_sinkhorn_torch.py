@@ -8,6 +8,7 @@ problems that are done keep their potentials.
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -201,6 +202,26 @@ class Anderson:
 
 def solve(
     x: Tensor,
+    y: Tensor,
+    a: Tensor,
+    b: Tensor,
+    *,
+    points: tuple[bool, bool] = (False, False),
+    debias: bool = False,
+    warm: Tensor | None = None,
+    **limits: Any,
+) -> list[Solution]:
+    """As `_sinkhorn.solve`; a batch is solved in float64 if any of its problems must be."""
+    found = [_solve(x, y, a, b, **limits, warm=warm, points=points)]
+    if debias:
+        found += [
+            _solve(z, None, w, None, **limits, points=(p, False)) for z, w, p in ((x, a, points[0]), (y, b, points[1]))
+        ]
+    return found
+
+
+def _solve(
+    x: Tensor,
     y: Tensor | None,
     a: Tensor,
     b: Tensor | None,
@@ -213,7 +234,7 @@ def solve(
     warm: Tensor | None = None,
     points: tuple[bool, bool] = (False, False),
 ) -> Solution:
-    """As `_sinkhorn.solve`; a batch is solved in float64 if any of its problems must be."""
+    """One term of `solve`."""
     problem = Problem(x, y, a, b, epsilon, strength, torch.float64)
     k = len(a)
     if k == 0:

@@ -469,10 +469,10 @@ def _solve_flat(
     }
     single = _arrays.dtype_name(first) == "float32"
     if _arrays.on_cpu(first):
-        return _sinkhorn.solve(*flat, **limits, single=single, warm=warm)
+        return _sinkhorn.solve(*flat, **limits, single=single, warm=warm)[0]
     device = _kind(first)
     engine, start = engine_for(first), None if warm is None else device(warm)
-    found = engine.solve(*map(device, flat), **limits, single=single, warm=start)
+    (found,) = engine.solve(*map(device, flat), **limits, single=single, warm=start)
     return _sinkhorn.Solution._make(None if z is None else _host(z) for z in found)
 
 

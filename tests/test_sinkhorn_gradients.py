@@ -62,7 +62,7 @@ def test_numpy_and_torch_agree():
     value = sinkhorn.w2_squared(x, y, a, b, **TIGHT)
     value.sum().backward()
     mine, grads = sinkhorn.w2_squared_and_grad(*(z.detach().numpy() for z in (x, y, a, b)), **TIGHT)
-    assert (value.detach().numpy() == mine).all()
+    np.testing.assert_allclose(value.detach(), mine, rtol=1e-13)  # sums of weights add up in another order
     for tensor, grad in zip((x, y, a, b), grads, strict=True):
         np.testing.assert_allclose(tensor.grad, grad, rtol=1e-12, atol=1e-15)
 

@@ -69,9 +69,7 @@ def _divergence(
     asked, needs = needs, _present(needs, a, b)
     engine = engine_for(x)
     x, y, a, b = engine.flatten(x, y, a, b)
-    xy = engine.solve(x, y, a, b, **limits, points=(needs[0], needs[1]))
-    xx = engine.solve(x, None, a, None, **limits, points=(needs[0], False))
-    yy = engine.solve(y, None, b, None, **limits, points=(needs[1], False))
+    xy, xx, yy = engine.solve(x, y, a, b, **limits, points=(needs[0], needs[1]), debias=True)
     worst = _arrays.namespace(x).maximum
     warn(worst(xy.error, worst(xx.error, yy.error)), tol, max_iter)
     value, grads = _debias(xy, xx, yy, needs, epsilon, reach)
