@@ -6,6 +6,7 @@ PyTorch is never imported here: a caller who passes a tensor has imported it alr
 from __future__ import annotations
 
 import sys
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -74,7 +75,12 @@ def like(x: Any, reference: Array) -> Array:
 
 def dtype_name(x: Array) -> str:
     """The dtype's short name, the same for both libraries: ``float32``."""
-    return str(x.dtype).removeprefix("torch.")
+    return str(x.dtype).removeprefix("torch.") if is_torch(x) else _numpy_name(x.dtype)
+
+
+@cache  # NumPy takes longer to spell a dtype than a kernel to solve a small problem
+def _numpy_name(dtype: np.dtype) -> str:
+    return str(dtype)
 
 
 def astype(x: Array, dtype: Any) -> Array:

@@ -21,7 +21,9 @@ arXiv:1712.01504; Takatsu (2011), "Wasserstein geometry of Gaussian measures", f
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
+from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -54,8 +56,9 @@ def _kernel(cov_x: Array, cov_y: Array, *, needs: tuple[bool, ...]) -> tuple[Arr
     batch, dtype = cov_x.shape[:-2], cov_x.dtype
     x, y = _flat(cov_x, 2), _flat(cov_y, 2)
     xp = _arrays.namespace(x)
-    broken = ~xp.isfinite(x.sum((-2, -1)) + y.sum((-2, -1)))
-    if bool(broken.any()):  # LAPACK refuses NaN: let a harmless problem stand in, and the answer be NaN
+    if not math.isfinite(x.sum() + y.sum()) and bool(
+        (broken := _broken(x, y)).any()
+    ):  # LAPACK refuses NaN: let a harmless problem stand in, and the answer be NaN
         nan = xp.where(broken, xp.nan, 0.0)[..., None, None]
         harmless = xp.eye(x.shape[-1], dtype=x.dtype, device=x.device)
         x, y = (xp.where(xp.isnan(nan), harmless, c) for c in (x, y))
@@ -64,6 +67,11 @@ def _kernel(cov_x: Array, cov_y: Array, *, needs: tuple[bool, ...]) -> tuple[Arr
     else:
         value, grads = _solve(x, y, needs)
     return _unflat(value, batch, dtype), tuple(None if g is None else _unflat(g, batch, dtype) for g in grads)
+
+
+def _broken(x: Array, y: Array) -> Array:
+    """Which pairs hold a NaN or an infinity."""
+    return ~_arrays.namespace(x).isfinite(x.sum((-2, -1)) + y.sum((-2, -1)))
 
 
 def _solve(x: Array, y: Array, needs: tuple[bool, ...]) -> tuple[Array, list[Array | None]]:
@@ -88,8 +96,7 @@ def _solve(x: Array, y: Array, needs: tuple[bool, ...]) -> tuple[Array, list[Arr
 
 def _solve_small(x: Array, y: Array, value: Array, grads: list[Array | None]) -> Iterable[int]:
     """Fill in the answers of small pairs; return which pairs are left."""
-    from .._kernels import _pool, bures_small
-
+    _pool, bures_small, _ = _kernels()
     n, d = len(value), x.shape[-1]
     if not n or d > (bures_small.LARGEST_BATCHED if n >= _BATCH else bures_small.LARGEST_SINGLE):
         return range(n)
@@ -106,8 +113,7 @@ def _solve_small(x: Array, y: Array, value: Array, grads: list[Array | None]) ->
 
 def _solve_pair(x: Array, y: Array, needs: tuple[bool, ...]) -> tuple[Any, list[Array | None]] | None:
     """One pair (d, d) on the CPU; None if one of the two is not positive definite."""
-    from .._kernels import bures_large
-
+    _, _, bures_large = _kernels()
     gram = bures_large.gram(x, y)
     if gram is None:
         return None
@@ -127,6 +133,14 @@ def _solve_pair(x: Array, y: Array, needs: tuple[bool, ...]) -> tuple[Any, list[
         return None
     value = np.einsum("ij,ij->", solution.residual, solution.residual)
     return value, bures_large.procrustes_slopes(solution, needs)
+
+
+@cache
+def _kernels() -> tuple[Any, Any, Any]:
+    """Loaded at first use, because numba and SciPy take time, and once: an import statement costs 30 µs each time."""
+    from .._kernels import _pool, bures_large, bures_small
+
+    return _pool, bures_small, bures_large
 
 
 def _nearly_equal(x: Array, y: Array, traces: Array) -> bool:
