@@ -68,7 +68,10 @@ def _by_kernels(x: np.ndarray, y: np.ndarray, a: np.ndarray, b: np.ndarray, p: f
         sides: list[Any] = [None, None]
         both = ((0, x, ordered[0]), (1, y, ordered[1]))
         _pool.map(lambda s: sides.__setitem__(s[0], _sorted(s[1], s[2])), both)
-        _merge(tuple(sides), a, b, p, needs, out, rows[0])
+        if r == 1 and not any(needs) and (len(a) or len(b)):
+            out.cost[0] = _long_cost(sides, a, b, p)
+        else:
+            _merge(tuple(sides), a, b, p, needs, out, rows[0])
     else:
         _pool.map(solve, rows)
     return out
@@ -103,6 +106,23 @@ def _merge(sides: Any, a: np.ndarray, b: np.ndarray, p: float, needs: Any, out: 
     places = (z if s is None else s[block] for s, z in zip(out[1:], nothing, strict=True))
     work = kernels.workspace(x.shape[1], y.shape[1])
     kernels.merged_rows(x, y, x_order, y_order, a, b, p, work, out.cost[block], *places)
+
+
+def _long_cost(sides: Any, a: np.ndarray, b: np.ndarray, p: float) -> float:
+    """The cost of one long sorted row with weights: the staircase is walked from both its start and its middle."""
+    from .._kernels import _pool
+    from .._kernels import line as kernels
+
+    (x, x_order), (y, y_order) = sides
+    u, v = np.empty(x.shape[1]), np.empty(y.shape[1])
+    _pool.map(lambda s: kernels.levels_of_row(s[0], 0, s[1], s[2]), ((a, x_order, u), (b, y_order, v)))
+    i = len(u) // 2
+    j = int(np.searchsorted(v, u[i - 1])) if i else 0  # what is left of u's level; at equal levels u goes first
+    total = len(u) + len(v) - 1
+    parts: list[float] = []
+    halves = ((0, 0, i + j), (i, j, total - i - j))
+    _pool.map(lambda half: parts.append(kernels.walk_cost(x[0], y[0], u, v, p, *half)), halves)
+    return sum(sorted(parts))  # whichever ended first, the same number
 
 
 # The same on a GPU, where loops are torch operators: the staircase by binary search in the merged levels.

@@ -122,11 +122,13 @@ def _staircase_cost(x, y, i_of, j_of, mass, steps, p):
 
 
 @njit(cache=True, nogil=True, fastmath=FAST)
-def _walk_cost(x, y, u, v, p):
-    """The same without keeping the staircase, for levels that are met once."""
+def walk_cost(x, y, u, v, p, i, j, steps):
+    """The same without keeping the staircase, for levels that are met once: `steps` of it from the corner (i, j)."""
     last_i, last_j = u.shape[0] - 1, v.shape[0] - 1
-    i, j, done, total = 0, 0, 0.0, 0.0
-    for _ in range(last_i + last_j + 1):
+    total, done = 0.0, 0.0
+    if i > 0:
+        done = u[i - 1]
+    for _ in range(steps):
         level_u, level_v = u[i], v[j]
         first = level_u <= level_v
         level = level_u if first else level_v
@@ -189,7 +191,7 @@ def _potentials(x, y, u, v, order, p, potentials):
 
 
 @njit(cache=True, nogil=True)
-def _levels(weights, row, order, levels):
+def levels_of_row(weights, row, order, levels):
     """Cumulative weights of one row; with no weights at all (shape (0, n)) the uniform ones, exact at every step."""
     n = levels.shape[0]
     if weights.shape[0] == 0:
@@ -212,14 +214,14 @@ def merged_rows(x, y, x_order, y_order, a, b, p, work, cost, x_slopes, y_slopes,
     kept = not weighted or x_slopes.shape[0] > 0 or y_slopes.shape[0] > 0
     for r in range(x.shape[0]):
         if r == 0 or weighted:
-            _levels(a, r, x_order, u)
-            _levels(b, r, y_order, v)
+            levels_of_row(a, r, x_order, u)
+            levels_of_row(b, r, y_order, v)
             if kept:
                 steps = staircase(u, v, i_of, j_of, mass)
         if kept:
             cost[r] = _staircase_cost(x[r], y[r], i_of, j_of, mass, steps, p)
         else:
-            cost[r] = _walk_cost(x[r], y[r], u, v, p)
+            cost[r] = walk_cost(x[r], y[r], u, v, p, 0, 0, u.shape[0] + v.shape[0] - 1)
         if x_slopes.shape[0] > 0:
             _staircase_slopes(x[r], y[r], i_of, j_of, mass, steps, u, x_order[r], p, scratch, x_slopes[r])
         if y_slopes.shape[0] > 0:
