@@ -111,19 +111,19 @@ def moments(S, G, F, a, x, yt, Py, columns, Ptx):
     """Products of the plan with coordinates, without keeping it: Py_ik += Σ_j P_ij y_jk and Ptx_kj += Σ_i x_ik P_ij.
 
     x (n, p), yt (q, m), Py (n, q) and Ptx (p, m). Four rows and two coordinates at a time, so that what was read
-    serves several sums, in strips of the width that lets them stay in the first cache. Ptx is left alone without
-    `columns`.
+    serves several sums. Ptx is left alone without `columns`.
     """
     n, m = S.shape
     dtype = S.dtype.type
-    width = strip(m, 4)
+    # Columns of yt and Ptx that stay in the second cache (256 KiB of float32) while all rows pass by.
+    width = min(m, 2048, max(512, 65536 // (x.shape[1] + yt.shape[0])))
     P, w = np.zeros((4, width), S.dtype), np.zeros(4, S.dtype)
-    for start in range(0, n, 4):
-        live = min(4, n - start)
-        w[:] = dtype(0)
-        w[:live] = a[start : start + live]
-        for left in range(0, m, width):
-            right = min(left + width, m)
+    for left in range(0, m, width):
+        right = min(left + width, m)
+        for start in range(0, n, 4):
+            live = min(4, n - start)
+            w[:] = dtype(0)
+            w[:live] = a[start : start + live]
             for q in range(live):
                 exp_row(S[start + q][left:right], G[left:right], dtype(F[start + q]), P[q])
             _rows_times(P, w, yt, left, right, Py[start : start + live])
