@@ -135,8 +135,9 @@ def test_permutations(values, dtype):
         "sorted": np.sort(rows, axis=1)[:, ::-1].copy(),
         "outlier": np.where(rows > 3, dtype(1e30), dtype(1) + rows * np.finfo(dtype).eps),
     }[values]
-    ordered, order = np.empty_like(rows), np.empty(rows.shape, np.int32)
-    sort_rows(rows.copy(), np.empty(rows.shape, np.uint64), ordered, order)
+    keys, order = np.empty(rows.shape, np.uint64), np.empty(rows.shape, np.int32)
+    ordered = keys.view(np.float64) if dtype == np.float64 else np.empty_like(rows)  # as the library calls it
+    sort_rows(rows.copy(), keys, ordered, order)
     np.testing.assert_array_equal(ordered, np.sort(rows, axis=1))
     np.testing.assert_array_equal(np.take_along_axis(rows, order, axis=1), ordered)
     np.testing.assert_array_equal(np.sort(order, axis=1), np.broadcast_to(np.arange(rows.shape[1]), rows.shape))

@@ -84,8 +84,10 @@ def _sorted(rows: np.ndarray, ordered: bool) -> tuple[np.ndarray, np.ndarray]:
     if not ordered:
         rows.sort(axis=1)
         return rows, np.empty((0, 0), np.int32)
-    values, order = np.empty_like(rows), np.empty(rows.shape, np.int32)
-    sort_rows(rows, np.empty(rows.shape, np.uint64), values, order)
+    keys, order = np.empty(rows.shape, np.uint64), np.empty(rows.shape, np.int32)
+    # Keys are read before a value is written in their place; fresh memory would cost more than the unpacking.
+    values = keys.view(np.float64) if rows.dtype == np.float64 else np.empty_like(rows)
+    sort_rows(rows, keys, values, order)
     return values, order
 
 

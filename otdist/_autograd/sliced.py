@@ -25,8 +25,8 @@ _CHUNK = 1 << 21
 _FEWEST_FOR_CONTROLS = 16
 # Independent groups: enough for a normal quantile to stand for Student's (1.96 for 2.09).
 _GROUPS = 20
-# In the plane equal spacing beats orthogonal pairs with controls from groups of three on.
-_FEWEST_FOR_GRID = 3 * _GROUPS
+# In the plane equal spacing beats orthogonal pairs with controls from groups of about five on (bench/directions.py).
+_FEWEST_FOR_GRID = 5 * _GROUPS
 # Orthogonal blocks from which on their own spread is used: with the six coefficients fewer leave too little to measure.
 _FEWEST_BLOCKS = 12
 
