@@ -14,7 +14,7 @@ from . import networks
 from .likelihoods import Likelihood
 from .posteriors import BatchPosterior, Posterior
 from .priors import Prior
-from .regularizers import Regularizer
+from .regularizers import Regularizer, at_least_float32
 
 
 @dataclass
@@ -71,19 +71,15 @@ class Autoencoder(nn.Module):
     def posterior(self, scaled: Tensor, y: Tensor | None) -> BatchPosterior:
         """q(z | x) of scaled data (batch, *shape), its numbers in float32 at least."""
         raw = self.encoder(scaled, self.one_hot(y))
-        return self.family(_at_least_float32(raw), self.latent_dim)
+        return self.family(at_least_float32(raw), self.latent_dim)
 
     def output(self, z: Tensor, y: Tensor | None) -> Tensor:
         """The decoder's output for codes (batch, d): what the likelihood is centred on, before its mean."""
-        return _at_least_float32(self.decoder(z.to(self.scale.dtype), self.one_hot(y)))
+        return at_least_float32(self.decoder(z.to(self.scale.dtype), self.one_hot(y)))
 
     def decode(self, z: Tensor, y: Tensor | None) -> Tensor:
         """E[x | z] in data units."""
         return self.unscaled(self.likelihood.mean(self.output(z, y)))
-
-
-def _at_least_float32(x: Tensor) -> Tensor:
-    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
 
 
 @dataclass

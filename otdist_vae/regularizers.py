@@ -14,9 +14,18 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from otdist import _arrays
+
 from ._config import catalogue, parameters
 from .posteriors import BatchPosterior
 from .priors import Normal, Prior
+
+NUMPY_FLOATS = (torch.float32, torch.float64)
+
+
+def at_least_float32(x: Tensor) -> Tensor:
+    """Half precision raised: a distance of rounded points, and a cancelling sum, lose all their digits in it."""
+    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
 
 
 class Regularizer(nn.Module):
@@ -132,6 +141,7 @@ class Aggregate(Regularizer):
 
         `rng` is the source of random directions; without it the regularizer goes on from a stream of its own.
         """
+        codes, prior_samples = at_least_float32(codes), at_least_float32(prior_samples)
         rng = self._stream(codes, rng)
         if not self.unbiased:
             return self.distance(codes, prior_samples, rng)
@@ -178,8 +188,9 @@ class Moments(Aggregate):
         from otdist import gaussian
 
         prior = Normal().to(codes) if prior is None else prior
-        mean, cov = gaussian.fit(codes)
-        return gaussian.w2_squared(mean, cov, *(m.to(codes.dtype) for m in prior.moments(codes.shape[1])))
+        codes = at_least_float32(codes)
+        moments = (*gaussian.fit(codes), *prior.moments(codes.shape[1]))
+        return gaussian.w2_squared(*(moment.to(codes.dtype) for moment in moments))
 
     def distance(self, x, y, rng):
         from otdist import gaussian
@@ -204,8 +215,32 @@ class Sliced(Aggregate):
 
         # A plain average is enough for a step: orthogonal directions already give the means' part exactly, and the
         # control variates that an estimate from a count brings cost as much again.
-        directions = sliced.directions(self.directions, x.shape[1], rng=rng, like=x)
+        directions = sliced.directions(self.directions, x.shape[1], rng=rng, like=x.detach())
+        if _arrays.inspectable(x) and _arrays.inspectable(y) and x.dtype == y.dtype and x.dtype in NUMPY_FLOATS:
+            return _EagerSliced.apply(x, y, directions)
         return sliced.w2_squared(x, y, directions=directions)
+
+
+class _EagerSliced(torch.autograd.Function):
+    """The NumPy twin as an operator of its own, for eager CPU tensors only.
+
+    On a batch of codes, what lets otdist's operator be compiled and mapped costs more than distance and gradient.
+    """
+
+    @staticmethod
+    def forward(ctx, x, y, directions):
+        from otdist import sliced
+
+        plain = (tensor.detach().numpy() for tensor in (x, y))
+        value, grads = sliced.w2_squared_and_grad(*plain, directions=directions.numpy())
+        ctx.save_for_backward(torch.as_tensor(grads.x), torch.as_tensor(grads.y))
+        return torch.as_tensor(value)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, gradient):
+        of_x, of_y = ctx.saved_tensors
+        return gradient * of_x, gradient * of_y, None
 
 
 class Sinkhorn(Aggregate):
@@ -276,7 +311,7 @@ class MMD(Aggregate):
         return 1000.0
 
     def aggregate(self, codes, prior_samples, *, rng=None):
-        return self.distance(codes, prior_samples, rng)
+        return self.distance(at_least_float32(codes), at_least_float32(prior_samples), rng)
 
     def distance(self, x, y, rng):
         n, m = len(x), len(y)

@@ -157,8 +157,7 @@ class Module(pl.LightningModule):
     def _gather(self, codes: Tensor) -> Tensor:
         if self.trainer.world_size == 1:
             return codes
-        # the sum of all processes' gradients comes back to each; DDP's mean over processes then gives the whole
-        return self.all_gather(codes, sync_grads=True).flatten(0, 1)
+        return _Gathered.apply(codes)
 
     # -- steps --
 
@@ -204,7 +203,7 @@ class Module(pl.LightningModule):
             raise FloatingPointError(f"the loss became {row['loss']} in epoch {self.current_epoch}: {REMEDY}")
         self.history.append(row)
         if self.trainer.loggers:
-            self.log_dict({k: v for k, v in row.items() if not k.startswith(("val_", "epoch"))})
+            self.log_dict({k: v for k, v in row.items() if not k.startswith(("val_", "epoch"))}, sync_dist=True)
 
     # -- where the time goes; on a GPU the queue hides it, so it is measured on a CPU only --
 
@@ -267,6 +266,24 @@ class Module(pl.LightningModule):
             torch.set_rng_state(self._restored["global_generator"])
 
 
+class _Gathered(torch.autograd.Function):
+    """The codes of all processes, in order of rank. Each process gets back the sum of all processes' gradients for its
+    own codes; DDP's mean over the processes then makes the gradient of the whole."""
+
+    @staticmethod
+    def forward(ctx: Any, codes: Tensor) -> Tensor:
+        world, ctx.rank, ctx.n = torch.distributed.get_world_size(), torch.distributed.get_rank(), len(codes)
+        parts = [torch.empty_like(codes) for _ in range(world)]
+        torch.distributed.all_gather(parts, codes.contiguous())
+        return torch.cat(parts)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        total = gradients[0].contiguous().clone()
+        torch.distributed.all_reduce(total)
+        return total[ctx.rank * ctx.n : (ctx.rank + 1) * ctx.n]
+
+
 class Validated(Module):
     """The same with held-out data: Lightning asks for these hooks only where there are some."""
 
@@ -281,7 +298,7 @@ class Validated(Module):
 
     def on_validation_epoch_end(self) -> None:
         self.validation = {f"val_{k}": v for k, v in self._means(self._val_sums).items()}
-        self.log_dict(self.validation, rank_zero_only=self.trainer.world_size == 1)
+        self.log_dict(self.validation, sync_dist=True)
 
 
 def _finite(value: float) -> bool:

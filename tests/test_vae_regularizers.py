@@ -7,6 +7,7 @@ import pytest
 import torch
 from vae_small import fitted
 
+from otdist import sliced
 from otdist_vae import posteriors, priors, regularizers
 
 AGGREGATE = [name for name, cls in regularizers.CHOICES.items() if cls.scope == "aggregate"]
@@ -69,6 +70,34 @@ def test_fresh_directions_at_every_step():
     regularizer = regularizers.Sliced(directions=2)
     x, y = cloud(16, 8, 0), cloud(16, 8, 1)
     assert float(regularizer.aggregate(x, y)) != float(regularizer.aggregate(x, y))
+
+
+def test_sliced_is_the_sliced_distance_with_both_gradients():
+    rng = torch.Generator().manual_seed(3)
+    directions = sliced.directions(16, 3, rng=rng, like=cloud(1, 3, 0))
+    gradients = []
+    for distance in (
+        lambda x, y: regularizers.Sliced(16).aggregate(x, y, rng=torch.Generator().manual_seed(3)),
+        lambda x, y: sliced.w2_squared(x, y, directions=directions),
+    ):
+        x, y = cloud(9, 3, 0).requires_grad_(), cloud(7, 3, 1).requires_grad_()
+        value = distance(x, y)
+        (2 * value).backward()
+        gradients.append((value.detach(), x.grad, y.grad))
+    for mine, theirs in zip(*gradients, strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-12, atol=1e-15)
+
+
+@pytest.mark.parametrize("name", ["sliced", "mmd", "moments"])
+def test_function_transforms_and_half_precision_go_the_general_way(name):
+    def penalty(x):
+        regularizer = regularizers.CHOICES[name]()
+        return regularizer.aggregate(x, cloud(9, 3, 1, x.dtype), rng=torch.Generator().manual_seed(0))
+
+    x = cloud(9, 3, 0).requires_grad_()
+    penalty(x).backward()
+    torch.testing.assert_close(torch.func.grad(penalty)(x.detach()), x.grad, rtol=1e-10, atol=1e-14)
+    assert torch.isfinite(penalty(cloud(9, 3, 0, torch.bfloat16)))
 
 
 def test_kl_to_a_mixture_is_unbiased():

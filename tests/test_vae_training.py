@@ -174,7 +174,7 @@ def test_the_step_is_timed():
 def test_mixed_precision_keeps_distances_in_float32():
     seen = []
 
-    from otdist_vae import autoencoder, regularizers
+    from otdist_vae import regularizers
 
     class Spy(regularizers.W2):
         def forward(self, posterior, codes, prior=None, *, rng=None):
@@ -183,7 +183,7 @@ def test_mixed_precision_keeps_distances_in_float32():
 
     fitted(Spy(), max_epochs=1, fit={"precision": "bf16-mixed"})
     assert set(seen) == {(torch.float32, torch.float32)}
-    assert autoencoder._at_least_float32(torch.zeros(1, dtype=torch.float64)).dtype == torch.float64
+    assert regularizers.at_least_float32(torch.zeros(1, dtype=torch.float64)).dtype == torch.float64
 
 
 @pytest.mark.parametrize("precision", training.PRECISIONS)
