@@ -21,7 +21,9 @@ def torch_module() -> Any:
 
 def is_torch(x: object) -> bool:
     """Whether ``x`` is a PyTorch tensor."""
-    torch = torch_module()
+    if type(x) is np.ndarray:
+        return False
+    torch = sys.modules.get("torch")
     return torch is not None and isinstance(x, torch.Tensor)
 
 
@@ -32,7 +34,7 @@ def namespace(x: Array) -> Any:
 
 def on_cpu(x: Array) -> bool:
     """Whether the kernels for the CPU can read ``x``."""
-    return not is_torch(x) or x.device.type == "cpu"
+    return not is_torch(x) or x.is_cpu
 
 
 def in_transform() -> bool:
@@ -47,7 +49,7 @@ def _in_func(torch: Any) -> bool:
 
 def inspectable(x: Array) -> bool:
     """Whether reading the values of ``x`` is possible and cheap: not on a GPU, not while tracing."""
-    return not is_torch(x) or (x.device.type == "cpu" and not in_transform())
+    return not is_torch(x) or (x.is_cpu and not in_transform())
 
 
 def needs_gradient(x: Array) -> bool:

@@ -20,6 +20,8 @@ class ConvergenceWarning(UserWarning):
     """An iterative solver stopped before it reached its tolerance; its result says how far it came."""
 
 
+# Entries up to which an array of booleans costs less than avoiding one.
+_SMALL = 4096
 _HALF = ("float16", "bfloat16")
 _FLOAT = ("float32", "float64")
 
@@ -37,6 +39,9 @@ def arrays(**named: Any) -> tuple[list[Array], Callable[[Array], Array]]:
     ValueError
         Two devices.
     """
+    alike = _already_alike(list(named.values()))
+    if alike is not None:
+        return alike, _arrays.scalar
     strong = {k: v for k, v in named.items() if isinstance(v, np.ndarray) or _arrays.is_torch(v)}
     tensors = {k: v for k, v in strong.items() if _arrays.is_torch(v)}
     if tensors and len(tensors) < len(strong):
@@ -56,6 +61,21 @@ def arrays(**named: Any) -> tuple[list[Array], Callable[[Array], Array]]:
     work = xp.float32 if str(dtype).removeprefix("torch.") in _HALF else dtype
     out = [_arrays.astype(x, work) for x in converted.values()]
     return out, lambda value: _arrays.scalar(_arrays.astype(value, dtype))
+
+
+def _already_alike(values: list[Any]) -> list[Array] | None:
+    """The common case without the ceremony: arrays of one type, device and dtype, and Python numbers beside them."""
+    first = next((v for v in values if not isinstance(v, float | int)), None)
+    if first is None or not (type(first) is np.ndarray or _arrays.is_torch(first)):
+        return None
+    if _arrays.dtype_name(first) not in _FLOAT:
+        return None
+    for v in values:
+        if isinstance(v, float | int):
+            continue
+        if type(v) is not type(first) or v.dtype != first.dtype or v.device != first.device:
+            return None
+    return [_arrays.like(v, first) if isinstance(v, float | int) else v for v in values]
 
 
 def _tensors(named: dict[str, Any], tensors: dict[str, Any]) -> dict[str, Array]:
@@ -113,6 +133,9 @@ def same_size(axis: str, first: str, n: int, second: str, m: int) -> None:
 
 def batch(shapes: dict[str, Sequence[int]]) -> tuple[int, ...]:
     """The broadcast batch shape, or a refusal that lists every argument's."""
+    first, *rest = (tuple(s) for s in shapes.values())
+    if all(s == first for s in rest):
+        return first
     try:
         return np.broadcast_shapes(*(tuple(s) for s in shapes.values()))
     except ValueError:

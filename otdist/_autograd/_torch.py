@@ -17,12 +17,15 @@ from torch import Tensor
 from .. import _arrays
 from . import Operator
 
+_OPERATORS: dict[str, TorchOperator] = {}
+
 
 class TorchOperator:
     """The PyTorch side of one `Operator`."""
 
     def __init__(self, operator: Operator) -> None:
         self.operator = operator
+        _OPERATORS[operator.name] = self
         self.option_names = tuple(part.split()[-1] for part in operator.options.split(",") if part.strip())
         tail = f", {operator.options}" if operator.options else ""
         schema = f"(Tensor[] arrays, bool[] needs{tail}) -> Tensor[]"
@@ -41,7 +44,7 @@ class TorchOperator:
         if torch.compiler.is_compiling() or not any(needs):
             return self.value_op(list(arrays), needs, *values)[0]
         name, twice = self.operator.name, self.operator.second is not None
-        return _Value.apply(name, twice, needs, values, *arrays)[0]
+        return _apply(_Value, _EagerValue)(name, twice, needs, values, *arrays)[0]
 
     # What runs, and what the compiler sees of it: shapes.
 
@@ -75,7 +78,9 @@ class _Value(torch.autograd.Function):
 
     @staticmethod
     def forward(name: str, twice: bool, needs: Any, options: Any, *arrays: Tensor) -> Any:
-        return tuple(getattr(torch.ops.otdist, name)(list(arrays), needs, *options))
+        operator = _OPERATORS[name]
+        run = operator.value_op if _arrays.in_transform() else operator._value
+        return tuple(run(list(arrays), needs, *options))
 
     @staticmethod
     def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
@@ -88,7 +93,8 @@ class _Value(torch.autograd.Function):
     def backward(ctx: Any, *cotangents: Any) -> Any:
         if cotangents[0] is None:
             return (None,) * (4 + len(ctx.needs))
-        found = _Gradient.apply(ctx.name, ctx.twice, ctx.needs, ctx.options, cotangents[0], *ctx.saved_tensors)
+        apply = _apply(_Gradient, _EagerGradient)
+        found = apply(ctx.name, ctx.twice, ctx.needs, ctx.options, cotangents[0], *ctx.saved_tensors)
         return None, None, None, None, *_spread(found, ctx.needs)
 
 
@@ -121,6 +127,34 @@ class _Gradient(torch.autograd.Function):
         ]
         second = getattr(torch.ops.otdist, f"{ctx.name}_second")(arrays, weighted, *ctx.options)
         return None, None, None, None, along, *second, *([None] * len(grads))
+
+
+class _EagerValue(torch.autograd.Function):
+    """`_Value` without what ``torch.func`` needs: binding a signature at each call costs more than a small problem."""
+
+    backward = _Value.backward
+
+    @staticmethod
+    def forward(ctx: Any, *inputs: Any) -> Any:
+        output = _Value.forward(*inputs)
+        _Value.setup_context(ctx, inputs, output)
+        return output
+
+
+class _EagerGradient(torch.autograd.Function):
+    """`_Gradient`, likewise."""
+
+    backward = _Gradient.backward
+
+    @staticmethod
+    def forward(ctx: Any, *inputs: Any) -> Any:
+        output = _Gradient.forward(*inputs)
+        _Gradient.setup_context(ctx, inputs, output)
+        return output
+
+
+def _apply(function: Any, eager: Any) -> Any:
+    return (function if _arrays.in_transform() else eager).apply
 
 
 def _compiled_setup(ctx: Any, inputs: Any, output: Any) -> None:
