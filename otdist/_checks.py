@@ -151,7 +151,10 @@ def nonempty(name: str, x: Array, axis: int, what: str) -> None:
 
 def finite(name: str, x: Array) -> None:
     """Refuse NaN and infinity."""
-    if _arrays.inspectable(x):
+    if isinstance(x, float | int):
+        if not math.isfinite(x):
+            raise ValueError(f"{name} must be finite; got {x}")
+    elif _arrays.inspectable(x):
         v = _arrays.as_numpy(x)
         # A sum is finite only if every entry is (and reads memory once); entries whose sum overflows are looked at.
         with np.errstate(over="ignore", invalid="ignore"):
@@ -171,7 +174,10 @@ def positive(name: str, x: Array) -> None:
 
 def nonnegative(name: str, x: Array) -> None:
     """Refuse entries below 0."""
-    if _arrays.inspectable(x):
+    if isinstance(x, float | int):
+        if not x >= 0:
+            raise ValueError(f"{name} must be nonnegative; got {x:g}")
+    elif _arrays.inspectable(x):
         v = _arrays.as_numpy(x)
         if v.size and not (smallest := v.min()) >= 0:
             raise ValueError(f"{name} must be nonnegative; got {smallest:g}")

@@ -146,9 +146,10 @@ def _given(mean_x: Any, scale_x: Any, mean_y: Any, scale_y: Any, *, core: int = 
             _checks.shape(name, x, words, core)
             _checks.nonempty(name, x, -1, "coordinate")
             _checks.same_size("the number of coordinates", "mean_x", arrays[0].shape[-1], name, x.shape[-1])
-        _checks.finite(name, x)
+        given = named[name] if isinstance(named[name], float | int) else x
+        _checks.finite(name, given)
         if name.startswith("scale"):
-            _checks.nonnegative(name, x)
+            _checks.nonnegative(name, given)
     families = (named,) if core == 1 else (("mean_x", "scale_x"), ("mean_y", "scale_y"))
     for family in families:
         _checks.batch({k: x.shape[:-1] for k, x in zip(named, arrays, strict=True) if x.ndim and k in family})
