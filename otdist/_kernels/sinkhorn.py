@@ -54,9 +54,10 @@ def assess(h, F, c, a, b, strength, symmetric, r):
 
 
 @njit(**OPTIONS)
-def _combination(gram, projected, k):
-    """Solve the k normal equations of Anderson's least squares by Cholesky; what is linearly dependent gets 0."""
-    scale, L, z = np.empty(k), np.zeros((k, k)), np.zeros(k)
+def _combine(gram, projected, gamma):
+    """Solve the normal equations of Anderson's least squares by Cholesky; what is linearly dependent gets 0."""
+    k = gamma.shape[0]
+    scale, L, z = np.empty(k), np.empty((k, k)), np.empty(k)
     for i in range(k):
         scale[i] = 1.0 / np.sqrt(gram[i, i]) if gram[i, i] > 0.0 else 0.0
     for i in range(k):
@@ -78,7 +79,8 @@ def _combination(gram, projected, k):
         for q in range(i + 1, k):
             t -= L[q, i] * z[q]
         z[i] = t / L[i, i]
-    return z * scale
+    for i in range(k):
+        gamma[i] = z[i] * scale[i]
 
 
 @njit(**OPTIONS)
@@ -91,35 +93,44 @@ def advance(h, r, w, dual, noise, damping, vectors, gram, state):
     restart) are kept between calls; state starts as (-inf, 0, 0).
     """
     m, held = h.shape[0], int(state[1])
-    moves, changes = vectors[:MEMORY], vectors[MEMORY : 2 * MEMORY]
     former, former_r, plain = vectors[2 * MEMORY], vectors[2 * MEMORY + 1], vectors[2 * MEMORY + 2]
     if held > 0 and not dual >= state[0] - noise:
-        h[:] = plain
-        state[1:] = 0.0
+        for j in range(m):
+            h[j] = plain[j]
+        state[1], state[2] = 0.0, 0.0
         return
     state[0] = max(dual, state[0])
     if state[2] > 0:
         slot = int(state[2] - 1) % MEMORY
-        moves[slot] = h - former
-        changes[slot] = r - former_r
+        move, change = vectors[slot], vectors[MEMORY + slot]
+        for j in range(m):
+            move[j], change[j] = h[j] - former[j], r[j] - former_r[j]
         held = min(held + 1, MEMORY)
         for k in range(held):
-            gram[slot, k] = np.sum(changes[slot] * w * changes[k])
+            gram[slot, k] = _dot(change, w, vectors[MEMORY + k])
             gram[k, slot] = gram[slot, k]
-    former[:] = h
-    former_r[:] = r
-    plain[:] = h + damping * r
-    h[:] = plain
+    for j in range(m):
+        former[j], former_r[j], plain[j] = h[j], r[j], h[j] + damping * r[j]
+        h[j] = plain[j]
     if held > 0:
-        projected = np.empty(held)
+        projected, gamma = np.empty(held), np.empty(held)
         for k in range(held):
-            projected[k] = np.sum(changes[k] * w * r)
-        gamma = _combination(gram, projected, held)
+            projected[k] = _dot(vectors[MEMORY + k], w, r)
+        _combine(gram, projected, gamma)
         for k in range(held):
+            move, change = vectors[k], vectors[MEMORY + k]
             for j in range(m):
-                h[j] -= gamma[k] * (moves[k, j] + damping * changes[k, j])
+                h[j] -= gamma[k] * (move[j] + damping * change[j])
     state[1] = held
     state[2] += 1.0
+
+
+@njit(**OPTIONS)
+def _dot(u, w, v):
+    total = 0.0
+    for j in range(u.shape[0]):
+        total += u[j] * w[j] * v[j]
+    return total
 
 
 @njit(**OPTIONS)

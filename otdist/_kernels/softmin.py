@@ -122,10 +122,10 @@ def moments(S, G, F, a, x, yt, Py, columns, Ptx):
         right = min(left + width, m)
         for start in range(0, n, 4):
             live = min(4, n - start)
-            w[:] = dtype(0)
-            w[:live] = a[start : start + live]
-            for q in range(live):
-                exp_row(S[start + q][left:right], G[left:right], dtype(F[start + q]), P[q])
+            for q in range(4):
+                w[q] = a[start + q] if q < live else dtype(0)
+                if q < live:
+                    exp_row(S[start + q][left:right], G[left:right], dtype(F[start + q]), P[q])
             _rows_times(P, w, yt, left, right, Py[start : start + live])
             if columns:
                 _columns_times(P, w, x[start : start + live], left, right, Ptx)
