@@ -43,16 +43,21 @@ def solve(x: np.ndarray, y: np.ndarray, a: np.ndarray, b: np.ndarray) -> Solutio
     if not np.isfinite(cost).all():  # only where values could not be checked at the door
         nowhere = np.zeros(1, int)
         return Solution(nowhere, nowhere, np.full(1, np.nan), np.full(n, np.nan), np.full(m, np.nan))
+    return solve_costs(cost, a, b)
+
+
+def solve_costs(cost: np.ndarray, a: np.ndarray, b: np.ndarray) -> Solution:
+    """Costs (n, m) and weights (n,), (m,) with sum 1, all float64 and finite."""
     rows, columns = np.flatnonzero(a), np.flatnonzero(b)
     plan, g = _simplex(
-        cost if len(rows) == n and len(columns) == m else cost[np.ix_(rows, columns)], a[rows], b[columns]
+        cost if cost.shape == (len(rows), len(columns)) else cost[np.ix_(rows, columns)], a[rows], b[columns]
     )
     i, j = np.nonzero(plan)
     # Potentials of points without mass, by the c-transform; those of the others are its fixed points.
     f = (cost[:, columns] - g).min(1)
     g = (cost - f[:, None]).min(0)
     if not cost[rows[i], columns[j]].any():  # equal measures: of all optimal potentials, the least
-        f, g = np.zeros(n), np.zeros(m)
+        f, g = np.zeros(len(a)), np.zeros(len(b))
     return Solution(rows[i], columns[j], plan[i, j], f, g)
 
 
