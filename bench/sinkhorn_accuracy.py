@@ -23,7 +23,7 @@ import numpy as np
 SHARES = (0.05, 0.01, 0.002)
 TOLERANCES = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5)
 SCALINGS = (0.5, 0.7, 0.9, 0.95, 0.98)
-LONGEST_S = 10.0
+LONGEST_S = 3.0
 D = 3
 
 Curve = Iterator[tuple[float, Callable[[], float]]]

@@ -26,10 +26,14 @@ TILE = 2**19
 LARGE = 2**18
 # Newton's method forms the Hessian of the second cloud's potential: at most this many points.
 NEWTON_POINTS = 2048
+# It takes over after so many passes, or earlier, at a marginal error of 1e-3, where the tolerance is below 1e-5.
+NEWTON_AFTER = 500
 # Tasks that a pass over one problem is cut into, whatever the number of threads: sums then add up alike everywhere.
 SHARES = 16
 # From this size on, the three terms of one divergence are worth solving on several threads.
 SIDE_BY_SIDE = 2**16
+# Its quadratic model is not trusted to move a potential by more than this, in base 2: entries change by 2^16.
+NEWTON_REACH = 16.0
 # Below this ratio of ε to the mean cost, potentials are first found for larger ε, each stage to this marginal error.
 ANNEAL_BELOW, ANNEAL_FACTOR, ANNEAL_TOL = 1 / 300, 4.0, 0.03
 
@@ -225,14 +229,19 @@ class Problem:
 
     def _finish(self, tol: float, max_iter: int) -> np.ndarray:
         """Anderson to tol, or to where Newton's method takes over."""
-        newton = tol < 1e-5 and self.strength == 1.0 and not self.symmetric and self.dtype == np.float64
-        if not (newton and max(self.shape[1:]) <= NEWTON_POINTS):
+        possible = self.strength == 1.0 and not self.symmetric and self.dtype == np.float64
+        if not possible or max(self.shape[1:]) > NEWTON_POINTS or max_iter <= NEWTON_AFTER:
             return self.iterate(tol, max_iter)
-        stats = self.iterate(1e-3, max_iter)
+        small = max(self.shape[1:]) <= NEWTON_POINTS // 4
+        stats = self.iterate(tol if tol >= 1e-5 else 1e-3, NEWTON_AFTER)
         for k in range(self.shape[0]):
-            if tol < stats[k, 1] <= 1e-3:
+            if tol < stats[k, 1] <= (1.0 if small else 1e-3):
                 steps, *stats[k, 1:] = newton_finish(self, k, tol)
                 stats[k, 0] += steps
+        if (stats[:, 1] > tol).any():  # Newton gave up: on from there
+            more = self.iterate(tol, max_iter)
+            stats[:, 0] += more[:, 0]
+            stats[:, 1:] = more[:, 1:]
         return stats
 
     def iterate(self, tol: float, max_iter: int) -> np.ndarray:
@@ -256,20 +265,23 @@ class Problem:
 
     def _iterate_large(self, k: int, tol: float, max_iter: int) -> tuple[int, float, float]:
         """The loop of `_kernels.sinkhorn.solve` for one problem whose passes are split over threads."""
-        from ._kernels.sinkhorn import MEMORY, advance, assess
+        from ._kernels.sinkhorn import MEMORY, advance, assess, repair
 
         m = self.shape[2]
         r, vectors = np.empty(m), np.empty((2 * MEMORY + 3, m))
         gram, state = np.empty((MEMORY, MEMORY)), np.array([-np.inf, 0.0, 0.0])
         noise, damping = self._noise()[k], 2.0 / 3.0 if self.symmetric else 1.0
-        for passes in range(1, max_iter + 1):
+        passes = 0
+        while True:
             c = self.sweep(k)
+            passes += 1
             h, F, a, b = self.h[k], self.F[k], self.a[k], self.b[k]
             error, dual = assess(h, F, c, a, b, self.strength, self.symmetric, r)
-            if error <= tol:
+            if error <= tol or (passes >= max_iter and (state[1] == 0 or dual >= state[0] - noise)):
                 break
-            if passes < max_iter:
-                advance(h, r, b, dual, noise, damping, vectors, gram, state)
+            if self.stored is not None and not self.symmetric:
+                repair(self.stored[k], F, a, b, c, h, self.strength, r)
+            advance(h, r, b, dual, noise, damping, vectors, gram, state)
         return passes, error, dual
 
     def _noise(self) -> np.ndarray:
@@ -511,17 +523,27 @@ def newton_finish(problem: Problem, k: int, tol: float) -> tuple[int, float, flo
     for _ in range(50):
         if error <= tol:
             break
+        problem.h[k] += r  # Sinkhorn's own step first: it is exact where a small column is off by a factor
+        c, error, dual = measure()
+        passes += 1
+        if error <= tol:
+            break
         step = np.zeros(len(b))
         step[live] = _newton_step(problem, k, c, live, root) * LOG2E
-        start, former, t = problem.h[k].copy(), error, 1.0
+        start, former = problem.h[k].copy(), error
+        t = longest = min(1.0, NEWTON_REACH / max(float(np.abs(step).max()), 1e-300))
         slope = step @ (b - c)
-        while True:
+        while t > 1e-4 * longest:
             problem.h[k] = start + t * step
             c, error, new_dual = measure()
             passes += 1
-            if new_dual >= dual + 1e-4 * t * slope - noise or t < 1e-6:
+            if new_dual >= dual + 1e-4 * t * slope - noise:
                 break
             t *= 0.3
+        else:
+            problem.h[k] = start
+            c, error, dual = measure()
+            break
         dual = new_dual
         if error > 0.5 * former and error < 1e-11:
             break  # rounding

@@ -135,11 +135,14 @@ class Problem:
         noise = 4 * torch.finfo(self.dtype).eps * (1 + self.scale * self.mean_cost())
         passes = torch.zeros(k, dtype=torch.int64, device=self.b.device)
         active = torch.ones(k, dtype=torch.bool, device=self.b.device)
-        for step in range(max_iter):
+        step = 0
+        while True:
             r, error, dual = self.assess(self.sweep())
+            step += 1
             passes += active
             active = active & ~(error <= tol)
-            if step == max_iter - 1 or not active.any():
+            undone = active & (dual < anderson.best - noise)  # do not end on a step that will be undone
+            if not active.any() or (step >= max_iter and not undone.any()):
                 break
             self.h = torch.where(active[:, None], anderson.advance(self.h, r, dual, noise), self.h)
         return passes, error, dual

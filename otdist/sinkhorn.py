@@ -224,15 +224,18 @@ def solve(
     def shaped(z: np.ndarray) -> Array:
         return device(z.reshape((*batch, *z.shape[1:])))
 
+    def cast(z: Array) -> Array:
+        return restore(_arrays.astype(z, first.dtype))
+
     value = cost_at(*arrays, shaped(f), shaped(g), shaped(found.value), epsilon=epsilon, reach=reach)
     return SinkhornResult(
-        value=restore(value),
-        transport_cost=restore(shaped(_transport_cost(problem))),
-        f=restore(shaped(f)),
-        g=restore(shaped(g)),
+        value=cast(value),
+        transport_cost=cast(shaped(_transport_cost(problem))),
+        f=cast(shaped(f)),
+        g=cast(shaped(g)),
         epsilon=epsilon,
         n_iter=_arrays.scalar(shaped(found.n_iter)),
-        marginal_error=restore(shaped(found.error)),
+        marginal_error=cast(shaped(found.error)),
         converged=_arrays.scalar(shaped(found.error <= tol)),
         _flat=(*flat, f, g),
         _like=restore(first[..., :0, 0].sum(-1)),
@@ -397,10 +400,14 @@ def bracket(x: Any, y: Any, a: Any = None, b: Any = None, *, rel_tol: float = 1e
             stacklevel=2,
         )
     like, kind = restore(arrays[0][..., :0, 0].sum(-1)), _kind(arrays[0])
+    ends = [
+        _arrays.scalar(_arrays.like(z.reshape(batch), like))
+        for z in (_below(lower, like), _above(upper, like), epsilon)
+    ]
     return Bracket(
-        restore(kind(_below(lower, like).reshape(batch))),
-        restore(kind(_above(upper, like).reshape(batch))),
-        restore(kind(epsilon.reshape(batch))),
+        ends[0],
+        ends[1],
+        ends[2],
         _arrays.scalar(kind(passes.astype(np.int64).reshape(batch))),
         _arrays.scalar(kind(converged.astype(bool).reshape(batch))),
     )

@@ -123,7 +123,7 @@ def test_gaussians_on_gauss_hermite_nodes(d, count, epsilon):
     np.testing.assert_allclose(found.value, expected, rtol=1e-10)
 
 
-@pytest.mark.parametrize("epsilon", [10.0, 1.0, 1e-2, 1e-4])
+@pytest.mark.parametrize("epsilon", [10.0, 1.0, 1e-2, 4e-4])  # the mean cost is 4
 def test_manufactured_problems(epsilon):
     # Any f, g define a plan, whose marginals define the problem that it solves.
     rng = np.random.default_rng(4)
@@ -284,9 +284,10 @@ def test_torch_twin_equals_the_kernels():
                 np.testing.assert_allclose(twin.grad_x, kernel.grad_x, atol=10 * tol)
                 if kernel.grad_y is not None:
                     np.testing.assert_allclose(twin.grad_y, kernel.grad_y, atol=10 * tol)
-                    live = b > 0
-                    gap = (twin.g.numpy() - kernel.g)[live].reshape(2, -1)
-                    assert np.ptp(gap, axis=1).max() <= 100 * tol
+                    gap = twin.g.numpy() - kernel.g
+                    gap -= (b * gap).sum(1, keepdims=True)  # the free constant
+                    if relative > 1e-3:  # below, parts of the plan are nearly apart, and so are their constants
+                        assert (b * np.abs(gap)).sum(1).max() <= 100 * tol
 
 
 def test_torch_twin_makes_the_whole_operator(monkeypatch):

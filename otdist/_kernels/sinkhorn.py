@@ -12,6 +12,8 @@ from .softmin import OPTIONS, sweep
 
 # Differences that Anderson acceleration remembers. 5 are as good at an error of 1e-3, 10 are better at 1e-6.
 MEMORY = 10
+# Below this share of its weight a column's mass may consist of what underflowed.
+LOST = 1e-25
 LOG2E = 1.4426950408889634
 
 
@@ -39,7 +41,7 @@ def assess(h, F, c, a, b, strength, symmetric, r):
             r[j] = F[j] - h[j]
         else:
             marginal = c[j]
-            r[j] = -strength * (np.log2(max(c[j] / b[j], 1e-37)) - h[j]) - h[j]
+            r[j] = -strength * (np.log2(max(c[j] / b[j], 1e-300)) - h[j]) - h[j]
         mass += marginal
         target = b[j] if kappa == 0.0 else b[j] * np.exp2(-kappa * h[j])
         error += abs(marginal - target)
@@ -134,6 +136,22 @@ def _dot(u, w, v):
 
 
 @njit(**OPTIONS)
+def repair(S, F, a, b, c, h, strength, r):
+    """The step of columns whose mass underflowed, c_j ≪ b_j, by their own softmin: it is right however far they are."""
+    for j in range(h.shape[0]):
+        if b[j] > 0.0 and c[j] < LOST * b[j]:
+            top = -np.inf
+            for i in range(F.shape[0]):
+                if a[i] > 0.0:
+                    top = max(top, F[i] + S[i, j])
+            total = 0.0
+            for i in range(F.shape[0]):
+                if a[i] > 0.0:
+                    total += a[i] * np.exp2(F[i] + S[i, j] - top)
+            r[j] = -strength * (top + np.log2(total)) - h[j]
+
+
+@njit(**OPTIONS)
 def solve(S, log_b, a, b, a_work, h, F, strength, symmetric, tol, max_iter, noise, stats):
     """Solve a batch of problems, each until its own marginal error is at most tol.
 
@@ -154,7 +172,9 @@ def solve(S, log_b, a, b, a_work, h, F, strength, symmetric, tol, max_iter, nois
             sweep(S[k], G, F[k], a_work[k], strength, not symmetric, c)
             passes += 1
             error, dual = assess(h[k], F[k], c, a[k], b[k], strength, symmetric, r)
-            if error <= tol or passes >= max_iter:
-                break
+            if error <= tol or (passes >= max_iter and (state[1] == 0.0 or dual >= state[0] - noise[k])):
+                break  # but not on a step that will be undone
+            if not symmetric:
+                repair(S[k], F[k], a[k], b[k], c, h[k], strength, r)
             advance(h[k], r, b[k], dual, noise[k], damping, vectors, gram, state)
         stats[k, 0], stats[k, 1], stats[k, 2] = passes, error, dual
