@@ -41,7 +41,8 @@ def arrays(**named: Any) -> tuple[list[Array], Callable[[Array], Array]]:
     """
     alike = _already_alike(list(named.values()))
     if alike is not None:
-        return alike, _arrays.scalar
+        dtype = alike[0].dtype
+        return alike, lambda value: _arrays.scalar(_arrays.astype(value, dtype))
     strong = {k: v for k, v in named.items() if isinstance(v, np.ndarray) or _arrays.is_torch(v)}
     tensors = {k: v for k, v in strong.items() if _arrays.is_torch(v)}
     if tensors and len(tensors) < len(strong):

@@ -117,6 +117,19 @@ def test_the_frechet_distance_of_a_sample_to_itself_is_zero():
     assert gaussian.w2_squared_from_samples(x, x) <= 1e3 * EPS * (x**2).sum() / 49
 
 
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
+def test_samples_keep_their_dtype(dtype):
+    x = np.random.default_rng(0).standard_normal((9, 2)).astype(dtype)
+    tensor = torch.tensor(x)
+    for z, expected in ((x, np.dtype(dtype)), (tensor, tensor.dtype)):
+        mean, cov = gaussian.fit(z)
+        mapped = gaussian.transport_map(mean, cov, mean, cov)
+        path = gaussian.geodesic(mean, cov, mean, cov, 0.5)
+        center = gaussian.barycenter(mean[None], cov[None])
+        for out in (mean, cov, gaussian.w2_squared_from_samples(z, z), *mapped, *path, center.mean, center.cov):
+            assert out.dtype == expected
+
+
 @given(seed=seeds, d=dimensions)
 def test_moments_in_any_batches(seed, d):
     rng = np.random.default_rng(seed)
