@@ -72,10 +72,8 @@ def train(
         _set(whole, setting)
     if not resume and not overwrite and runs.occupied(out):
         raise click.UsageError(f"{out} is not empty; add --overwrite to replace the run in it, or --resume auto")
-    if overwrite and out.is_dir():
-        runs.clear(out)
     try:
-        model = runs.train(whole, out, resume=bool(resume))
+        model = runs.train(whole, out, resume=bool(resume), overwrite=overwrite)
     except KeyboardInterrupt as stop:
         return _interrupted(stop)
     effective = model.effective_weight()

@@ -87,9 +87,9 @@ def build(config: dict[str, Any]) -> WVAE:
     return WVAE(random_state=config["seed"], **options)
 
 
-def train(config: dict[str, Any], folder: Path, *, resume: bool) -> WVAE:
+def train(config: dict[str, Any], folder: Path, *, resume: bool, overwrite: bool = False) -> WVAE:
     """Train as `config` (complete with DEFAULTS) says and leave everything in `folder`."""
-    from .training import OPTION_NAMES, Options
+    from .training import CHECKPOINT, OPTION_NAMES, Options
 
     if config["data"] is None:
         raise ValueError("data must be given: 'digits' or a file or folder")
@@ -98,19 +98,26 @@ def train(config: dict[str, Any], folder: Path, *, resume: bool) -> WVAE:
     if config["conditional"] and examples.y is None:
         raise ValueError(f"conditional needs labels, but {config['data']} has none")
     options = Options(**{key: config[key] for key in OPTION_NAMES if key in config})
+    if overwrite and folder.is_dir():
+        clear(folder)
     _storage.prepare(folder)
     described = {k: v for k, v in model.describe().items() if k != "random_state"}
     whole = {**config, **described, **asdict(options)}
     (folder / CONFIG).write_text(yaml.safe_dump(json.loads(json.dumps(whole)), sort_keys=False), "utf-8")
-    model.fit(
-        examples.x,
-        examples.y if config["conditional"] else None,
-        max_epochs=config["max_epochs"],
-        validation=config["validation"],
-        folder=folder,
-        resume="auto" if resume else None,
-        **asdict(options),
-    )
+    try:
+        model.fit(
+            examples.x,
+            examples.y if config["conditional"] else None,
+            max_epochs=config["max_epochs"],
+            validation=config["validation"],
+            folder=folder,
+            resume="auto" if resume else None,
+            **asdict(options),
+        )
+    except (TypeError, ValueError):
+        if not (folder / CHECKPOINT).exists():  # refused before anything was learned: leave nothing in the way
+            (folder / CONFIG).unlink()
+        raise
     model.save(folder)
     report(model, examples, folder, config)
     return model

@@ -146,6 +146,16 @@ def test_bad_input_ends_with_one_line_and_status_2(capsys, tmp_path, file, name)
     assert message in complaint
 
 
+def test_a_refused_run_leaves_nothing_in_the_way_and_destroys_nothing(capsys, tmp_path, file):
+    out = tmp_path / "run"
+    np.save(tmp_path / "flat.npy", np.zeros(3))
+    assert run(capsys, "train", "--data", tmp_path / "flat.npy", "--out", out)[0] == 2
+    assert train(capsys, file, out)[0] == 0
+    weights = (out / "weights.safetensors").read_bytes()
+    assert train(capsys, file, out, "--overwrite", "--regularizer", "magic")[0] == 2
+    assert (out / "weights.safetensors").read_bytes() == weights
+
+
 def test_sample_refuses_bad_input(capsys, tmp_path, file):
     train(capsys, file, tmp_path / "run")
     for more, message in (
