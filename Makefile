@@ -7,7 +7,7 @@ STAMPS := .venv/.stamps
 .DELETE_ON_ERROR:
 
 demo: $(STAMPS)/vae  ## train a Wasserstein VAE on the bundled digits; pictures and a table in demo/
-	$(BIN)/otdist-vae train --data digits --regularizer w2 --max-epochs 150 --seed 0 --out demo --overwrite
+	$(BIN)/otdist-vae train --data digits --regularizer w2 --conditional --max-epochs 150 --seed 0 --out demo --overwrite
 
 test: $(STAMPS)/dev  ## everything CI runs
 	$(BIN)/ruff check .
