@@ -150,3 +150,35 @@ def test_a_tournament_pairs_everybody_once():
         met = {tuple(pair) for pair in rounds.reshape(-1, 2).tolist()}
         assert len(met) == rounds[..., 0].size == d * (d - 1) // 2
         assert all(len(set(r.ravel().tolist())) == r.size for r in rounds)
+
+
+@pytest.mark.parametrize("with_gradient", [False, True])
+@pytest.mark.parametrize("n", [1, 7, 8, 9, 19])
+def test_an_answer_does_not_depend_on_its_neighbours(n, with_gradient):
+    # Lanes share their instructions, even with easy, broken and slow problems: none of it may be seen.
+    d = 6
+    x, y = pairs(n, d, 1e6)
+    x[::5] = np.eye(d)
+    y[2::7] = np.nan
+    x[3::7, -1] = x[3::7, :, -1] = 0.0
+    value, grads, status = small(x, y, with_gradient)
+    for i in range(n):
+        alone, slopes, its = small(x[i : i + 1], y[i : i + 1], with_gradient)
+        assert status[i] == its[0] == (np.isnan(y[i]).any() or x[i, -1, -1] == 0)
+        if not status[i]:
+            assert value[i] == alone[0]
+            np.testing.assert_array_equal(grads[:, i : i + 1] if with_gradient else 0, slopes if with_gradient else 0)
+
+
+def test_one_covariance_is_shared_by_all():
+    x, y = pairs(11, 5)
+    value, status, none = np.empty(11), np.empty(11, np.int8), np.empty((0, 5, 5))
+    bures_small.solve(x, y[:1], 0, 11, value, none, none, status)
+    assert not status.any()
+    np.testing.assert_array_equal(value, small(x, np.repeat(y[:1], 11, 0), with_gradient=False)[0])
+
+
+@pytest.mark.parametrize("scale", [1e-100, 1e100])
+def test_variances_whose_powers_overflow_are_left_to_lapack(scale):
+    x, y = pairs(2, 4)
+    assert small(scale * x, scale * y)[2].all()

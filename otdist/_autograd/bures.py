@@ -36,8 +36,9 @@ from . import Operator
 # below 1e4; K's is at most their geometric mean. Beyond, they are promised 1e-9.
 _DOUBTFUL, _DOUBTFUL_ILL = 5e-13, 5e-10
 _ILL = 1e-4
-# How a batch of small pairs is split over threads: evenly, but a chunk should take .1 ms, a pair takes some 10 d³ ns.
-_BATCH, _CHUNKS, _CHUNK_WORK = 16, 8, 10_000
+# From how many pairs on a batch fills the lanes, and how it is split over threads: evenly, but a chunk should take
+# .1 ms, and a pair takes some 1.6 d³ ns.
+_BATCH, _CHUNKS, _CHUNK_WORK = 8, 8, 60_000
 # The share of the traces below which subtracting them has cost too many digits.
 _CANCELLED = 1e-3
 # The ratio of singular values down to which Σ as the root of Σ² still has ten digits.
@@ -104,6 +105,7 @@ def _solve_small(x: Array, y: Array, value: Array, grads: list[Array | None]) ->
     into = (value, *(none if g is None else g for g in grads), status)
     x, y = np.ascontiguousarray(x), np.ascontiguousarray(y)
     step = max(-(-n // _CHUNKS), 1 + _CHUNK_WORK // d**3)
+    step += -step % bures_small.LANES
     if step >= n:
         bures_small.solve(x, y, 0, n, *into)
     else:
