@@ -14,13 +14,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from otdist import _arrays
-
 from ._config import catalogue, parameters
 from .posteriors import BatchPosterior
 from .priors import Normal, Prior
-
-NUMPY_FLOATS = (torch.float32, torch.float64)
 
 
 def at_least_float32(x: Tensor) -> Tensor:
@@ -216,31 +212,7 @@ class Sliced(Aggregate):
         # A plain average is enough for a step: orthogonal directions already give the means' part exactly, and the
         # control variates that an estimate from a count brings cost as much again.
         directions = sliced.directions(self.directions, x.shape[1], rng=rng, like=x.detach())
-        if _arrays.inspectable(x) and _arrays.inspectable(y) and x.dtype == y.dtype and x.dtype in NUMPY_FLOATS:
-            return _EagerSliced.apply(x, y, directions)
         return sliced.w2_squared(x, y, directions=directions)
-
-
-class _EagerSliced(torch.autograd.Function):
-    """The NumPy twin as an operator of its own, for eager CPU tensors only.
-
-    On a batch of codes, what lets otdist's operator be compiled and mapped costs more than distance and gradient.
-    """
-
-    @staticmethod
-    def forward(ctx, x, y, directions):
-        from otdist import sliced
-
-        plain = (tensor.detach().numpy() for tensor in (x, y))
-        value, grads = sliced.w2_squared_and_grad(*plain, directions=directions.numpy())
-        ctx.save_for_backward(torch.as_tensor(grads.x), torch.as_tensor(grads.y))
-        return torch.as_tensor(value)
-
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx, gradient):
-        of_x, of_y = ctx.saved_tensors
-        return gradient * of_x, gradient * of_y, None
 
 
 class Sinkhorn(Aggregate):
