@@ -186,10 +186,9 @@ def test_mixed_precision_keeps_distances_in_float32():
     assert regularizers.at_least_float32(torch.zeros(1, dtype=torch.float64)).dtype == torch.float64
 
 
-@pytest.mark.parametrize("precision", training.PRECISIONS)
+# A CPU has no float16 gradient scaler, which 16-mixed needs.
+@pytest.mark.parametrize("precision", [p for p in training.PRECISIONS if p != "16-mixed"])
 def test_every_precision_trains_saves_and_loads(tmp_path, precision):
-    if precision == "16-mixed":
-        pytest.skip("a CPU has no float16 gradient scaler")
     model = fitted(max_epochs=5, fit={"precision": precision})
     assert model.history[-1]["loss"] < model.history[0]["loss"]
     model.save(tmp_path)

@@ -129,28 +129,22 @@ class _Gradient(torch.autograd.Function):
         return None, None, None, None, along, *second, *([None] * len(grads))
 
 
-class _EagerValue(torch.autograd.Function):
-    """`_Value` without what ``torch.func`` needs: binding a signature at each call costs more than a small problem."""
+def _eager(function: Any) -> Any:
+    """``function`` without what ``torch.func`` needs: binding a signature costs more than a small problem."""
 
-    backward = _Value.backward
+    class Eager(torch.autograd.Function):
+        backward = function.backward
 
-    @staticmethod
-    def forward(ctx: Any, *inputs: Any) -> Any:
-        output = _Value.forward(*inputs)
-        _Value.setup_context(ctx, inputs, output)
-        return output
+        @staticmethod
+        def forward(ctx: Any, *inputs: Any) -> Any:
+            output = function.forward(*inputs)
+            function.setup_context(ctx, inputs, output)
+            return output
+
+    return Eager
 
 
-class _EagerGradient(torch.autograd.Function):
-    """`_Gradient`, likewise."""
-
-    backward = _Gradient.backward
-
-    @staticmethod
-    def forward(ctx: Any, *inputs: Any) -> Any:
-        output = _Gradient.forward(*inputs)
-        _Gradient.setup_context(ctx, inputs, output)
-        return output
+_EagerValue, _EagerGradient = _eager(_Value), _eager(_Gradient)
 
 
 def _apply(function: Any, eager: Any) -> Any:
