@@ -1,7 +1,8 @@
-"""A vector of eight doubles for compiled kernels: eight problems are solved side by side, one in each lane.
+"""Vectors for compiled kernels: 64 bytes of doubles or floats, on which Python's operators work lane by lane.
 
-LLVM turns it into one AVX-512 register, two of AVX2 or four of NEON. Its vectoriser would have to prove that the rows
-of one array do not overlap before it did the same to loops over lanes.
+LLVM turns each into one AVX-512 register, two of AVX2 or four of NEON. A loop over lanes would leave that to its
+vectoriser, which gives up where it can't prove that the rows of one array do not overlap, and which keeps no block of
+a matrix product in registers.
 
 Comparisons give a set of lanes as the bits of an integer; `choose` takes one or the other lane by lane.
 """
@@ -15,53 +16,73 @@ from numba import njit, types
 from numba.core import cgutils
 from numba.extending import intrinsic, models, overload, register_model
 
-LANES = 8
+BYTES = 64
+LANES = 8  # of doubles; there are twice as many of floats
 ALL = 255
 
-_VECTOR = ir.VectorType(ir.DoubleType(), LANES)
-_BITS = ir.VectorType(ir.IntType(1), LANES)
 _FAST = ("contract", "nsz")
 
 
 class _Lanes(types.Type):
-    def __init__(self) -> None:
-        super().__init__("otdist.Lanes")
+    def __init__(self, scalar: Any) -> None:
+        self.scalar, self.count = scalar, BYTES * 8 // scalar.bitwidth
+        super().__init__(f"otdist.Lanes({scalar})")
+
+    @property
+    def vector(self) -> Any:
+        return ir.VectorType(ir.DoubleType() if self.scalar == types.float64 else ir.FloatType(), self.count)
+
+    @property
+    def suffix(self) -> str:
+        """What LLVM appends to the names of its functions."""
+        return f"v{self.count}f{self.scalar.bitwidth}"
 
 
-_lanes = _Lanes()
+KINDS = {scalar: _Lanes(scalar) for scalar in (types.float32, types.float64)}
 
 
 @register_model(_Lanes)
 class _Model(models.PrimitiveModel):
     def __init__(self, manager: Any, kind: Any) -> None:
-        super().__init__(manager, kind, _VECTOR)
+        super().__init__(manager, kind, kind.vector)
 
 
 def _address(context: Any, builder: Any, kind: Any, array: Any, index: Any) -> Any:
-    data = context.make_array(kind)(context, builder, array).data
-    first = builder.mul(index, ir.Constant(index.type, LANES))
-    return builder.bitcast(builder.gep(data, [first]), _VECTOR.as_pointer())
+    data, lanes = context.make_array(kind)(context, builder, array).data, KINDS[kind.dtype]
+    first = builder.mul(index, ir.Constant(index.type, lanes.count))
+    return builder.bitcast(builder.gep(data, [first]), lanes.vector.as_pointer())
+
+
+def _everywhere(builder: Any, lanes: Any, scalar: Any) -> Any:
+    undefined = ir.Constant(lanes.vector, ir.Undefined)
+    first = builder.insert_element(undefined, scalar, ir.Constant(ir.IntType(32), 0))
+    return builder.shuffle_vector(
+        first, undefined, ir.Constant(ir.VectorType(ir.IntType(32), lanes.count), [0] * lanes.count)
+    )
 
 
 @intrinsic
 def load(typing, array, index):
-    """The lanes array[8 index : 8 index + 8] of a one-dimensional array of doubles."""
+    """Vector number `index` of a one-dimensional array: with doubles, array[8 index : 8 index + 8]."""
 
     def generate(context, builder, signature, arguments):
-        return builder.load(_address(context, builder, signature.args[0], *arguments), align=8)
+        kind = signature.args[0]
+        return builder.load(_address(context, builder, kind, *arguments), align=kind.dtype.bitwidth // 8)
 
-    return _lanes(array, types.intp), generate
+    return KINDS[array.dtype](array, types.intp), generate
 
 
 @intrinsic
 def store(typing, array, index, value):
-    """array[8 index : 8 index + 8] = value."""
+    """Write vector number `index` of a one-dimensional array."""
 
     def generate(context, builder, signature, arguments):
-        builder.store(arguments[2], _address(context, builder, signature.args[0], *arguments[:2]), align=8)
+        kind = signature.args[0]
+        where = _address(context, builder, kind, *arguments[:2])
+        builder.store(arguments[2], where, align=kind.dtype.bitwidth // 8)
         return context.get_dummy_value()
 
-    return types.none(array, types.intp, _lanes), generate
+    return types.none(array, types.intp, KINDS[array.dtype]), generate
 
 
 @intrinsic
@@ -69,12 +90,21 @@ def fill(typing, scalar):
     """The same number in every lane."""
 
     def generate(context, builder, signature, arguments):
-        undefined = ir.Constant(_VECTOR, ir.Undefined)
-        first = builder.insert_element(undefined, arguments[0], ir.Constant(ir.IntType(32), 0))
-        everywhere = ir.Constant(ir.VectorType(ir.IntType(32), LANES), [0] * LANES)
-        return builder.shuffle_vector(first, undefined, everywhere)
+        return _everywhere(builder, KINDS[signature.args[0]], arguments[0])
 
-    return _lanes(types.float64), generate
+    return KINDS[scalar](scalar), generate
+
+
+@intrinsic
+def spread(typing, array, index):
+    """The number array[index] in every lane; a negative index does not count from the end."""
+
+    def generate(context, builder, signature, arguments):
+        kind = signature.args[0]
+        data = context.make_array(kind)(context, builder, arguments[0]).data
+        return _everywhere(builder, KINDS[kind.dtype], builder.load(builder.gep(data, [arguments[1]])))
+
+    return KINDS[array.dtype](array, types.intp), generate
 
 
 @intrinsic
@@ -82,10 +112,62 @@ def sqrt(typing, x):
     """√x in every lane."""
 
     def generate(context, builder, signature, arguments):
-        kind = ir.FunctionType(_VECTOR, [_VECTOR])
-        return builder.call(cgutils.get_or_insert_function(builder.module, kind, f"llvm.sqrt.v{LANES}f64"), arguments)
+        kind = ir.FunctionType(x.vector, [x.vector])
+        return builder.call(cgutils.get_or_insert_function(builder.module, kind, f"llvm.sqrt.{x.suffix}"), arguments)
 
-    return _lanes(x), generate
+    return x(x), generate
+
+
+@intrinsic
+def total(typing, x):
+    """The sum of the lanes."""
+
+    def generate(context, builder, signature, arguments):
+        scalar = x.vector.element
+        kind = ir.FunctionType(scalar, [scalar, x.vector])
+        function = cgutils.get_or_insert_function(builder.module, kind, f"llvm.vector.reduce.fadd.{x.suffix}")
+        return builder.call(function, [ir.Constant(scalar, -0.0), arguments[0]], fastmath=("reassoc",))
+
+    return x.scalar(x), generate
+
+
+@intrinsic
+def largest(typing, x):
+    """The largest lane; those that are NaN do not count."""
+
+    def generate(context, builder, signature, arguments):
+        kind = ir.FunctionType(x.vector.element, [x.vector])
+        function = cgutils.get_or_insert_function(builder.module, kind, f"llvm.vector.reduce.fmax.{x.suffix}")
+        return builder.call(function, arguments)
+
+    return x.scalar(x), generate
+
+
+@intrinsic
+def maximum(typing, x, y):
+    """x where it is greater than y, elsewhere (also where x is NaN) y."""
+
+    def generate(context, builder, signature, arguments):
+        return builder.select(builder.fcmp_ordered(">", *arguments), *arguments)
+
+    return x(x, x), generate
+
+
+@intrinsic
+def add_exponent(typing, mantissa, shifted):
+    """`mantissa` · 2^k, numbers or lanes, where `shifted` is k + 1.5 · 2^(mantissa bits): its low bits are k's."""
+    scalar = mantissa.scalar if isinstance(mantissa, _Lanes) else mantissa
+    bits, width = (32, 23) if scalar == types.float32 else (64, 52)
+
+    def generate(context, builder, signature, arguments):
+        integer, by = ir.IntType(bits), width
+        if isinstance(mantissa, _Lanes):
+            integer, by = ir.VectorType(integer, mantissa.count), [width] * mantissa.count
+        low = builder.shl(builder.bitcast(arguments[1], integer), ir.Constant(integer, by))
+        added = builder.add(builder.bitcast(arguments[0], integer), low)
+        return builder.bitcast(added, arguments[0].type)
+
+    return mantissa(mantissa, mantissa), generate
 
 
 @intrinsic
@@ -93,10 +175,10 @@ def greater(typing, x, y):
     """The set of lanes where x > y, which NaN never is."""
 
     def generate(context, builder, signature, arguments):
-        bits = builder.bitcast(builder.fcmp_ordered(">", *arguments), ir.IntType(LANES))
+        bits = builder.bitcast(builder.fcmp_ordered(">", *arguments), ir.IntType(x.count))
         return builder.zext(bits, ir.IntType(64))
 
-    return types.intp(x, y), generate
+    return types.intp(x, x), generate
 
 
 @intrinsic
@@ -104,10 +186,11 @@ def choose(typing, lanes, x, y):
     """x in the given set of lanes, y in the others."""
 
     def generate(context, builder, signature, arguments):
-        bits = builder.bitcast(builder.trunc(arguments[0], ir.IntType(LANES)), _BITS)
+        set_of = ir.VectorType(ir.IntType(1), x.count)
+        bits = builder.bitcast(builder.trunc(arguments[0], ir.IntType(x.count)), set_of)
         return builder.select(bits, arguments[1], arguments[2])
 
-    return _lanes(types.intp, _lanes, _lanes), generate
+    return x(types.intp, x, x), generate
 
 
 def _arithmetic(symbol: Any, instruction: str) -> None:
@@ -116,11 +199,11 @@ def _arithmetic(symbol: Any, instruction: str) -> None:
         def generate(context, builder, signature, arguments):
             return getattr(builder, instruction)(*arguments, flags=_FAST)
 
-        return _lanes(_lanes, _lanes), generate
+        return x(x, x), generate
 
     @overload(symbol)
     def _(x, y):
-        return (lambda x, y: compute(x, y)) if x is _lanes and y is _lanes else None
+        return (lambda x, y: compute(x, y)) if isinstance(x, _Lanes) and x == y else None
 
 
 for _symbol, _instruction in (
@@ -134,7 +217,7 @@ for _symbol, _instruction in (
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def space(vectors):
-    """Zeros for that many vectors, none of which straddles two lines of the cache."""
+    """Zeros for that many vectors of doubles, none of which straddles two lines of the cache."""
     raw = np.zeros((vectors + 1) * LANES)
     skipped = (-raw.ctypes.data) % (8 * LANES) // 8
     return raw[skipped : skipped + vectors * LANES]
