@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Callable, Iterator
-from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,10 +17,12 @@ import numpy as np
 from ._arrays import Array
 
 LOG2E = 1.4426950408889634
-# Scores are kept while they take at most this much memory; beyond it, they are recomputed row by row in each pass.
+# A kernel is kept while it takes at most this much memory; beyond it, its rows are computed again in each pass.
 STORED_BYTES = 2**28
-# A batch is solved in groups of this many scores, and a streamed problem in tiles of this many: about an L2 cache.
-TILE = 2**19
+# Entries up to which a kernel sits in a cache, so that one thread and one compiled call do best.
+CACHED = 2**18
+# Rows in a block of a kernel that is kept; one that is not is computed in tiles of so many entries: about an L2 cache.
+BLOCK, TILE = 96, 2**17
 # From this size on, the rows of one problem are worth splitting over threads.
 LARGE = 2**18
 # Newton's method forms the Hessian of the second cloud's potential: at most this many points.
@@ -54,256 +55,228 @@ class Solution(NamedTuple):
 
 
 class Cloud:
-    """A flat batch of weighted clouds in the units inside: x (k, n, d) and a (k, n) in float64."""
+    """A flat batch of weighted clouds in the units inside, packed for the kernels in the working type."""
 
-    def __init__(self, x: np.ndarray, a: np.ndarray, dtype: type) -> None:
-        self.x, self.a, self.dtype = x, a, np.dtype(dtype)
+    def __init__(self, x: np.ndarray, a: np.ndarray, frame: Frame, dtype: Any) -> None:
+        from ._kernels.cloud import settle
+        from ._kernels.lanes import BYTES
+        from ._kernels.softmin import GROUP
 
-    @cached_property
-    def mean(self) -> np.ndarray:
-        return _mean(self.x, self.a)
-
-    @cached_property
-    def variances(self) -> np.ndarray:
-        """Of each coordinate."""
-        return _mean((self.x - self.mean[:, None]) ** 2, self.a)
-
-    @cached_property
-    def work(self) -> np.ndarray:
-        return np.ascontiguousarray(self.x, self.dtype)
-
-    @cached_property
-    def work_t(self) -> np.ndarray:
-        return np.ascontiguousarray(self.x.mT, self.dtype)
-
-    @cached_property
-    def a_work(self) -> np.ndarray:
-        return np.ascontiguousarray(self.a, self.dtype)
-
-    @cached_property
-    def log_a(self) -> np.ndarray:
-        with np.errstate(divide="ignore"):
-            return np.log2(self.a)
+        (k, n, d), lanes = x.shape, BYTES // np.dtype(dtype).itemsize
+        self.a, self.points = a, np.empty((k, n, d))
+        self.mean, self.variances = np.empty((k, d)), np.empty((k, d))
+        self.rows = np.empty((k, -(-n // GROUP), d, GROUP), dtype)
+        self.panels = np.empty((k, -(-n // lanes), d, lanes), dtype)
+        settle(x, a, frame.center, frame.unit, self.points, self.mean, self.variances, self.rows, self.panels)
 
 
 class Frame(NamedTuple):
     """The coordinates inside: x = center + unit · (x inside). Units are powers of two: dividing by them is exact."""
 
-    center: np.ndarray  # (k, 1, d)
+    center: np.ndarray  # (k, d)
     unit: np.ndarray  # (k,)
     radius: np.ndarray  # (k,) no two points of the two clouds are farther apart than this, inside
 
     @classmethod
     def around(cls, x: np.ndarray, y: np.ndarray) -> Frame:
-        low = np.minimum(x.min(1), y.min(1))
-        high = np.maximum(x.max(1), y.max(1))
-        center, half = low + 0.5 * (high - low), 0.5 * (high - low)
-        unit = _power_of_two(half.max(1))
-        return cls(center[:, None], unit, 2 * np.sqrt(((half / unit[:, None]) ** 2).sum(1)))
+        from ._kernels.cloud import frame
 
-    def inside(self, x: np.ndarray) -> np.ndarray:
-        return (x - self.center) / self.unit[:, None, None]
+        found = cls(np.empty((len(x), x.shape[2])), np.empty(len(x)), np.empty(len(x)))
+        frame(x, y, *found)
+        return found
 
-    def at(self, members: np.ndarray) -> Frame:
+    def at(self, members: Any) -> Frame:
         return Frame(*(z[members] for z in self))
 
 
-class Problem:
-    """A flat batch of problems of one shape in one working precision.
+class Room:
+    """Memory for one kernel after the other: fresh pages would cost as much as a pass."""
 
-    Without a second cloud each one is transported to itself: then one potential serves both sides. ``strength`` is
+    def __init__(self) -> None:
+        self.taken = np.empty(0)
+
+    def of(self, size: int, dtype: np.dtype) -> np.ndarray:
+        if len(self.taken) < size or self.taken.dtype != dtype:
+            self.taken = np.empty(size, dtype)
+        return self.taken[:size]
+
+
+class Problem:
+    """Problem number k of a flat batch, in one working precision.
+
+    Without a second cloud it is transported to itself: then one potential serves both sides. ``strength`` is
     λ = ρ/(ρ + ε), 1 for balanced transport.
     """
 
     def __init__(
-        self, first: Cloud, second: Cloud | None, frame: Frame, epsilon: float | np.ndarray, strength: float
+        self, first: Cloud, second: Cloud | None, k: int, frame: Frame, epsilon: float, strength: float
     ) -> None:
         self.symmetric = second is None
-        self.first, self.second = first, first if second is None else second
-        self.x, self.a, self.y, self.b = first.x, first.a, self.second.x, self.second.a
-        self.epsilon, self.strength, self.dtype = epsilon, strength, first.dtype
-        self.center, self.unit = frame.center, frame.unit
+        self.first, self.second, self.k = first, first if second is None else second, k
+        self.x, self.a, self.y, self.b = first.points[k], first.a[k], self.second.points[k], self.second.a[k]
+        self.rows, self.panels = first.rows[k], self.second.panels[k]
+        self.center, self.unit, self.frame = frame.center[k], float(frame.unit[k]), frame
+        self.epsilon, self.strength, self.dtype = epsilon, strength, self.rows.dtype
         self.scale = LOG2E * (self.unit / epsilon) * self.unit  # log2(e)/ε in the units inside
-        self.x_work, self.yt_work = first.work, self.second.work_t
-        self.a_work, self.log_b = first.a_work, self.second.log_a
-        self.shape = (*self.a.shape, self.b.shape[1])
-        self.stored: np.ndarray | None = None
-        self.h, self.F = np.zeros(self.b.shape), np.full(self.a.shape, np.nan)
-        shift = self.first.mean - self.second.mean
-        self.mean_cost = (shift**2).sum(-1) + self.first.variances.sum(-1) + self.second.variances.sum(-1)
+        self.shape = len(self.a), len(self.b)
+        self.full = len(self.rows) * self.rows.shape[2], len(self.panels) * self.panels.shape[2]  # filled up
+        self.a_work = np.zeros(self.full[0], self.dtype)
+        self.a_work[: len(self.a)] = self.a
+        self.h, self.F = np.zeros(len(self.b)), np.full(len(self.a), np.nan)
+        self.kernel: np.ndarray | None = None
+        self.shift = np.empty(self.full[0], self.dtype)
+        self.at, self.v = np.full(len(self.b), np.nan), np.zeros(self.full[1], self.dtype)
+        shift = first.mean[k] - self.second.mean[k]
+        self.mean_cost = float(shift @ shift + first.variances[k].sum() + self.second.variances[k].sum())
 
-    @classmethod
-    def of(
-        cls,
-        x: np.ndarray,
-        y: np.ndarray,
-        a: np.ndarray,
-        b: np.ndarray,
-        epsilon: float | np.ndarray,
-        strength: float,
-        dtype: type = np.float64,
-    ) -> Problem:
-        """From clouds in the caller's units, x (k, n, d), y (k, m, d), a (k, n), b (k, m) in float64."""
-        frame = Frame.around(x, y)
-        return cls(Cloud(frame.inside(x), a, dtype), Cloud(frame.inside(y), b, dtype), frame, epsilon, strength)
+    # Kernels (see `_kernels.softmin`): their rows are kept where there is room, or computed whenever they are needed.
 
-    # Scores.
+    def keep(self, room: Room) -> None:
+        size = self.full[0] * self.full[1]
+        if size * self.dtype.itemsize <= STORED_BYTES:
+            self.kernel = room.of(size, self.dtype)
 
-    def scores(self, k: int, rows: slice) -> np.ndarray:
-        """Rows of the scores of problem k: kept ones, or computed now."""
-        if self.stored is not None:
-            return self.stored[k, rows]
-        out = np.empty((rows.stop - rows.start, self.shape[2]), self.dtype)
-        self._compute_scores(k, rows, out)
-        return out
+    def blocks(self) -> list[slice]:
+        """Rows in groups of six: tiles, and at least 4 of them for the threads to share where the work is worth it."""
+        n, m = self.full
+        rows = BLOCK if self.kernel is not None else max(6, TILE // m // 6 * 6)
+        if n * m >= LARGE:
+            rows = min(rows, max(6, n // 24 * 6))
+        return [slice(i, min(i + rows, n)) for i in range(0, n, rows)]
 
-    def _compute_scores(self, k: int, rows: slice, out: np.ndarray) -> None:
-        from ._kernels.softmin import scores
+    def tasks(self) -> list[list[slice]]:
+        blocks = self.blocks()
+        return [blocks[t::SHARES] for t in range(min(SHARES, len(blocks)))]
 
-        scores(self.x_work[k, rows], self.yt_work[k], self.dtype.type(self.scale[k]), out)
+    def serve(self) -> Callable[[slice, np.ndarray | None], np.ndarray]:
+        """What gives the kernel's rows in a block: those kept, or, if they are too old, new ones."""
+        from ._kernels.sinkhorn import prepare
+        from ._kernels.softmin import absorb
 
-    def keep_scores(self) -> None:
-        """Compute all scores once, if they may stay in memory."""
-        k, n, m = self.shape
-        if self.stored is not None or k * n * m * self.dtype.itemsize > STORED_BYTES:
-            return
-        kept = np.empty((k, n, m), self.dtype)
-        tasks = [(i, rows) for i in range(k) for rows in _blocks(n, m)]
-        _map(lambda at: self._compute_scores(at[0], at[1], kept[at]), tasks, k * n * m)
-        self.stored = kept
+        if self.kernel is None:
+            self.at[:] = np.nan
+        G = np.empty_like(self.v)
+        serves = prepare(self.h, self.b, self.at, G, self.v)
+        scale, panels, m = self.dtype.type(self.scale), self.panels.reshape(-1), self.full[1]
 
-    def rescale(self, factor: float | np.ndarray) -> None:
+        def rows(block: slice, scratch: np.ndarray | None = None) -> np.ndarray:
+            if self.kernel is not None:
+                E = self.kernel[block.start * m : block.stop * m]
+            else:
+                size = (block.stop - block.start) * m
+                E = np.empty(size, self.dtype) if scratch is None else scratch[:size]
+            if not serves:
+                groups = self.rows[block.start // 6 : block.stop // 6].reshape(-1)
+                absorb(groups, panels, self.x.shape[1], scale, G, E, self.shift[block])
+            return E
+
+        return rows
+
+    def rescale(self, factor: float) -> None:
         """Multiply 1/ε, and with it everything that is in units of ε."""
-        self.scale = self.scale * factor
+        self.scale *= factor
         self.h *= factor
         self.F *= factor
-        if self.stored is not None:
-            self.stored *= self.dtype.type(factor)
-
-    def columns(self, k: int) -> np.ndarray:
-        """G_j: potential and weight of the second cloud, in the working type."""
-        return (self.h[k] + self.log_b[k]).astype(self.dtype)
+        self.at[:] = np.nan
 
     # Solving.
 
     def start(self) -> None:
         """Start from the entropic potential of the Gaussians that fit the clouds, which is quadratic."""
-        _, n, m = self.shape
-        full = 32 * self.x.shape[2] ** 3 <= n * m  # its eigendecompositions then cost less than the passes they save
-        mean_x, mean_y = self.first.mean, self.second.mean
-        yc = self.y - mean_y[:, None]
-        half = 0.5 * LOG2E / np.maximum(self.scale, 1e-150)  # σ² = ε/2
-        if full:
-            B = _covariance(yc, self.b)
-            A = B if self.symmetric else _covariance(self.x - mean_x[:, None], self.a)
-            slope = np.eye(yc.shape[2]) - _gaussian_map(A, B, half)
-            pulled = yc @ slope
-        else:
-            u, v = self.first.variances, self.second.variances
-            pulled = yc * (1 - 2 * u / (np.sqrt(4 * u * v + half[:, None] ** 2) + half[:, None]))[:, None]
-        if not self.symmetric:
-            pulled += 2 * (mean_y - mean_x)[:, None]
-        self.h = self.scale[:, None] * (yc * pulled).sum(-1)
+        from ._kernels.cloud import gaussian_start
 
-    def run(self, tol: float, max_iter: int, warm: np.ndarray | None, points: tuple[bool, bool]) -> Solution:
-        """Solve, from the Gaussian start or from given g (k, m); `points` says which clouds' gradients are wanted."""
-        largest = float(np.max(self.mean_cost * self.scale, initial=0.0)) * ANNEAL_BELOW / LOG2E
-        stages = math.ceil(math.log(largest, ANNEAL_FACTOR)) if warm is None and largest > 1 else 0
-        if stages:
-            self.rescale(ANNEAL_FACTOR**-stages)
+        (n, m), d, k, first, second = self.shape, self.x.shape[1], self.k, self.first, self.second
+        if d == 1 or n * m < LARGE + 128 * d**3:  # until then eigendecompositions cost more than the passes they save
+            moments = first.mean[k], first.variances[k], second.mean[k], second.variances[k]
+            gaussian_start(self.y, *moments, self.scale, self.h)
+            return
+        xc, yc = self.x - first.mean[k], self.y - second.mean[k]
+        B = _covariance(yc, self.b)
+        A = B if self.symmetric else _covariance(xc, self.a)
+        pulled = yc @ (np.eye(d) - _gaussian_map(A, B, 0.5 * LOG2E / max(self.scale, 1e-150)))  # σ² = ε/2
+        self.h = self.scale * (yc * (pulled + 2 * (second.mean[k] - first.mean[k]))).sum(-1)
+
+    def run(
+        self, tol: float, max_iter: int, warm: np.ndarray | None, points: tuple[bool, bool], room: Room
+    ) -> tuple[np.ndarray, tuple[np.ndarray | None, np.ndarray | None]]:
+        """Solve, from the Gaussian start or from given g (m,): passes, error, dual value, and the gradients wanted."""
+        self.keep(room)
+        passes, stages = 0, 0
         if warm is None:
+            stages = _stages(self.mean_cost * self.scale)
+            self.rescale(ANNEAL_FACTOR**-stages)
             self.start()
         else:
             self.h = warm * (LOG2E / self.epsilon)
-        if self.symmetric:
-            self.F[...] = self.h
-        self.keep_scores()
-        passes = np.zeros(self.shape[0])
         for _ in range(stages):
-            passes += self.iterate(max(ANNEAL_TOL, tol), max_iter)[:, 0]
+            passes += self.iterate(max(ANNEAL_TOL, tol), max_iter)[0]
             self.rescale(ANNEAL_FACTOR)
-        stats = self._finish(tol, max_iter)
-        value = stats[:, 2] * (self.epsilon / LOG2E)
-        gradients = self.gradients(points)
-        return Solution(*self.potentials(), value, (passes + stats[:, 0]).astype(np.int64), stats[:, 1], *gradients)
+        more, error, dual = self.finish(tol, max_iter)
+        return np.array((passes + more, error, dual)), self.gradients(points)
 
-    def _finish(self, tol: float, max_iter: int) -> np.ndarray:
+    def finish(self, tol: float, max_iter: int) -> tuple[int, float, float]:
         """Anderson to tol, or to where Newton's method takes over."""
         possible = self.strength == 1.0 and not self.symmetric and self.dtype == np.float64
-        if not possible or max(self.shape[1:]) > NEWTON_POINTS or max_iter <= NEWTON_AFTER:
+        if not possible or max(self.shape) > NEWTON_POINTS or max_iter <= NEWTON_AFTER:
             return self.iterate(tol, max_iter)
-        small = max(self.shape[1:]) <= NEWTON_POINTS // 4
-        stats = self.iterate(tol if tol >= 1e-5 else 1e-3, NEWTON_AFTER)
-        for k in range(self.shape[0]):
-            if tol < stats[k, 1] <= (1.0 if small else 1e-3):
-                steps, *stats[k, 1:] = newton_finish(self, k, tol)
-                stats[k, 0] += steps
-        if (stats[:, 1] > tol).any():  # Newton gave up: on from there
-            more = self.iterate(tol, max_iter)
-            stats[:, 0] += more[:, 0]
-            stats[:, 1:] = more[:, 1:]
-        return stats
-
-    def iterate(self, tol: float, max_iter: int) -> np.ndarray:
-        """Run the accelerated iteration; returns (k, 3): passes, marginal error, dual value."""
-        k, n, m = self.shape
-        stats = np.zeros((k, 3))
-        if self.stored is not None and (n * m <= LARGE or k >= 8):
-            from ._kernels.sinkhorn import solve
-
-            def group(s: slice) -> None:
-                rest = (self.log_b[s], self.a[s], self.b[s], self.a_work[s], self.h[s], self.F[s])
-                limits = (self.strength, self.symmetric, tol, max_iter, noise[s], stats[s])
-                solve(scores[s], *rest, *limits)
-
-            scores, noise = self.stored, self._noise()
-            _map(group, [slice(i, i + 1) for i in range(k)], k * n * m)
-        else:
-            for i in range(k):
-                stats[i] = self._iterate_large(i, tol, max_iter)
-        return stats
-
-    def _iterate_large(self, k: int, tol: float, max_iter: int) -> tuple[int, float, float]:
-        """The loop of `_kernels.sinkhorn.solve` for one problem whose passes are split over threads."""
-        from ._kernels.sinkhorn import MEMORY, advance, assess, repair
-
-        m = self.shape[2]
-        r, vectors = np.empty(m), np.empty((2 * MEMORY + 3, m))
-        gram, state = np.empty((MEMORY, MEMORY)), np.array([-np.inf, 0.0, 0.0])
-        noise, damping = self._noise()[k], 2.0 / 3.0 if self.symmetric else 1.0
-        passes = 0
-        while True:
-            c = self.sweep(k)
-            passes += 1
-            h, F, a, b = self.h[k], self.F[k], self.a[k], self.b[k]
-            error, dual = assess(h, F, c, a, b, self.strength, self.symmetric, r)
-            if error <= tol or (passes >= max_iter and (state[1] == 0 or dual >= state[0] - noise)):
-                break
-            if self.stored is not None and not self.symmetric:
-                repair(self.stored[k], F, a, b, c, h, self.strength, r)
-            advance(h, r, b, dual, noise, damping, vectors, gram, state)
+        passes, error, dual = self.iterate(tol if tol >= 1e-5 else 1e-3, NEWTON_AFTER)
+        if tol < error <= (1.0 if max(self.shape) <= NEWTON_POINTS // 4 else 1e-3):
+            steps, error, dual = newton_finish(self, tol)
+            passes += steps
+        if error > tol:  # Newton gave up: on from there
+            more, error, dual = self.iterate(tol, max_iter)
+            passes += more
         return passes, error, dual
 
-    def _noise(self) -> np.ndarray:
-        """How much rounding may lower the dual value: eps times the largest exponents that occur."""
-        return 4 * np.finfo(self.dtype).eps * (1 + self.scale * self.mean_cost)
+    def iterate(self, tol: float, max_iter: int) -> tuple[int, float, float]:
+        """Run the accelerated iteration; returns passes, marginal error, dual value."""
+        from ._kernels import sinkhorn as kernels
 
-    def sweep(self, k: int) -> np.ndarray:
-        """One pass over problem k: updates F[k], returns the second marginal (zeros where symmetric)."""
-        from ._kernels.softmin import sweep
+        (n, m), limits = self.shape, (self.strength, self.symmetric)
+        if self.kernel is not None and n * m <= CACHED:
+            flat = self.rows.reshape(-1), self.panels.reshape(-1)
+            clouds = self.x, self.y, self.a, self.b, self.a_work, self.dtype.type(self.scale)
+            state = self.kernel, self.shift, self.at, self.v, np.empty(m)
+            return kernels.loop(*flat, *clouds, self.h, self.F, *limits, tol, max_iter, self.noise, state)
+        r, vectors = np.empty(m), np.empty((2 * kernels.MEMORY + 3, m))
+        gram, anderson = np.empty((kernels.MEMORY, kernels.MEMORY)), np.array([-np.inf, 0.0, 0.0])
+        passes, damping = 0, 2.0 / 3.0 if self.symmetric else 1.0
+        while True:
+            c = self.sweep()
+            passes += 1
+            error, dual = kernels.assess(self.h, self.F, c, self.a, self.b, *limits, r)
+            if error <= tol or (passes >= max_iter and (anderson[1] == 0 or dual >= anderson[0] - self.noise)):
+                return passes, error, dual
+            if self.kernel is not None and not self.symmetric:
+                kernels.repair(
+                    self.x, self.y, self.scale, self.F, self.a, self.b, c, self.h, self.strength, r
+                )  # fmt: skip
+            kernels.advance(self.h, r, self.b, dual, self.noise, damping, vectors, gram, anderson)
 
-        _, n, m = self.shape
-        G, blocks = self.columns(k), _blocks(n, m)
-        tasks = [blocks[t::SHARES] for t in range(min(SHARES, len(blocks)))]
+    @property
+    def noise(self) -> float:
+        """How much rounding may lower the dual value."""
+        from ._kernels.sinkhorn import rounding
+
+        return rounding(self.v, self.scale * self.mean_cost)
+
+    def sweep(self) -> np.ndarray:
+        """One pass: updates F, returns the second marginal (zeros where symmetric)."""
+        from ._kernels.softmin import spread
+
+        rows, tasks = self.serve(), self.tasks()
+        n, m = self.shape
         c = np.zeros((len(tasks), m))
 
         def task(t: int) -> None:
-            for rows in tasks[t]:
-                args = (G, self.F[k, rows], self.a_work[k, rows], self.strength, not self.symmetric)
-                sweep(self.scores(k, rows), *args, c[t])
+            scratch = None
+            for block in tasks[t]:
+                E = scratch = rows(block, scratch)
+                side = self.shift[block], self.a_work[block], self.strength, not self.symmetric
+                spread(E, self.v, *side, self.F[block.start : min(block.stop, n)], c[t])
 
         _map(task, range(len(tasks)), n * m)
-        return c.sum(0)
+        return c.sum(0) * self.v[:m]
 
     # What follows from the potentials.
 
@@ -311,15 +284,11 @@ class Problem:
         """f and g in the caller's units, continued by the softmin to points without weight."""
         F, h = self.F, self.h
         if not (self.b > 0).all():
-            if self.symmetric:
-                other = F
-            else:
-                epsilon = LOG2E / np.maximum(self.scale, 1e-300)
-                frame = Frame(0 * self.center, np.ones(len(self.unit)), self.unit)
-                swapped = Problem(self.second, self.first, frame, epsilon, self.strength)
+            other = F
+            if not self.symmetric:
+                swapped = Problem(self.second, self.first, self.k, self.frame, self.epsilon, self.strength)
                 swapped.h = F
-                for k in range(self.shape[0]):
-                    swapped.sweep(k)
+                swapped.sweep()
                 other = swapped.F
             h = np.where(self.b > 0, h, other)
         unit = self.epsilon / LOG2E
@@ -330,58 +299,73 @@ class Problem:
 
         Where a cloud is transported to itself, the derivative with respect to one of the two sides.
         """
-        columns = points[1] and not self.symmetric
-        if not (points[0] or columns):
+        from ._kernels.sinkhorn import column_gradient, row_gradient
+
+        by_x, by_y = points[0], points[1] and not self.symmetric
+        wide = np.concatenate((self.x, np.ones((len(self.x), 1))), 1)
+        Py, Ptx = self.moments(self.y if by_x else None, wide if by_y else None)
+        grad_x = grad_y = None
+        if Py is not None:
+            grad_x = np.empty_like(self.x)
+            row_gradient(self.x, self.a, self.F, self.unit, self.strength, Py, grad_x)
+        if Ptx is not None:
+            grad_y = np.empty_like(self.y)
+            column_gradient(self.y, self.b, self.v, self.unit, self.strength, Ptx, grad_y)
+        return grad_x, grad_y
+
+    def moments(self, y: np.ndarray | None, x: np.ndarray | None) -> tuple[Any, Any]:
+        """P y (n, q) for y (m, q), and Σ_i u_i x_ik E_ij (p, m), which times v_j is xᵀ P, for x (n, p)."""
+        from ._kernels import softmin
+
+        n, m = self.shape
+        M, lanes = self.full[1], self.panels.shape[2]
+        if y is None and x is None:
             return None, None
-        k = self.shape[0]
-        ones_x, ones_y = np.ones((*self.x.shape[:2], 1), self.dtype), np.ones((*self.y.shape[:2], 1), self.dtype)
-        Py, Ptx = self.moments(
-            np.concatenate((self.x_work, ones_x), 2), np.concatenate((self.yt_work, ones_y.mT), 1), columns
-        )
-        scale = 2 * self.unit.reshape(k, 1, 1)
-        grad_x = (Py[..., -1:] * self.x - Py[..., :-1]) * scale
-        if not columns:
-            return grad_x, None
-        mass, mean = Ptx[:, -1, :, None], Ptx[:, :-1].mT
-        share = self.b[..., None] / np.where(mass > 0, mass, 1.0) if self.strength == 1.0 else 1.0
-        return grad_x if points[0] else None, share * (mass * self.y - mean) * scale
+        rows, tasks = self.serve(), self.tasks()
+        Py = B = Ptx = None
+        if y is not None:
+            Py, B = np.zeros((n, y.shape[1])), np.empty(softmin.padded(y.shape[1], lanes) * M, self.dtype)
+            softmin.pack_columns(y, self.v, B)
+        if x is not None:
+            p = softmin.padded(x.shape[1], softmin.GROUP)
+            Ptx = np.zeros((p, M))
 
-    def moments(self, x: np.ndarray, yt: np.ndarray, columns: bool) -> tuple[np.ndarray, np.ndarray]:
-        """P y (k, n, q) and xᵀ P (k, p, m) for x (k, n, p) and yt (k, q, m) in the working type."""
-        from ._kernels.softmin import moments
-
-        k, n, m = self.shape
-        Py = np.zeros((k, n, yt.shape[1]))
-        Ptx = np.zeros((k, x.shape[2], m))
-
-        def task(at: tuple[int, int]) -> None:
-            i, t = at
-            part = np.zeros((x.shape[2], m), self.dtype)
-            for rows in tasks[t]:
-                G, a = G_all[i], self.a_work[i, rows]
-                moments(self.scores(i, rows), G, self.F[i, rows], a, x[i, rows], yt[i], Py[i, rows], columns, part)
-            if columns:
+        def task(t: int) -> None:
+            scratch = None
+            part = np.zeros(0 if x is None else p * M, self.dtype)
+            for block in tasks[t]:
+                E = scratch = rows(block, scratch)
+                inside = slice(block.start, min(block.stop, n))
+                u = np.empty(block.stop - block.start, self.dtype)
+                softmin.weigh(self.a_work[block], self.F[inside], self.shift[block], u)
+                if Py is not None:
+                    softmin.row_products(E, M, u, B, Py[inside])
+                if x is not None:
+                    A = np.empty(p * len(u), self.dtype)
+                    softmin.pack_rows(x[inside], u, A)
+                    softmin.column_products(E, M, A, part)
+            if Ptx is not None:
                 with adding:
-                    Ptx[i] += part
+                    Ptx.reshape(-1)[...] += part
 
         adding = threading.Lock()
-        blocks = _blocks(n, m)
-        tasks = [blocks[t::SHARES] for t in range(min(SHARES, len(blocks)))]
-        G_all = [self.columns(i) for i in range(k)]
-        _map(task, [(i, t) for i in range(k) for t in range(len(tasks))], k * n * m)
+        _map(task, range(len(tasks)), n * m)
         return Py, Ptx
 
-    def plan_blocks(self, k: int, potential: np.ndarray | None = None) -> Iterator[tuple[slice, np.ndarray]]:
+    def plan_blocks(self) -> Iterator[tuple[slice, np.ndarray]]:
         """The plan's rows, block after block; each block is valid until the next one."""
-        from ._kernels.softmin import plan_rows
+        from ._kernels.softmin import plan_rows, weigh
 
-        _, n, m = self.shape
-        F, G, blocks = self.F[k] if potential is None else potential, self.columns(k), _blocks(n, m)
-        P = np.empty((blocks[0].stop, m), self.dtype)
-        for rows in blocks:
-            block = P[: rows.stop - rows.start]
-            plan_rows(self.scores(k, rows), G, F[rows], self.a_work[k, rows], block)
-            yield rows, block
+        (n, m), rows, blocks = self.shape, self.serve(), self.blocks()
+        P, scratch = np.empty((blocks[0].stop, m), self.dtype), None
+        for block in blocks:
+            inside = slice(block.start, min(block.stop, n))
+            E = scratch = rows(block, scratch)
+            u = np.empty(block.stop - block.start, self.dtype)
+            weigh(self.a_work[block], self.F[inside], self.shift[block], u)
+            plan = P[: inside.stop - inside.start]
+            plan_rows(E, u, self.v, plan)
+            yield inside, plan
 
 
 def solve(
@@ -404,53 +388,141 @@ def solve(
     x (k, n, d), y (k, m, d), a (k, n) and b (k, m) in float64; ``warm`` is a former g (k, m). Returns the solution and,
     with ``debias``, those of x to itself and of y to itself, whose gradients are in ``grad_x``.
     """
-    k, n, m = *a.shape, b.shape[1]
-    if k == 0:
-        none, count = np.zeros(0), np.zeros(0, np.int64)
-        pairs = ((x, y, a, b), (x, x, a, a), (y, y, b, b))[: 3 if debias else 1]
-        return [Solution(f, g, none, count, none, u, v) for u, v, f, g in pairs]
     frame = Frame.around(x, y)
     low = _single_suffices(frame, epsilon, tol) & single
-    size = max(1, STORED_BYTES // 8 // (n * m * 4))
+    every = low.all() or not low.any()
     found, order = [], []
-    for dtype, mask in ((np.float32, low), (np.float64, ~low)):
-        members = np.flatnonzero(mask)
-        for i in range(0, len(members), size):
-            at: Any = members[i : i + size] if len(members) < k or k > size else slice(None)
+    for dtype, members in ((np.float32, np.flatnonzero(low)), (np.float64, np.flatnonzero(~low))):
+        if len(members) or (dtype is np.float64 and not len(x)):
+            at: Any = slice(None) if every else members
             part = frame.at(at)
-            first, second = Cloud(part.inside(x[at]), a[at], dtype), Cloud(part.inside(y[at]), b[at], dtype)
-            terms: list[tuple] = [(first, second, points)]
+            first, second = Cloud(x[at], a[at], part, dtype), Cloud(y[at], b[at], part, dtype)
+            terms = [Term(first, second, part, epsilon, strength, points)]
             if debias:
-                terms += [(first, None, (points[0], False)), (second, None, (points[1], False))]
-            start = None if warm is None else warm[at]
-            found.append(_solve_terms(terms, part, epsilon, strength, tol, max_iter, start))
-            order.append(members[i : i + size])
+                terms += [
+                    Term(cloud, None, part, epsilon, strength, (point, False))
+                    for cloud, point in ((first, points[0]), (second, points[1]))
+                ]
+            _solve_terms(terms, tol, max_iter, None if warm is None else warm[at])
+            found.append([term.solution() for term in terms])
+            order.append(members)
     if len(found) == 1:
         return found[0]
     back = np.argsort(np.concatenate(order))
     return [_merge(parts, back) for parts in zip(*found, strict=True)]
 
 
-def _solve_terms(
-    terms: list, frame: Frame, epsilon: float, strength: float, tol: float, max_iter: int, warm: np.ndarray | None
-) -> list[Solution]:
-    """Solve the terms of a divergence, side by side where each is small enough to stay on one thread."""
+class Term:
+    """One of the up to three entropic costs of a divergence, for a whole batch in one precision, and its results."""
+
+    def __init__(
+        self,
+        first: Cloud,
+        second: Cloud | None,
+        frame: Frame,
+        epsilon: float,
+        strength: float,
+        points: tuple[bool, bool],
+    ) -> None:
+        self.first, self.second, self.frame = first, second, frame
+        self.epsilon, self.strength = epsilon, strength
+        self.other = first if second is None else second
+        (k, n, d), m = first.points.shape, self.other.points.shape[1]
+        self.shape, self.points = (k, n, m), (points[0], points[1] and second is not None)
+        self.scale = LOG2E * (frame.unit / epsilon) * frame.unit
+        self.h, self.F, self.stats = np.zeros((k, m)), np.empty((k, n)), np.empty((k, 3))
+        self.grads = np.empty((k * points[0], n, d)), np.empty((k * self.points[1], m, d))
+
+    def in_cache(self, tol: float, warm: np.ndarray | None) -> bool:
+        """Whether the compiled loop over problems will do: small ones, no stages, and no tolerance that asks Newton."""
+        first, other = self.first, self.other
+        if tol < 1e-5 or self.shape[1] * self.shape[2] > CACHED:
+            return False
+        if warm is not None or not len(self.scale):
+            return True
+        shift = first.mean - other.mean
+        exponents = ((shift * shift + first.variances + other.variances).sum(-1) * self.scale).max()
+        return _stages(float(exponents)) == 0
+
+    def solve_cached(self, part: slice, tol: float, max_iter: int, warm: np.ndarray | None) -> None:
+        from ._kernels.sinkhorn import solve
+
+        first, other, grads = self.first, self.other, self.grads
+        if warm is not None:
+            self.h[part] = warm[part] * (LOG2E / self.epsilon)
+        newton = self.strength == 1.0 and self.second is not None and first.rows.dtype == np.float64
+        solve(
+            first.rows[part], other.panels[part], first.points[part], other.points[part], first.a[part], other.a[part],
+            (first.mean[part], first.variances[part], other.mean[part], other.variances[part]),
+            self.frame.unit[part], self.scale[part], self.h[part], self.F[part], warm is not None,
+            self.strength, self.second is None, tol, min(max_iter, NEWTON_AFTER) if newton else max_iter,
+            (grads[0][part], grads[1][part]), self.stats[part],
+        )  # fmt: skip
+        for k in part.start + np.flatnonzero(self.stats[part, 1] > tol):
+            if newton and self.stats[k, 0] < max_iter:  # on from there
+                passes = self.stats[k, 0]
+                self.solve_one(k, tol, max_iter, self.h[k] * (self.epsilon / LOG2E), Room())
+                self.stats[k, 0] += passes
+
+    def solve_one(self, k: int, tol: float, max_iter: int, warm: np.ndarray | None, room: Room) -> None:
+        problem = self.problem(k)
+        self.stats[k], grads = problem.run(tol, max_iter, warm, self.points, room)
+        self.h[k], self.F[k] = problem.h, problem.F
+        for out, grad in zip(self.grads, grads, strict=True):
+            if grad is not None:
+                out[k] = grad
+
+    def problem(self, k: int) -> Problem:
+        return Problem(self.first, self.second, k, self.frame, self.epsilon, self.strength)
+
+    def solution(self) -> Solution:
+        unit = self.epsilon / LOG2E
+        f, g = self.F * unit, self.h * unit
+        if self.second is None:
+            f = g
+        for k in np.flatnonzero((self.other.a == 0).any(-1)):
+            problem = self.problem(int(k))
+            problem.h, problem.F = self.h[k], self.F[k]
+            f[k], g[k] = problem.potentials()
+        grads = (grad if wanted else None for grad, wanted in zip(self.grads, self.points, strict=True))
+        return Solution(f, g, self.stats[:, 2] * unit, self.stats[:, 0].astype(np.int64), self.stats[:, 1], *grads)
+
+
+def _solve_terms(terms: list[Term], tol: float, max_iter: int, warm: np.ndarray | None) -> None:
+    """Solve the terms of a divergence: small ones side by side, large ones one after the other, with all threads."""
     from ._kernels import _pool
 
-    found: list[Any] = [None] * len(terms)
+    tasks: list[tuple[Term, Any]] = []
+    work, room = 0, Room()
+    for term in terms:
+        k, n, m = term.shape
+        cached = term.in_cache(tol, warm)
+        step = max(1, -(-k // SHARES)) if cached else 1
+        if not cached and n * m >= LARGE:
+            for i in range(k):
+                term.solve_one(i, tol, max_iter, None if warm is None else warm[i], room)
+            continue
+        work += k * n * m
+        tasks += [(term, slice(i, min(i + step, k)) if cached else i) for i in range(0, k, step)]
 
-    def task(t: int) -> None:
-        first, second, points = terms[t]
-        problem = Problem(first, second, frame, epsilon, strength)
-        found[t] = problem.run(tol, max_iter, warm, points)
+    def task(at: tuple[Term, Any]) -> None:
+        term, part = at
+        if isinstance(part, slice):
+            term.solve_cached(part, tol, max_iter, warm)
+        else:
+            term.solve_one(part, tol, max_iter, None if warm is None else warm[part], Room())
 
-    work = sum(t[0].a.size * (t[1] or t[0]).a.shape[1] for t in terms)
-    if SIDE_BY_SIDE <= work < LARGE:
-        _pool.map(task, range(len(terms)))
+    if work >= SIDE_BY_SIDE and len(tasks) > 1:
+        _pool.map(task, tasks)
     else:
-        for t in range(len(terms)):
-            task(t)
-    return found
+        for at in tasks:
+            task(at)
+
+
+def _stages(exponent: float) -> int:
+    """How often ε is divided by ANNEAL_FACTOR on the way to one for which the mean cost is 2^exponent."""
+    largest = exponent * ANNEAL_BELOW / LOG2E
+    return math.ceil(math.log(largest, ANNEAL_FACTOR)) if largest > 1 else 0
 
 
 def _merge(parts: tuple[Solution, ...], back: np.ndarray) -> Solution:
@@ -461,7 +533,7 @@ def _merge(parts: tuple[Solution, ...], back: np.ndarray) -> Solution:
 def flatten(x: np.ndarray, y: np.ndarray, a: np.ndarray, b: np.ndarray) -> tuple[Array, Array, Array, Array]:
     """One batch dimension, float64; weights that were not given become uniform. NumPy."""
     k = math.prod(x.shape[:-2])
-    wide = [np.asarray(z, np.float64).reshape(k, *z.shape[-2:]) for z in (x, y)]
+    wide = [np.require(z, np.float64, ("C", "W")).reshape(k, *z.shape[-2:]) for z in (x, y)]
     for w, points in ((a, wide[0]), (b, wide[1])):
         n = points.shape[1]
         mass = np.asarray(w, np.float64).reshape(k, n) if w.shape[-1] else np.ones((k, n))
@@ -479,13 +551,38 @@ def at_potentials(
     g: np.ndarray,
     epsilon: float,
     strength: float,
-) -> Problem:
-    """The problem of a flat batch with its potentials in place (f, g with any batch shape), in float64."""
-    problem = Problem.of(x, y, a, b, epsilon, strength)
-    unit = LOG2E / epsilon
-    problem.F = np.asarray(f, np.float64).reshape(problem.a.shape) * unit
-    problem.h = np.asarray(g, np.float64).reshape(problem.b.shape) * unit
-    return problem
+) -> list[Problem]:
+    """The problems of a flat batch with their potentials in place (f, g with any batch shape), in float64."""
+    problems, unit = _problems(x, y, a, b, epsilon, strength), LOG2E / epsilon
+    for problem, F, h in zip(problems, np.reshape(f, a.shape), np.reshape(g, b.shape), strict=True):
+        problem.F, problem.h = F.astype(np.float64) * unit, h.astype(np.float64) * unit
+    return problems
+
+
+def gradients_at(
+    x: np.ndarray,
+    y: np.ndarray,
+    a: np.ndarray,
+    b: np.ndarray,
+    f: np.ndarray,
+    g: np.ndarray,
+    epsilon: float,
+    strength: float,
+    points: tuple[bool, bool],
+) -> tuple[np.ndarray | None, np.ndarray | None]:
+    """The gradients by the points of a flat batch whose potentials are known."""
+    found = [problem.gradients(points) for problem in at_potentials(x, y, a, b, f, g, epsilon, strength)]
+    sides = zip(points, (x, y), zip(*found, strict=True) if found else ((), ()), strict=True)
+    grad_x, grad_y = (np.reshape(grads, z.shape) if wanted else None for wanted, z, grads in sides)
+    return grad_x, grad_y
+
+
+def _problems(
+    x: np.ndarray, y: np.ndarray, a: np.ndarray, b: np.ndarray, epsilon: float, strength: float = 1.0
+) -> list[Problem]:
+    frame = Frame.around(x, y)
+    first, second = (Cloud(points, w, frame, np.float64) for points, w in ((x, a), (y, b)))
+    return [Problem(first, second, k, frame, epsilon, strength) for k in range(len(x))]
 
 
 def _single_suffices(frame: Frame, epsilon: float, tol: float) -> np.ndarray:
@@ -500,7 +597,7 @@ def _single_suffices(frame: Frame, epsilon: float, tol: float) -> np.ndarray:
         return (eps * ratio <= tol) & (eps / ratio <= 1e-5) & (tol > 1e-5)
 
 
-def newton_finish(problem: Problem, k: int, tol: float) -> tuple[int, float, float]:
+def newton_finish(problem: Problem, tol: float) -> tuple[int, float, float]:
     """Newton's method on the semi-dual, Σ a F(h) + Σ b h, which is concave and smooth; for few points.
 
     Gradient b - c and Hessian -(diag c - Pᵀ diag(1/a) P), in units of ε. Sinkhorn's own convergence slows down with
@@ -509,39 +606,39 @@ def newton_finish(problem: Problem, k: int, tol: float) -> tuple[int, float, flo
     """
     from ._kernels.sinkhorn import assess
 
-    a, b = problem.a[k], problem.b[k]
+    a, b = problem.a, problem.b
     live, r = b > 0, np.empty(len(b))
     root = np.sqrt(b[live])
 
     def measure() -> tuple[np.ndarray, float, float]:
-        c = problem.sweep(k)
-        error, dual = assess(problem.h[k], problem.F[k], c, a, b, 1.0, False, r)
+        c = problem.sweep()
+        error, dual = assess(problem.h, problem.F, c, a, b, 1.0, False, r)
         return c, error, dual
 
     (c, error, dual), passes = measure(), 1
-    noise = problem._noise()[k]
+    noise = problem.noise
     for _ in range(50):
         if error <= tol:
             break
-        problem.h[k] += r  # Sinkhorn's own step first: it is exact where a small column is off by a factor
+        problem.h += r  # Sinkhorn's own step first: it is exact where a small column is off by a factor
         c, error, dual = measure()
         passes += 1
         if error <= tol:
             break
         step = np.zeros(len(b))
-        step[live] = _newton_step(problem, k, c, live, root) * LOG2E
-        start, former = problem.h[k].copy(), error
+        step[live] = _newton_step(problem, c, live, root) * LOG2E
+        start, former = problem.h.copy(), error
         t = longest = min(1.0, NEWTON_REACH / max(float(np.abs(step).max()), 1e-300))
         slope = step @ (b - c)
         while t > 1e-4 * longest:
-            problem.h[k] = start + t * step
+            problem.h = start + t * step
             c, error, new_dual = measure()
             passes += 1
             if new_dual >= dual + 1e-4 * t * slope - noise:
                 break
             t *= 0.3
         else:
-            problem.h[k] = start
+            problem.h = start
             c, error, dual = measure()
             break
         dual = new_dual
@@ -550,11 +647,11 @@ def newton_finish(problem: Problem, k: int, tol: float) -> tuple[int, float, flo
     return passes, error, dual
 
 
-def _newton_step(problem: Problem, k: int, c: np.ndarray, live: np.ndarray, root: np.ndarray) -> np.ndarray:
+def _newton_step(problem: Problem, c: np.ndarray, live: np.ndarray, root: np.ndarray) -> np.ndarray:
     """Solve (diag c - Pᵀ diag(1/a) P) step = b - c on the points that have weight, symmetrically scaled by √b."""
-    a, b = problem.a[k], problem.b[k]
+    a, b = problem.a, problem.b
     H = np.zeros((len(root), len(root)))
-    for rows, P in problem.plan_blocks(k):
+    for rows, P in problem.plan_blocks():
         P = P[:, live] / root
         H -= P.T @ (P / np.where(a[rows] > 0, a[rows], 1.0)[:, None])
     H[np.diag_indices(len(root))] += c[live] / b[live] + 1e-13  # semidefinite but for rounding
@@ -576,38 +673,20 @@ def _map(function: Callable, tasks, work: int) -> None:
         _pool.map(function, tasks)
 
 
-def _blocks(n: int, m: int) -> list[slice]:
-    """Rows in tiles: of the size of a cache, and at least 4 for the threads to share where the work is worth it."""
-    rows = max(1, min(n, TILE // m))
-    if n * m >= LARGE:
-        rows = max(1, min(rows, -(-n // 4)))
-    return [slice(i, min(i + rows, n)) for i in range(0, n, rows)]
-
-
-def _mean(x: np.ndarray, a: np.ndarray) -> np.ndarray:
-    return (a[:, None] @ x)[:, 0]
-
-
 def _covariance(centred: np.ndarray, a: np.ndarray) -> np.ndarray:
     return (centred * a[..., None]).mT @ centred
 
 
-def _gaussian_map(A: np.ndarray, B: np.ndarray, half: np.ndarray) -> np.ndarray:
+def _gaussian_map(A: np.ndarray, B: np.ndarray, half: float) -> np.ndarray:
     """2 A^½ [(4 A^½ B A^½ + σ⁴)^½ + σ²]⁻¹ A^½: the slope of the entropic map from N(0, B) to N(0, A), σ² = ε/2.
 
     Regular also where A or B is singular (Janati et al. 2020, arXiv:2006.02572).
     """
     w, V = np.linalg.eigh(A)
-    root = (V * np.sqrt(np.maximum(w, 0.0))[:, None]) @ V.mT
+    root = (V * np.sqrt(np.maximum(w, 0.0))) @ V.T
     w, V = np.linalg.eigh(root @ B @ root)
-    half = half[:, None]
-    inner = (V / (np.sqrt(np.maximum(4 * w, 0.0) + half**2) + half)[:, None]) @ V.mT
+    inner = (V / (np.sqrt(np.maximum(4 * w, 0.0) + half**2) + half)) @ V.T
     return 2 * root @ inner @ root
-
-
-def _power_of_two(size: np.ndarray) -> np.ndarray:
-    """The power of two next to each size, 1 for 0: dividing by it rounds nothing."""
-    return np.where(size > 0, np.exp2(np.round(np.log2(np.where(size > 0, size, 1.0)))), 1.0)
 
 
 # Certificates.
@@ -619,7 +698,7 @@ def bounds(
     a: np.ndarray,
     b: np.ndarray,
     g: np.ndarray,
-    epsilon: float | np.ndarray,
+    epsilon: float,
     others: tuple[np.ndarray, ...] = (),
 ) -> tuple[np.ndarray, np.ndarray]:
     """Lower and upper bounds (k,) on the exact W2² of a flat batch, from any potentials g (k, m).
@@ -628,64 +707,64 @@ def bounds(
     plan of g, rounded onto the marginals (Altschuler, Weed and Rigollet 2017, arXiv:1705.09634, algorithm 2), is
     feasible for the primal. Both are moved outwards by a bound on their rounding.
     """
-    hard = Problem.of(x, y, a, b, LOG2E, 1.0)
-    hard.scale = np.ones(len(x))  # scores are then minus the costs
-    back = Problem.of(y, x, b, a, LOG2E, 1.0)
-    back.scale = np.ones(len(x))
-    square = hard.unit**2
+    hard, back = _problems(x, y, a, b, LOG2E), _problems(y, x, b, a, LOG2E)
+    soft = _problems(x, y, a, b, epsilon)
+    lower, upper = np.empty(len(x)), np.empty(len(x))
     # Sums of d and of n terms, none above 4 in the units inside; 64 covers their constants.
     slack = 64 * np.finfo(float).eps * (x.shape[2] + math.log2(x.shape[1] + y.shape[1]))
-    lower = np.max([_dual_value(hard, back, h / square[:, None]) for h in (g, *others)], axis=0)
-    upper = _rounded_cost(Problem.of(x, y, a, b, epsilon, 1.0), g)
-    return np.maximum(lower - slack, 0.0) * square, np.maximum(upper + slack, 0.0) * square
+    for k, problem in enumerate(soft):
+        hard[k].scale = back[k].scale = 1.0  # scores are then minus the costs
+        square = problem.unit**2
+        low = max(_dual_value(hard[k], back[k], h[k] / square) for h in (g, *others))
+        lower[k] = max(low - slack, 0.0) * square
+        upper[k] = max(_rounded_cost(problem, g[k]) + slack, 0.0) * square
+    return lower, upper
 
 
-def _dual_value(hard: Problem, back: Problem, g: np.ndarray) -> np.ndarray:
+def _dual_value(hard: Problem, back: Problem, g: np.ndarray) -> float:
     """Σ a g^c + Σ b g^cc, where g^c_i = min_j (C_ij - g_j) over the points that have weight."""
-    f = _c_transform(hard, np.where(hard.b > 0, g, -np.inf))
-    g = _c_transform(back, np.where(hard.a > 0, f, -np.inf))
-    return (hard.a * f).sum(-1) + (hard.b * g).sum(-1)
+    f = _c_transform(hard, g)
+    return float(hard.a @ f + hard.b @ _c_transform(back, f))
 
 
 def _c_transform(hard: Problem, g: np.ndarray) -> np.ndarray:
-    from ._kernels.softmin import max_rows
+    from ._kernels.softmin import peaks
 
-    k, n, m = hard.shape
-    out = np.empty((k, n))
+    (n, m), panels = hard.shape, hard.panels.reshape(-1)
+    G, out = np.full(hard.full[1], -np.inf), np.empty(n)
+    G[:m] = np.where(hard.b > 0, g, -np.inf)
 
-    def task(at: tuple[int, slice]) -> None:
-        max_rows(hard.scores(*at), g[at[0]], out[at])
+    def task(block: slice) -> None:
+        groups = hard.rows[block.start // 6 : block.stop // 6].reshape(-1)
+        peaks(groups, panels, hard.x.shape[1], 1.0, G, out[block.start : min(block.stop, n)])
 
-    _map(task, [(i, rows) for i in range(k) for rows in _blocks(n, m)], k * n * m)
+    _map(task, hard.blocks(), n * m)
     return -out
 
 
-def _rounded_cost(problem: Problem, g: np.ndarray) -> np.ndarray:
+def _rounded_cost(problem: Problem, g: np.ndarray) -> float:
     """Cost of the plan of g, rounded onto the marginals, inside."""
-    problem.h = g * (LOG2E / np.reshape(problem.epsilon, (-1, 1)))
-    cost = np.empty(len(g))
-    for k in range(len(g)):
-        c = problem.sweep(k)  # the rows are exact after it
-        x, y, a, b = problem.x[k], problem.y[k], problem.a[k], problem.b[k]
-        share = np.minimum(1.0, b / np.where(c > 0, c, 1.0))
-        inner, left = 0.0, np.empty(len(a))
-        for rows, P in problem.plan_blocks(k):
-            P *= share
-            left[rows] = a[rows] - P.sum(1)
-            inner += np.vdot(x[rows], P @ y)
-        left, over = np.maximum(left, 0.0), np.maximum(b - np.minimum(b, c), 0.0)
-        if left.sum() > 0:
-            inner += (left @ x) @ (over @ y) / left.sum()
-        cost[k] = a @ (x**2).sum(1) + b @ (y**2).sum(1) - 2 * inner
-    return cost
+    x, y, a, b = problem.x, problem.y, problem.a, problem.b
+    problem.h = g * (LOG2E / problem.epsilon)
+    c = problem.sweep()  # the rows are exact after it
+    share = np.minimum(1.0, b / np.where(c > 0, c, 1.0))
+    inner, left = 0.0, np.empty(len(a))
+    for rows, P in problem.plan_blocks():
+        P *= share
+        left[rows] = a[rows] - P.sum(1)
+        inner += np.vdot(x[rows], P @ y)
+    left, over = np.maximum(left, 0.0), np.maximum(b - np.minimum(b, c), 0.0)
+    if left.sum() > 0:
+        inner += (left @ x) @ (over @ y) / left.sum()
+    return float(a @ (x**2).sum(1) + b @ (y**2).sum(1) - 2 * inner)
 
 
 def bracket(
     x: np.ndarray, y: np.ndarray, a: np.ndarray, b: np.ndarray, rel_tol: float
 ) -> tuple[float, float, float, int, bool]:
     """Bounds of one problem (a batch of one), ε, passes and whether they are within rel_tol of each other."""
-    start = Problem.of(x, y, a, b, 1.0, 1.0)
-    mean = float(start.mean_cost[0] * start.unit[0] ** 2)
+    (start,) = _problems(x, y, a, b, 1.0)
+    mean = start.mean_cost * start.unit**2
     if mean == 0.0:
         return 0.0, 0.0, 0.0, 0, True
     # Below rounding of the costs, an upper bound can't be told from 0, and ε can't be resolved.

@@ -30,14 +30,22 @@ def flatten(x: Tensor, y: Tensor, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor,
     return wide[0], wide[1], wide[2], wide[3]
 
 
-def at_potentials(
-    x: Tensor, y: Tensor, a: Tensor, b: Tensor, f: Tensor, g: Tensor, epsilon: float, strength: float
-) -> Problem:
-    """The problem of a flat batch with its potentials in place (f, g with any batch shape)."""
+def gradients_at(
+    x: Tensor,
+    y: Tensor,
+    a: Tensor,
+    b: Tensor,
+    f: Tensor,
+    g: Tensor,
+    epsilon: float,
+    strength: float,
+    points: tuple[bool, bool],
+) -> tuple[Tensor | None, Tensor | None]:
+    """The gradients by the points of a flat batch whose potentials are known (f, g with any batch shape)."""
     problem = Problem(x, y, a, b, epsilon, strength, torch.float64)
     problem.F = f.double().reshape(a.shape) * (LOG2E / epsilon)
     problem.h = g.double().reshape(b.shape) * (LOG2E / epsilon)
-    return problem
+    return problem.gradients(points)
 
 
 class Problem:

@@ -88,10 +88,9 @@ class SinkhornResult:
         """The plan P (..., n, m), dense; n · m numbers, refused with a MemoryError where they would not fit."""
         x, y = self._flat[:2]
         _checks.memory(8 * len(x) * x.shape[1] * y.shape[1], "the dense plan", "use apply(v) or barycentric_map()")
-        problem = self._problem()
-        P = np.empty(problem.shape)
-        for k in range(len(P)):
-            for rows, block in problem.plan_blocks(k):
+        P = np.empty((*x.shape[:2], y.shape[1]))
+        for k, problem in enumerate(self._problems()):
+            for rows, block in problem.plan_blocks():
                 P[k, rows] = block
         return self._shaped(P)
 
@@ -105,16 +104,19 @@ class SinkhornResult:
         inner = v.shape[-2:] if columns else (v.shape[-1], 1)
         _checks.same_size("the number of points", "y", self._flat[1].shape[1], "v", inner[0])
         wide = np.broadcast_to(v.reshape(*v.shape[: v.ndim - 1 - columns], *inner), (*self._batch, *inner))
-        out = _apply(self._problem(), wide.reshape(-1, *inner))
+        out = np.empty((*self._flat[0].shape[:2], inner[1]))
+        for k, (problem, u) in enumerate(zip(self._problems(), wide.reshape(-1, *inner), strict=True)):
+            out[k], _ = problem.moments(u, None)
         return self._shaped(out if columns else out[..., 0])
 
     def barycentric_map(self) -> Array:
         """Where each x_i goes on average, ``Σ_j P_ij y_j / Σ_j P_ij``: (..., n, d), without forming P."""
-        problem = self._problem()
-        problem.a_work = np.ones_like(problem.a_work)  # the share of each target: defined without weight, too
-        moved = _apply(problem, _with_ones(problem.y))
-        mean = moved[..., :-1] / moved[..., -1:]
-        return self._shaped(mean * problem.unit[:, None, None] + problem.center)
+        out = np.empty(self._flat[0].shape)
+        for k, problem in enumerate(self._problems()):
+            problem.a_work[:] = 1.0  # the share of each target: defined without weight, too
+            moved, _ = problem.moments(_with_ones(problem.y), None)
+            out[k] = moved[:, :-1] / moved[:, -1:] * problem.unit + problem.center
+        return self._shaped(out)
 
     def bounds(self) -> tuple[Array, Array]:
         """``lower <= W2² <= upper``: a certificate for the exact, unregularised distance.
@@ -130,7 +132,7 @@ class SinkhornResult:
         lower, upper = _sinkhorn.bounds(x, y, a, b, g, self.epsilon)
         return self._shaped(_below(lower, self._like)), self._shaped(_above(upper, self._like))
 
-    def _problem(self) -> _sinkhorn.Problem:
+    def _problems(self) -> list[_sinkhorn.Problem]:
         return _sinkhorn.at_potentials(*self._flat, self.epsilon, 1.0)
 
     def _shaped(self, flat: np.ndarray) -> Array:
@@ -218,7 +220,7 @@ def solve(
     if math.isinf(reach):
         shift = 0.5 * ((flat[2] * f).sum(-1) - (flat[3] * g).sum(-1))[:, None]
         f, g = f - shift, g + shift
-    problem = _sinkhorn.at_potentials(*flat, f, g, epsilon, 1.0)
+    problems = _sinkhorn.at_potentials(*flat, f, g, epsilon, 1.0)
     device = _kind(first)
 
     def shaped(z: np.ndarray) -> Array:
@@ -230,7 +232,7 @@ def solve(
     value = cost_at(*arrays, shaped(f), shaped(g), shaped(found.value), epsilon=epsilon, reach=reach)
     return SinkhornResult(
         value=cast(value),
-        transport_cost=cast(shaped(_transport_cost(problem))),
+        transport_cost=cast(shaped(np.array([_transport_cost(problem) for problem in problems]))),
         f=cast(shaped(f)),
         g=cast(shaped(g)),
         epsilon=epsilon,
@@ -483,21 +485,16 @@ def _solve_flat(
     return _sinkhorn.Solution._make(None if z is None else _host(z) for z in found)
 
 
-def _transport_cost(problem: _sinkhorn.Problem) -> np.ndarray:
-    """Σ P_ij |x_i - y_j|², from P's products with the points."""
-    x, y = _with_ones(problem.x), _with_ones(problem.y)
-    Py, Ptx = problem.moments(x, np.ascontiguousarray(y.mT), True)
-    squares = (Py[..., -1] * (problem.x**2).sum(-1)).sum(-1) + (Ptx[:, -1] * (problem.y**2).sum(-1)).sum(-1)
-    return np.maximum(squares - 2 * (problem.x * Py[..., :-1]).sum((1, 2)), 0.0) * problem.unit**2
+def _transport_cost(problem: _sinkhorn.Problem) -> float:
+    """Σ P_ij |x_i - y_j|², from P's products with the points, inside; in the caller's units."""
+    x, y, m = problem.x, problem.y, len(problem.y)
+    Py, Ptx = problem.moments(_with_ones(y), np.ones((len(x), 1)))
+    squares = Py[:, -1] @ (x**2).sum(1) + (Ptx[0, :m] * problem.v[:m]) @ (y**2).sum(1)
+    return max(float(squares - 2 * (x * Py[:, :-1]).sum()), 0.0) * problem.unit**2
 
 
 def _with_ones(x: np.ndarray) -> np.ndarray:
-    return np.concatenate((x, np.ones((*x.shape[:2], 1))), axis=2)
-
-
-def _apply(problem: _sinkhorn.Problem, v: np.ndarray) -> np.ndarray:
-    """P v for v (k, m, r)."""
-    return problem.moments(problem.x, np.ascontiguousarray(v.mT), False)[0]
+    return np.concatenate((x, np.ones((len(x), 1))), axis=1)
 
 
 def _below(value: np.ndarray, like: Array) -> np.ndarray:

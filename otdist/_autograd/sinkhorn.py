@@ -132,8 +132,8 @@ def _cost(
     if not any(asked):
         return value, (None,) * 7
     engine = engine_for(x)
-    problem = engine.at_potentials(*engine.flatten(x, y, a, b), f, g, epsilon, strength(epsilon, reach))
-    grad_x, grad_y = problem.gradients((needs[0], needs[1]))
+    flat = engine.flatten(x, y, a, b)
+    grad_x, grad_y = engine.gradients_at(*flat, f, g, epsilon, strength(epsilon, reach), (needs[0], needs[1]))
     grads = (
         grad_x,
         grad_y,

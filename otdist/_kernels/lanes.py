@@ -160,10 +160,12 @@ def add_exponent(typing, mantissa, shifted):
     bits, width = (32, 23) if scalar == types.float32 else (64, 52)
 
     def generate(context, builder, signature, arguments):
-        integer, by = ir.IntType(bits), width
+        integer: Any = ir.IntType(bits)
+        by = ir.Constant(ir.IntType(bits), width)
         if isinstance(mantissa, _Lanes):
-            integer, by = ir.VectorType(integer, mantissa.count), [width] * mantissa.count
-        low = builder.shl(builder.bitcast(arguments[1], integer), ir.Constant(integer, by))
+            integer = ir.VectorType(integer, mantissa.count)
+            by = ir.Constant(integer, [width] * mantissa.count)
+        low = builder.shl(builder.bitcast(arguments[1], integer), by)
         added = builder.add(builder.bitcast(arguments[0], integer), low)
         return builder.bitcast(added, arguments[0].type)
 

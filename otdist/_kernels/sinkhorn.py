@@ -1,4 +1,4 @@
-"""Sinkhorn's loop for problems whose scores fit in the cache: everything in one compiled call, Anderson included.
+"""Sinkhorn's loop for problems whose kernel fits in the cache: everything in one compiled call, Anderson included.
 
 Potentials are in base 2 and in units of ε (see `softmin`). The loop works on one vector h: the potential of the second
 cloud, or, where a cloud is compared with itself, the one potential that both sides share. Larger problems run the same
@@ -8,12 +8,17 @@ cloud, or, where a cloud is compared with itself, the one potential that both si
 import numpy as np
 from numba import njit
 
-from .softmin import OPTIONS, sweep
+from .cloud import gaussian_start
+from .lanes import BYTES
+from .softmin import GROUP, OPTIONS, absorb, column_products, pack_columns, pack_rows, row_products, spread, weigh
 
 # Differences that Anderson acceleration remembers. 5 are as good at an error of 1e-3, 10 are better at 1e-6.
 MEMORY = 10
 # Below this share of its weight a column's mass may consist of what underflowed.
 LOST = 1e-25
+# A kernel serves while the potential stays this close (in base 2) to the one in it, in float32 and in float64: what has
+# underflowed in it, entries below 2^-126 and 2^-1022 of their row's largest, then is below LOST for rows and columns.
+REACH_SINGLE, REACH_DOUBLE = 20.0, 200.0
 LOG2E = 1.4426950408889634
 
 
@@ -136,45 +141,152 @@ def _dot(u, w, v):
 
 
 @njit(**OPTIONS)
-def repair(S, F, a, b, c, h, strength, r):
+def repair(x, y, scale, F, a, b, c, h, strength, r):
     """The step of columns whose mass underflowed, c_j ≪ b_j, by their own softmin: it is right however far they are."""
-    for j in range(h.shape[0]):
+    S = np.empty(len(F))
+    for j in range(len(h)):
         if b[j] > 0.0 and c[j] < LOST * b[j]:
             top = -np.inf
-            for i in range(F.shape[0]):
+            for i in range(len(F)):
                 if a[i] > 0.0:
-                    top = max(top, F[i] + S[i, j])
+                    square = 0.0
+                    for k in range(x.shape[1]):
+                        square += (x[i, k] - y[j, k]) ** 2
+                    S[i] = F[i] - scale * square
+                    top = max(top, S[i])
             total = 0.0
-            for i in range(F.shape[0]):
+            for i in range(len(F)):
                 if a[i] > 0.0:
-                    total += a[i] * np.exp2(F[i] + S[i, j] - top)
+                    total += a[i] * np.exp2(S[i] - top)
             r[j] = -strength * (top + np.log2(total)) - h[j]
 
 
 @njit(**OPTIONS)
-def solve(S, log_b, a, b, a_work, h, F, strength, symmetric, tol, max_iter, noise, stats):
-    """Solve a batch of problems, each until its own marginal error is at most tol.
+def prepare(h, b, at, G, v):
+    """Whether the kernel of the potential `at` (NaN: none) serves h: then v_j = 2^(h_j - at_j), else G, v = 1, at = h.
 
-    S (k, n, m) and a_work (k, n) in the working type, everything else in float64: h (k, m) is the start and the
-    result, F (k, n) a guess (NaN: none) and the result. stats (k, 3): passes, error, dual value.
+    Columns without weight, and those that fill up, get v = 0.
     """
-    m = S.shape[2]
-    G, c, r = np.empty(m, S.dtype), np.empty(m), np.empty(m)
-    vectors, gram, state = np.empty((2 * MEMORY + 3, m)), np.empty((MEMORY, MEMORY)), np.empty(3)
+    reach, serves = REACH_SINGLE if G.itemsize == 4 else REACH_DOUBLE, True
+    for j in range(len(b)):
+        serves = serves and (b[j] == 0.0 or abs(h[j] - at[j]) <= reach)
+    for j in range(len(v)):
+        if j >= len(b) or b[j] == 0.0:
+            G[j], v[j] = -np.inf, 0.0
+        elif serves:
+            v[j] = np.exp2(h[j] - at[j])
+        else:
+            G[j], v[j] = h[j] + np.log2(b[j]), 1.0
+    if not serves:
+        at[:] = h
+    return serves
+
+
+@njit(**OPTIONS)
+def loop(rows, panels, x, y, a, b, a_work, scale, h, F, strength, symmetric, tol, max_iter, noise, kernel):
+    """Iterate on one problem until its marginal error is at most tol: passes, error, dual value.
+
+    h (m,) is the start and the result, F (n,) a result. `kernel` (E, shift, at, v) is kept between calls.
+    """
+    E, shift, at, v, c = kernel
+    m, d = y.shape
+    G, r = np.empty(len(v), E.dtype), np.empty(m)
+    vectors, gram, state = np.empty((2 * MEMORY + 3, m)), np.empty((MEMORY, MEMORY)), np.zeros(3)
+    state[0] = -np.inf
     damping = 2.0 / 3.0 if symmetric else 1.0
-    for k in range(S.shape[0]):
-        state[0], state[1], state[2] = -np.inf, 0.0, 0.0
-        passes = 0
-        while True:
-            for j in range(m):
-                G[j] = h[k, j] + log_b[k, j]
-                c[j] = 0.0
-            sweep(S[k], G, F[k], a_work[k], strength, not symmetric, c)
-            passes += 1
-            error, dual = assess(h[k], F[k], c, a[k], b[k], strength, symmetric, r)
-            if error <= tol or (passes >= max_iter and (state[1] == 0.0 or dual >= state[0] - noise[k])):
-                break  # but not on a step that will be undone
-            if not symmetric:
-                repair(S[k], F[k], a[k], b[k], c, h[k], strength, r)
-            advance(h[k], r, b[k], dual, noise[k], damping, vectors, gram, state)
-        stats[k, 0], stats[k, 1], stats[k, 2] = passes, error, dual
+    passes = 0
+    while True:
+        if not prepare(h, b, at, G, v):
+            absorb(rows, panels, d, scale, G, E, shift)
+        c[:] = 0.0
+        spread(E, v, shift, a_work, strength, not symmetric, F, c)
+        for j in range(m):
+            c[j] *= v[j]
+        passes += 1
+        error, dual = assess(h, F, c, a, b, strength, symmetric, r)
+        if error <= tol or (passes >= max_iter and (state[1] == 0.0 or dual >= state[0] - noise)):
+            return passes, error, dual  # but not on a step that will be undone
+        if not symmetric:
+            repair(x, y, scale, F, a, b, c, h, strength, r)
+        advance(h, r, b, dual, noise, damping, vectors, gram, state)
+
+
+@njit(**OPTIONS)
+def row_gradient(x, a, F, unit, strength, Py, out):
+    """2 Σ_j P_ij (x_i - y_j) from Py (n, d), after an update of F: then P_i has the mass a_i 2^(F_i (1 - 1/λ))."""
+    for i in range(x.shape[0]):
+        mass = a[i] if strength == 1.0 else a[i] * 2.0 ** (F[i] * (1.0 - 1.0 / strength))
+        for k in range(x.shape[1]):
+            out[i, k] = 2.0 * unit * (mass * x[i, k] - Py[i, k])
+
+
+@njit(**OPTIONS)
+def column_gradient(y, b, v, unit, strength, Ptx, out):
+    """2 Σ_i P_ij (y_j - x_i), after one more update of the columns; Ptx (d + 1, m): of coordinates, then of ones."""
+    d = y.shape[1]
+    for j in range(y.shape[0]):
+        mass = v[j] * Ptx[d, j]
+        share = (b[j] / mass if mass > 0.0 else 0.0) if strength == 1.0 else 1.0
+        for k in range(d):
+            out[j, k] = 2.0 * unit * share * (mass * y[j, k] - v[j] * Ptx[k, j])
+
+
+@njit(**OPTIONS)
+def _gradients(E, u, v, x, y, a, b, F, unit, strength, grad_x, grad_y):
+    """Both gradients of one problem; one that has length 0 is not wanted."""
+    (n, d), M = x.shape, len(v)
+    count = BYTES // E.itemsize
+    if len(grad_x):
+        B, Py = np.empty(-(-d // count) * M * count, E.dtype), np.zeros((n, d))
+        pack_columns(y, v, B)
+        row_products(E, M, u, B, Py)
+        row_gradient(x, a, F, unit, strength, Py, grad_x)
+    if len(grad_y):
+        wide = np.ones((n, d + 1))
+        wide[:, :d] = x
+        q = -(-(d + 1) // GROUP) * GROUP
+        A, Ptx = np.empty(q * len(u), E.dtype), np.zeros(q * M, E.dtype)
+        pack_rows(wide, u, A)
+        column_products(E, M, A, Ptx)
+        column_gradient(y, b, v, unit, strength, Ptx.reshape(q, M), grad_y)
+
+
+@njit(**OPTIONS)
+def solve(
+    rows, panels, x, y, a, b, moments, unit, scale, h, F, started, strength, symmetric, tol, max_iter, grads, stats
+):
+    """Solve a batch of problems, each until its own marginal error is at most tol, and differentiate them.
+
+    rows (k, n' / 6, d, 6) and panels (k, m' / L, d, L) in the working type; everything else in float64: x (k, n, d) and
+    y (k, m, d) inside their frames, weights, moments (means and variances of x, then of y). h (k, m) is the start, if
+    `started`, and the result; F (k, n) and the gradients are results. stats (k, 3): passes, error, dual value.
+    """
+    n, m = x.shape[1], y.shape[1]
+    N, M = rows.shape[1] * GROUP, panels.shape[1] * panels.shape[3]
+    E, shift, a_work = np.empty(N * M, rows.dtype), np.empty(N, rows.dtype), np.zeros(N, rows.dtype)
+    at, v, c, u = np.empty(m), np.empty(M, rows.dtype), np.empty(m), np.empty(N, rows.dtype)
+    mean_x, variance_x, mean_y, variance_y = moments
+    grad_x, grad_y = grads
+    for k in range(len(x)):
+        if not started:
+            gaussian_start(y[k], mean_x[k], variance_x[k], mean_y[k], variance_y[k], scale[k], h[k])
+        at[:] = np.nan
+        for i in range(n):
+            a_work[i] = a[k, i]
+        mean_cost = ((mean_x[k] - mean_y[k]) ** 2).sum() + variance_x[k].sum() + variance_y[k].sum()
+        noise = rounding(E, scale[k] * mean_cost)
+        flat = rows[k].reshape(-1), panels[k].reshape(-1)
+        stats[k, 0], stats[k, 1], stats[k, 2] = loop(
+            flat[0], flat[1], x[k], y[k], a[k], b[k], a_work, rows.dtype.type(scale[k]), h[k], F[k],
+            strength, symmetric, tol, max_iter, noise, (E, shift, at, v, c),
+        )  # fmt: skip
+        weigh(a_work, F[k], shift, u)
+        gx = grad_x[k] if len(grad_x) else x[k, :0]
+        gy = grad_y[k] if len(grad_y) else y[k, :0]
+        _gradients(E, u, v, x[k], y[k], a[k], b[k], F[k], unit[k], strength, gx, gy)
+
+
+@njit(**OPTIONS)
+def rounding(E, exponent):
+    """How much rounding may lower a dual value in the type of E: eps times the largest exponents that occur."""
+    return (4.8e-7 if E.itemsize == 4 else 8.9e-16) * (1.0 + exponent)

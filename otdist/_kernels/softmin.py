@@ -1,238 +1,256 @@
-"""One fused pass of Sinkhorn over rows of scores, and what follows from the plan of a pair of potentials.
+"""Passes of Sinkhorn's algorithm over blocks of rows, and what follows from the plan of a pair of potentials.
 
 All in base 2 and in units of ε: S_ij = -|x_i - y_j|² log2(e)/ε, and G_j holds the potential of y_j and the logarithm of
-its weight b_j. A pass reads each row once:
+its weight b_j. `absorb` computes rows of a kernel that has the potentials in it, scaled so that each row's largest
+entry is 1:
 
-    F_i = -λ log2 Σ_j 2^(G_j + S_ij),    P_ij = a_i 2^(F_i + G_j + S_ij),    c_j = Σ_i P_ij
+    E_ij = 2^(G_j + S_ij + shift_i),    shift_i = -max_j (G_j + S_ij)
 
-so that one exponential an entry serves the update of F, the update of the other potential (from c) and the marginal.
+While G then moves by log2 v_j, no exponential is needed: `spread` reads each row once, for its sum and, while it is in
+the cache, for its share of the columns:
+
+    s_i = Σ_j E_ij v_j,    F_i = -λ (log2 s_i - shift_i),    u_i = a_i 2^(F_i - shift_i),    c_j = v_j Σ_i u_i E_ij
+
+The plan is P_ij = a_i 2^(F_i + G_j + S_ij) = u_i E_ij v_j.
+
+Points are packed for vectors of 64 bytes (see `lanes`): the first cloud in groups of 6 rows, the second in panels of as
+many columns as a vector has lanes. What is left over is filled with rows that weigh nothing and columns whose G is -∞;
+so columns always come as whole vectors.
 """
 
 import numpy as np
 from numba import njit
 
+from . import lanes
 from .exp2 import FAST, exp2
+from .lanes import BYTES, fill, largest, load, maximum, store
 
-OPTIONS = {"cache": True, "nogil": True, "fastmath": FAST}
-# float32 sums of at most this many rows before they are added to the float64 total.
-BLOCK = 64
-LANES = 32
+OPTIONS = {"cache": True, "nogil": True, "fastmath": FAST, "error_model": "numpy"}
+# Six accumulators, a vector of the second operand and a number of the first fit into the 16 registers of AVX2, too.
+GROUP = 6
+# float32 sums run over at most so many rows, or columns, before they are added in float64.
+DEEP = 48
+STRIP = 512
 
 
-@njit(cache=True, nogil=True, fastmath={"contract"})
-def row_max(row, G, lanes):
-    """max_j (row_j + G_j); `lanes` is scratch, whose entries' maxima are independent and so are computed by SIMD."""
-    m, q = G.shape[0], lanes.shape[0]
-    for k in range(q):
-        lanes[k] = -np.inf
-    for start in range(0, m - q + 1, q):
-        r, g = row[start : start + q], G[start : start + q]
-        for k in range(q):
-            z = r[k] + g[k]
-            lanes[k] = z if z > lanes[k] else lanes[k]
-    top = lanes[0]
-    for k in range(q):
-        top = lanes[k] if lanes[k] > top else top
-    for j in range(m - m % q, m):
-        z = row[j] + G[j]
-        top = z if z > top else top
-    return top
+def padded(n: int, to: int) -> int:
+    """The least multiple of `to` that is not below n."""
+    return -(-n // to) * to
 
 
 @njit(**OPTIONS)
-def exp_row(row, G, shift, out):
-    """out_j = 2^(row_j + G_j + shift); returns their sum."""
-    total = row.dtype.type(0)
-    for j in range(row.shape[0]):
-        e = exp2(row[j] + G[j] + shift)
-        out[j] = e
-        total += e
-    return total
-
-
-@njit(**OPTIONS)
-def sweep(S, G, F, a, strength, columns, c):
-    """The fused pass. S (n, m), G (m,) and a (n,) in the working type; F (n,) and c (m,) in float64.
-
-    F holds a guess on entry, NaN for none: the exponents are shifted by it, and only where that leaves the range
-    (2^±60 for a row's sum) a row is done again with its true maximum. `strength` is λ, 1 for balanced transport.
-    c is added to, and left alone without `columns`.
-    """
-    n, m = S.shape
-    dtype = S.dtype.type
-    e, u = np.zeros((4, m), S.dtype), np.zeros(4, S.dtype)
-    partial, lanes = np.zeros(m, S.dtype), np.empty(LANES, S.dtype)
-    for start in range(0, n, 4):  # by fours, so that c is read and written less often
-        for q in range(4):
-            i = start + q
-            u[q] = dtype(0)
-            if i >= n:
-                continue
-            shift, total = dtype(F[i] / strength), dtype(0)
-            if shift == shift:
-                total = exp_row(S[i], G, shift, e[q])
-            if not (total > 8.7e-19 and total < 1.2e18):
-                shift = -row_max(S[i], G, lanes)
-                total = exp_row(S[i], G, shift, e[q])
-            log_sum = np.log2(np.float64(total)) - np.float64(shift)
-            F[i] = -strength * log_sum
-            u[q] = a[i] / total
-            if strength != 1.0:
-                u[q] *= dtype(2.0 ** (F[i] + log_sum))
-        if not columns:
-            continue
-        add_rows(e, u, partial)
-        if start % BLOCK == BLOCK - 4 or start + 4 >= n:
-            for j in range(m):
-                c[j] += np.float64(partial[j])
-                partial[j] = dtype(0)
-
-
-@njit(**OPTIONS)
-def add_rows(e, u, out):
-    """out_j += Σ_q u_q e_qj over four rows."""
-    e0, e1, e2, e3 = e[0], e[1], e[2], e[3]
-    u0, u1, u2, u3 = u[0], u[1], u[2], u[3]
-    for j in range(out.shape[0]):
-        out[j] += (e0[j] * u0 + e1[j] * u1) + (e2[j] * u2 + e3[j] * u3)
-
-
-@njit(**OPTIONS)
-def plan_rows(S, G, F, a, P):
-    """P_ij = a_i 2^(F_i + G_j + S_ij), for given potentials."""
-    for i in range(S.shape[0]):
-        exp_row(S[i], G, S.dtype.type(F[i]), P[i])
-        for j in range(S.shape[1]):
-            P[i, j] *= a[i]
-
-
-@njit(**OPTIONS)
-def moments(S, G, F, a, x, yt, Py, columns, Ptx):
-    """Products of the plan with coordinates, without keeping it: Py_ik += Σ_j P_ij y_jk and Ptx_kj += Σ_i x_ik P_ij.
-
-    x (n, p), yt (q, m), Py (n, q) and Ptx (p, m). Four rows and two coordinates at a time, so that what was read
-    serves several sums. Ptx is left alone without `columns`.
-    """
-    n, m = S.shape
-    dtype = S.dtype.type
-    # Columns of yt and Ptx that stay in the second cache (256 KiB of float32) while all rows pass by.
-    width = min(m, 2048, max(512, 65536 // (x.shape[1] + yt.shape[0])))
-    P, w = np.zeros((4, width), S.dtype), np.zeros(4, S.dtype)
-    for left in range(0, m, width):
-        right = min(left + width, m)
-        for start in range(0, n, 4):
-            live = min(4, n - start)
-            for q in range(4):
-                w[q] = a[start + q] if q < live else dtype(0)
-                if q < live:
-                    exp_row(S[start + q][left:right], G[left:right], dtype(F[start + q]), P[q])
-            _rows_times(P, w, yt, left, right, Py[start : start + live])
-            if columns:
-                _columns_times(P, w, x[start : start + live], left, right, Ptx)
-
-
-@njit(**OPTIONS)
-def strip(m, rows):
-    """Width of a strip of so many rows: fits a first cache of 32 KiB, but is not so narrow that its loops are short."""
-    return min(m, max(512, 8192 // rows))
-
-
-@njit(**OPTIONS)
-def _rows_times(P, w, yt, left, right, Py):
-    p0, p1, p2, p3 = P[0], P[1], P[2], P[3]
-    zero = P.dtype.type(0)
-    for k in range(0, yt.shape[0], 2):
-        y0, y1 = yt[k][left:right], yt[min(k + 1, yt.shape[0] - 1)][left:right]
-        s0, s1, s2, s3, t0, t1, t2, t3 = zero, zero, zero, zero, zero, zero, zero, zero
-        for j in range(right - left):
-            u, v = y0[j], y1[j]
-            s0 += p0[j] * u
-            s1 += p1[j] * u
-            s2 += p2[j] * u
-            s3 += p3[j] * u
-            t0 += p0[j] * v
-            t1 += p1[j] * v
-            t2 += p2[j] * v
-            t3 += p3[j] * v
-        first, second = (s0, s1, s2, s3), (t0, t1, t2, t3)
-        for q in range(Py.shape[0]):
-            Py[q, k] += w[q] * first[q]
-            if k + 1 < yt.shape[0]:
-                Py[q, k + 1] += w[q] * second[q]
-
-
-@njit(**OPTIONS)
-def _columns_times(P, w, x, left, right, Ptx):
-    p0, p1, p2, p3 = P[0], P[1], P[2], P[3]
-    u, v = np.zeros(4, P.dtype), np.zeros(4, P.dtype)
-    for k in range(0, x.shape[1], 2):
-        pair = k + 1 < x.shape[1]
-        for q in range(x.shape[0]):
-            u[q] = w[q] * x[q, k]
-            v[q] = w[q] * x[q, k + 1] if pair else u[q]
-        u0, u1, u2, u3 = u[0], u[1], u[2], u[3]
-        out = Ptx[k][left:right]
-        if not pair:
-            for j in range(out.shape[0]):
-                out[j] += (p0[j] * u0 + p1[j] * u1) + (p2[j] * u2 + p3[j] * u3)
-            continue
-        v0, v1, v2, v3 = v[0], v[1], v[2], v[3]
-        other = Ptx[k + 1][left:right]
-        for j in range(out.shape[0]):
-            z0, z1, z2, z3 = p0[j], p1[j], p2[j], p3[j]
-            out[j] += (z0 * u0 + z1 * u1) + (z2 * u2 + z3 * u3)
-            other[j] += (z0 * v0 + z1 * v1) + (z2 * v2 + z3 * v3)
-
-
-@njit(**OPTIONS)
-def max_rows(S, G, out):
-    """out_i = max_j (S_ij + G_j): the pass at ε = 0."""
-    lanes = np.empty(LANES, S.dtype)
-    for i in range(S.shape[0]):
-        out[i] = row_max(S[i], G, lanes)
-
-
-@njit(**OPTIONS)
-def scores(x, yt, scale, S):
-    """S_ij = -scale |x_i - y_j|², from differences, which do not cancel. x (n, d), yt (d, m).
-
-    Coordinates by fours and rows by twos, so that S is written less often and a coordinate that was read serves twice;
-    in strips of y that stay in the first cache.
-    """
+def pack(x, size, out):
+    """Points x (n, d) into out (n' / size, d, size): so many side by side, filled up with zeros."""
     n, d = x.shape
-    m = yt.shape[1]
-    width = strip(m, d)
-    spare = np.empty(width, S.dtype)
-    for left in range(0, m, width):
-        right = min(left + width, m)
-        for i in range(0, n, 2):
-            second = min(i + 1, n - 1)
-            v = S[i + 1][left:right] if i + 1 < n else spare[: right - left]
-            _two_rows(x[i], x[second], yt, left, right, -scale, S[i][left:right], v)
+    for i in range(out.shape[0] * size):
+        g, q = i // size, i % size
+        for k in range(d):
+            out[g, k, q] = x[i, k] if i < n else 0.0
 
 
 @njit(**OPTIONS)
-def _two_rows(xu, xv, yt, left, right, scale, u, v):
-    """scale · |x - y_j|² of two points."""
-    d, m = len(xu), right - left
-    for k in range(0, d - d % 4, 4):
-        y0, y1 = yt[k][left:right], yt[k + 1][left:right]
-        y2, y3 = yt[k + 2][left:right], yt[k + 3][left:right]
-        u0, u1, u2, u3 = xu[k], xu[k + 1], xu[k + 2], xu[k + 3]
-        v0, v1, v2, v3 = xv[k], xv[k + 1], xv[k + 2], xv[k + 3]
-        for j in range(m):
-            s0, s1, s2, s3 = y0[j] - u0, y1[j] - u1, y2[j] - u2, y3[j] - u3
-            t0, t1, t2, t3 = y0[j] - v0, y1[j] - v1, y2[j] - v2, y3[j] - v3
-            s = (s0 * s0 + s1 * s1) + (s2 * s2 + s3 * s3)
-            t = (t0 * t0 + t1 * t1) + (t2 * t2 + t3 * t3)
-            u[j] = s if k == 0 else u[j] + s
-            v[j] = t if k == 0 else v[j] + t
-    for k in range(d - d % 4, d):
-        yk, uk, vk = yt[k][left:right], xu[k], xv[k]
-        for j in range(m):
-            s, t = yk[j] - uk, yk[j] - vk
-            u[j] = s * s if k == 0 else u[j] + s * s
-            v[j] = t * t if k == 0 else v[j] + t * t
-    for j in range(m):
-        u[j] *= scale
-        v[j] *= scale
+def _distances(rows, panels, g, p, d):
+    """|x_i - y_j|² between six rows and a panel, from differences, which do not cancel."""
+    s0 = fill(rows.dtype.type(0))
+    s1 = s2 = s3 = s4 = s5 = s0
+    for k in range(d):
+        y, at = load(panels, p * d + k), (g * d + k) * GROUP
+        t0, t1, t2 = y - lanes.spread(rows, at), y - lanes.spread(rows, at + 1), y - lanes.spread(rows, at + 2)
+        t3, t4, t5 = y - lanes.spread(rows, at + 3), y - lanes.spread(rows, at + 4), y - lanes.spread(rows, at + 5)
+        s0, s1, s2 = s0 + t0 * t0, s1 + t1 * t1, s2 + t2 * t2
+        s3, s4, s5 = s3 + t3 * t3, s4 + t4 * t4, s5 + t5 * t5
+    return s0, s1, s2, s3, s4, s5
+
+
+@njit(**OPTIONS)
+def absorb(rows, panels, d, scale, G, E, shift):
+    """Six rows each of `rows` (flat groups) against `panels` (flat): E (flat, rows of len(G)) and shift."""
+    P, minus = len(G) * G.itemsize // BYTES, fill(-scale)
+    low = fill(G.dtype.type(-np.inf))
+    for g in range(len(shift) // GROUP):
+        t0 = t1 = t2 = t3 = t4 = t5 = low
+        e = g * GROUP * P
+        for p in range(P):
+            s0, s1, s2, s3, s4, s5 = _distances(rows, panels, g, p, d)
+            z = load(G, p)
+            z0, z1, z2 = z + minus * s0, z + minus * s1, z + minus * s2
+            z3, z4, z5 = z + minus * s3, z + minus * s4, z + minus * s5
+            t0, t1, t2 = maximum(z0, t0), maximum(z1, t1), maximum(z2, t2)
+            t3, t4, t5 = maximum(z3, t3), maximum(z4, t4), maximum(z5, t5)
+            store(E, e + p, z0)
+            store(E, e + P + p, z1)
+            store(E, e + 2 * P + p, z2)
+            store(E, e + 3 * P + p, z3)
+            store(E, e + 4 * P + p, z4)
+            store(E, e + 5 * P + p, z5)
+        i = g * GROUP
+        shift[i], shift[i + 1], shift[i + 2] = -largest(t0), -largest(t1), -largest(t2)
+        shift[i + 3], shift[i + 4], shift[i + 5] = -largest(t3), -largest(t4), -largest(t5)
+        for q in range(GROUP):
+            by = fill(shift[i + q])
+            for p in range(e + q * P, e + (q + 1) * P):
+                store(E, p, exp2(load(E, p) + by))
+
+
+@njit(**OPTIONS)
+def peaks(rows, panels, d, scale, G, out):
+    """out_i = max_j (G_j + S_ij), for the rows that out has: the pass at ε = 0."""
+    P, minus = len(G) * G.itemsize // BYTES, fill(-scale)
+    low = fill(G.dtype.type(-np.inf))
+    for g in range(-(-len(out) // GROUP)):
+        t0 = t1 = t2 = t3 = t4 = t5 = low
+        for p in range(P):
+            s0, s1, s2, s3, s4, s5 = _distances(rows, panels, g, p, d)
+            z = load(G, p)
+            t0, t1, t2 = maximum(z + minus * s0, t0), maximum(z + minus * s1, t1), maximum(z + minus * s2, t2)
+            t3, t4, t5 = maximum(z + minus * s3, t3), maximum(z + minus * s4, t4), maximum(z + minus * s5, t5)
+        tops = (largest(t0), largest(t1), largest(t2), largest(t3), largest(t4), largest(t5))
+        for q in range(min(GROUP, len(out) - g * GROUP)):
+            out[g * GROUP + q] = tops[q]
+
+
+@njit(**OPTIONS)
+def spread(E, v, shift, a, strength, columns, F, c):
+    """The pass over rows whose kernel is there: F (n,) and, added to c (m,) in float64, Σ_i u_i E_ij.
+
+    E (flat), v, shift and a in the working type, all filled up; c is left alone without `columns`.
+    """
+    dtype = E.dtype.type
+    P, n = len(v) * v.itemsize // BYTES, len(F)
+    zero = fill(dtype(0))
+    partial, u = np.zeros(len(v), E.dtype), np.zeros(GROUP, E.dtype)
+    for g in range(len(shift) // GROUP):
+        e, i = g * GROUP * P, g * GROUP
+        s0 = s1 = s2 = s3 = s4 = s5 = zero
+        for p in range(P):
+            w = load(v, p)
+            s0, s1, s2 = s0 + load(E, e + p) * w, s1 + load(E, e + P + p) * w, s2 + load(E, e + 2 * P + p) * w
+            s3, s4 = s3 + load(E, e + 3 * P + p) * w, s4 + load(E, e + 4 * P + p) * w
+            s5 = s5 + load(E, e + 5 * P + p) * w
+        sums = (lanes.total(s0), lanes.total(s1), lanes.total(s2), lanes.total(s3), lanes.total(s4), lanes.total(s5))
+        for q in range(GROUP):
+            if i + q < n:
+                log_sum = np.log2(np.float64(sums[q])) - np.float64(shift[i + q])
+                F[i + q] = -strength * log_sum
+                u[q] = a[i + q] / sums[q]
+                if strength != 1.0:
+                    u[q] *= dtype(2.0 ** (F[i + q] + log_sum))
+            else:
+                u[q] = dtype(0)
+        if columns:
+            _add_rows(E, e, P, u, partial)
+            if (g + 1) % (DEEP // GROUP) == 0 or i + GROUP >= n:
+                for j in range(len(c)):
+                    c[j] += np.float64(partial[j])
+                    partial[j] = dtype(0)
+
+
+@njit(**OPTIONS)
+def _add_rows(E, e, P, u, out):
+    """out += Σ_q u_q · row q of six."""
+    u0, u1, u2, u3, u4, u5 = fill(u[0]), fill(u[1]), fill(u[2]), fill(u[3]), fill(u[4]), fill(u[5])
+    for p in range(P):
+        z = u0 * load(E, e + p) + u1 * load(E, e + P + p) + u2 * load(E, e + 2 * P + p)
+        z = z + (u3 * load(E, e + 3 * P + p) + u4 * load(E, e + 4 * P + p) + u5 * load(E, e + 5 * P + p))
+        store(out, p, load(out, p) + z)
+
+
+@njit(**OPTIONS)
+def weigh(a, F, shift, u):
+    """u_i = a_i 2^(F_i - shift_i), with which P_ij = u_i E_ij v_j; 0 for rows that fill up."""
+    for i in range(len(u)):
+        u[i] = a[i] * np.exp2(F[i] - np.float64(shift[i])) if i < len(F) else 0.0
+
+
+@njit(**OPTIONS)
+def row_products(E, width, u, B, out):
+    """out (n, q) += u_i Σ_j E_ij B_jk: float64 sums of strips. E flat, rows of `width`; B packed by `pack_columns`."""
+    dtype, count = E.dtype.type, BYTES // E.itemsize
+    n, q = out.shape
+    zero = fill(dtype(0))
+    tile = np.empty(GROUP * count, E.dtype)
+    for left in range(0, width, STRIP):
+        right = min(left + STRIP, width)
+        for k in range(-(-q // count)):
+            for i in range(0, len(u), GROUP):
+                s0 = s1 = s2 = s3 = s4 = s5 = zero
+                at = i * width
+                for j in range(left, right):
+                    y = load(B, k * width + j)
+                    s0 = s0 + lanes.spread(E, at + j) * y
+                    s1 = s1 + lanes.spread(E, at + width + j) * y
+                    s2 = s2 + lanes.spread(E, at + 2 * width + j) * y
+                    s3 = s3 + lanes.spread(E, at + 3 * width + j) * y
+                    s4 = s4 + lanes.spread(E, at + 4 * width + j) * y
+                    s5 = s5 + lanes.spread(E, at + 5 * width + j) * y
+                store(tile, 0, s0)
+                store(tile, 1, s1)
+                store(tile, 2, s2)
+                store(tile, 3, s3)
+                store(tile, 4, s4)
+                store(tile, 5, s5)
+                for r in range(min(GROUP, n - i)):
+                    for t in range(min(count, q - k * count)):
+                        out[i + r, k * count + t] += np.float64(u[i + r]) * np.float64(tile[r * count + t])
+
+
+@njit(**OPTIONS)
+def pack_columns(y, v, out):
+    """v_j y_jk for `row_products`: out (flat) holds a vector of coordinates k for each j, all j before further k."""
+    m, q = y.shape
+    count = BYTES // out.itemsize
+    for k in range(-(-q // count)):
+        for j in range(len(v)):
+            for t in range(count):
+                inside = j < m and k * count + t < q
+                out[(k * len(v) + j) * count + t] = v[j] * y[j, k * count + t] if inside else 0.0
+
+
+@njit(**OPTIONS)
+def column_products(E, width, A, out):
+    """out (flat, rows of `width`) += Σ_i A_ik E_ij, k by k: A packed by `pack_rows`, of as many rows as E has."""
+    zero = fill(E.dtype.type(0))
+    n, P, count = len(E) // width, width * E.itemsize // BYTES, BYTES // E.itemsize
+    for left in range(0, P, STRIP // count):
+        right = min(left + STRIP // count, P)
+        for k in range(len(A) // (n * GROUP)):
+            for p in range(left, right):
+                s0 = s1 = s2 = s3 = s4 = s5 = zero
+                for i in range(n):
+                    e, at = load(E, i * P + p), (k * n + i) * GROUP
+                    s0, s1, s2 = (
+                        s0 + lanes.spread(A, at) * e,
+                        s1 + lanes.spread(A, at + 1) * e,
+                        s2 + lanes.spread(A, at + 2) * e,
+                    )
+                    s3, s4, s5 = (
+                        s3 + lanes.spread(A, at + 3) * e,
+                        s4 + lanes.spread(A, at + 4) * e,
+                        s5 + lanes.spread(A, at + 5) * e,
+                    )
+                o = k * GROUP * P + p
+                store(out, o, load(out, o) + s0)
+                store(out, o + P, load(out, o + P) + s1)
+                store(out, o + 2 * P, load(out, o + 2 * P) + s2)
+                store(out, o + 3 * P, load(out, o + 3 * P) + s3)
+                store(out, o + 4 * P, load(out, o + 4 * P) + s4)
+                store(out, o + 5 * P, load(out, o + 5 * P) + s5)
+
+
+@njit(**OPTIONS)
+def pack_rows(x, u, out):
+    """u_i x_ik for `column_products`: out (flat) holds six coordinates k of each row i, all i before further k."""
+    n, q = x.shape
+    for k in range(-(-q // GROUP)):
+        for i in range(len(u)):
+            for t in range(GROUP):
+                inside = i < n and k * GROUP + t < q
+                out[(k * len(u) + i) * GROUP + t] = u[i] * x[i, k * GROUP + t] if inside else 0.0
+
+
+@njit(**OPTIONS)
+def plan_rows(E, u, v, out):
+    """P_ij = u_i E_ij v_j into out (n, m), from E (flat, rows of len(v))."""
+    for i in range(out.shape[0]):
+        for j in range(out.shape[1]):
+            out[i, j] = u[i] * (E[i * len(v) + j] * v[j])

@@ -1,0 +1,61 @@
+"""Weighted clouds in the coordinates that Sinkhorn's kernels work in: centred, scaled by a power of two, packed."""
+
+import numpy as np
+from numba import njit
+
+from .softmin import OPTIONS, pack
+
+
+@njit(**OPTIONS)
+def frame(x, y, center, unit, radius):
+    """Of each problem, x (k, n, d) and y (k, m, d): the middle of the box around both clouds, (k, d), the power of two
+    next to its half width, (k,), 1 for a point, and a bound on the distance of any two points, divided by it.
+    """
+    for k in range(x.shape[0]):
+        low, high = x[k, 0].copy(), x[k, 0].copy()
+        for points in (x[k], y[k]):
+            for i in range(points.shape[0]):
+                for c in range(points.shape[1]):
+                    low[c] = min(low[c], points[i, c])
+                    high[c] = max(high[c], points[i, c])
+        half, square = 0.0, 0.0
+        for c in range(x.shape[2]):
+            center[k, c] = low[c] + 0.5 * (high[c] - low[c])
+            half = max(half, 0.5 * (high[c] - low[c]))
+        unit[k] = 2.0 ** np.round(np.log2(half)) if half > 0.0 else 1.0
+        for c in range(x.shape[2]):
+            square += ((high[c] - low[c]) / unit[k]) ** 2
+        radius[k] = np.sqrt(square)
+
+
+@njit(**OPTIONS)
+def settle(x, a, center, unit, inside, mean, variance, rows, panels):
+    """x (k, n, d) inside its frame, its mean and variances there, (k, d), and itself packed (see `softmin`)."""
+    for k in range(x.shape[0]):
+        mean[k], variance[k] = 0.0, 0.0
+        for i in range(x.shape[1]):
+            for c in range(x.shape[2]):
+                inside[k, i, c] = (x[k, i, c] - center[k, c]) / unit[k]
+                mean[k, c] += a[k, i] * inside[k, i, c]
+        for i in range(x.shape[1]):
+            for c in range(x.shape[2]):
+                variance[k, c] += a[k, i] * (inside[k, i, c] - mean[k, c]) ** 2
+        pack(inside[k], rows.shape[3], rows[k])
+        pack(inside[k], panels.shape[3], panels[k])
+
+
+@njit(**OPTIONS)
+def gaussian_start(y, mean_x, variance_x, mean_y, variance_y, scale, h):
+    """h (m,): the entropic potential, at y, between Gaussians with these means and variances of the coordinates.
+
+    Janati et al. (2020), arXiv:2006.02572, for diagonal covariances.
+    """
+    half = 0.5 / (scale / 1.4426950408889634) if scale > 1e-150 else 1e150  # σ² = ε/2
+    h[:] = 0.0
+    for c in range(y.shape[1]):
+        u, v = variance_x[c], variance_y[c]
+        slope = 1.0 - 2.0 * u / (np.sqrt(4.0 * u * v + half * half) + half)
+        shift = 2.0 * (mean_y[c] - mean_x[c])
+        for j in range(y.shape[0]):
+            t = y[j, c] - mean_y[c]
+            h[j] += scale * t * (t * slope + shift)
