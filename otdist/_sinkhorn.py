@@ -17,12 +17,13 @@ import numpy as np
 from ._arrays import Array
 
 LOG2E = 1.4426950408889634
+GROUP = 6  # rows that the kernels take at a time
 # A kernel is kept while it takes at most this much memory; beyond it, its rows are computed again in each pass.
 STORED_BYTES = 2**28
 # Entries up to which a kernel sits in a cache, so that one thread and one compiled call do best.
-CACHED = 2**18
-# Rows in a block of a kernel that is kept; one that is not is computed in tiles of so many entries: about an L2 cache.
-BLOCK, TILE = 96, 2**17
+CACHED = 2**22
+# A kernel that is not kept is computed in tiles of so many entries: about a second cache.
+TILE = 2**17
 # From this size on, the rows of one problem are worth splitting over threads.
 LARGE = 2**18
 # Newton's method forms the Hessian of the second cloud's potential: at most this many points.
@@ -60,7 +61,6 @@ class Cloud:
     def __init__(self, x: np.ndarray, a: np.ndarray, frame: Frame, dtype: Any) -> None:
         from ._kernels.cloud import settle
         from ._kernels.lanes import BYTES
-        from ._kernels.softmin import GROUP
 
         (k, n, d), lanes = x.shape, BYTES // np.dtype(dtype).itemsize
         self.a, self.points = a, np.empty((k, n, d))
@@ -136,39 +136,33 @@ class Problem:
         if size * self.dtype.itemsize <= STORED_BYTES:
             self.kernel = room.of(size, self.dtype)
 
-    def blocks(self) -> list[slice]:
-        """Rows in groups of six: tiles, and at least 4 of them for the threads to share where the work is worth it."""
-        n, m = self.full
-        rows = BLOCK if self.kernel is not None else max(6, TILE // m // 6 * 6)
-        if n * m >= LARGE:
-            rows = min(rows, max(6, n // 24 * 6))
+    def parts(self, rows: int) -> list[slice]:
+        n = self.full[0]
         return [slice(i, min(i + rows, n)) for i in range(0, n, rows)]
 
-    def tasks(self) -> list[list[slice]]:
-        blocks = self.blocks()
-        return [blocks[t::SHARES] for t in range(min(SHARES, len(blocks)))]
+    def tasks(self) -> list[slice]:
+        """Rows in parts for the threads to share, whatever their number: sums then add up alike everywhere."""
+        n, m = self.full
+        return self.parts(n if n * m < LARGE else -(-n // (GROUP * SHARES)) * GROUP)
 
-    def serve(self) -> Callable[[slice, np.ndarray | None], np.ndarray]:
-        """What gives the kernel's rows in a block: those kept, or, if they are too old, new ones."""
+    def tile(self) -> int:
+        """Rows of a kernel that is not kept to compute at a time: as many as fit in a second cache."""
+        return max(GROUP, TILE // self.full[1] // GROUP * GROUP)
+
+    def part(self) -> Callable[[slice, int], tuple]:
+        """What gives `_kernels.softmin` the kernel's rows: those kept or, if they are too old, new ones."""
         from ._kernels.sinkhorn import prepare
-        from ._kernels.softmin import absorb
 
         if self.kernel is None:
             self.at[:] = np.nan
-        G = np.empty_like(self.v)
-        serves = prepare(self.h, self.b, self.at, G, self.v)
-        scale, panels, m = self.dtype.type(self.scale), self.panels.reshape(-1), self.full[1]
+        m, G = self.full[1], np.empty_like(self.v)
+        stale = not prepare(self.h, self.b, self.at, G, self.v)
+        common = self.panels.reshape(-1), self.x.shape[1], self.dtype.type(self.scale), G, stale
 
-        def rows(block: slice, scratch: np.ndarray | None = None) -> np.ndarray:
-            if self.kernel is not None:
-                E = self.kernel[block.start * m : block.stop * m]
-            else:
-                size = (block.stop - block.start) * m
-                E = np.empty(size, self.dtype) if scratch is None else scratch[:size]
-            if not serves:
-                groups = self.rows[block.start // 6 : block.stop // 6].reshape(-1)
-                absorb(groups, panels, self.x.shape[1], scale, G, E, self.shift[block])
-            return E
+        def rows(at: slice, room: int) -> tuple:
+            kept = self.kernel
+            E = np.empty(room * m, self.dtype) if kept is None else kept[at.start * m : at.stop * m]
+            return self.rows[at.start // GROUP : at.stop // GROUP].reshape(-1), *common, E, self.v, self.shift[at]
 
         return rows
 
@@ -236,7 +230,7 @@ class Problem:
         if self.kernel is not None and n * m <= CACHED:
             flat = self.rows.reshape(-1), self.panels.reshape(-1)
             clouds = self.x, self.y, self.a, self.b, self.a_work, self.dtype.type(self.scale)
-            state = self.kernel, self.shift, self.at, self.v, np.empty(m)
+            state = self.kernel, self.shift, self.at, self.v
             return kernels.loop(*flat, *clouds, self.h, self.F, *limits, tol, max_iter, self.noise, state)
         r, vectors = np.empty(m), np.empty((2 * kernels.MEMORY + 3, m))
         gram, anderson = np.empty((kernels.MEMORY, kernels.MEMORY)), np.array([-np.inf, 0.0, 0.0])
@@ -262,18 +256,15 @@ class Problem:
 
     def sweep(self) -> np.ndarray:
         """One pass: updates F, returns the second marginal (zeros where symmetric)."""
-        from ._kernels.softmin import spread
+        from ._kernels.softmin import sweep
 
-        rows, tasks = self.serve(), self.tasks()
-        n, m = self.shape
+        (n, m), part, tasks, tile = self.shape, self.part(), self.tasks(), self.tile()
         c = np.zeros((len(tasks), m))
 
         def task(t: int) -> None:
-            scratch = None
-            for block in tasks[t]:
-                E = scratch = rows(block, scratch)
-                side = self.shift[block], self.a_work[block], self.strength, not self.symmetric
-                spread(E, self.v, *side, self.F[block.start : min(block.stop, n)], c[t])
+            rows = tasks[t]
+            side = self.a_work[rows], self.strength, not self.symmetric, self.F[rows]
+            sweep(part(rows, min(tile, rows.stop - rows.start)), *side, c[t])
 
         _map(task, range(len(tasks)), n * m)
         return c.sum(0) * self.v[:m]
@@ -301,70 +292,49 @@ class Problem:
         """
         from ._kernels.sinkhorn import column_gradient, row_gradient
 
+        (n, d), m = self.x.shape, self.shape[1]
         by_x, by_y = points[0], points[1] and not self.symmetric
-        wide = np.concatenate((self.x, np.ones((len(self.x), 1))), 1)
-        Py, Ptx = self.moments(self.y if by_x else None, wide if by_y else None)
-        grad_x = grad_y = None
-        if Py is not None:
-            grad_x = np.empty_like(self.x)
+        if not (by_x or by_y):
+            return None, None
+        wide = np.concatenate((self.x, np.ones((n, 1))), 1)
+        Py, Ptx = self.moments(self.y if by_x else np.empty((m, 0)), wide if by_y else np.empty((n, 0)))
+        grad_x, grad_y = np.empty((n, d)) if by_x else None, np.empty((m, d)) if by_y else None
+        if by_x:
             row_gradient(self.x, self.a, self.F, self.unit, self.strength, Py, grad_x)
-        if Ptx is not None:
-            grad_y = np.empty_like(self.y)
+        if by_y:
             column_gradient(self.y, self.b, self.v, self.unit, self.strength, Ptx, grad_y)
         return grad_x, grad_y
 
-    def moments(self, y: np.ndarray | None, x: np.ndarray | None) -> tuple[Any, Any]:
-        """P y (n, q) for y (m, q), and Σ_i u_i x_ik E_ij (p, m), which times v_j is xᵀ P, for x (n, p)."""
-        from ._kernels import softmin
+    def moments(self, y: np.ndarray, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """P y (n, q) for y (m, q), and Σ_i u_i x_ik E_ij (p', m'), which times v_j is xᵀ P, for x (n, p)."""
+        from ._kernels.softmin import pack_columns, products
 
-        n, m = self.shape
-        M, lanes = self.full[1], self.panels.shape[2]
-        if y is None and x is None:
-            return None, None
-        rows, tasks = self.serve(), self.tasks()
-        Py = B = Ptx = None
-        if y is not None:
-            Py, B = np.zeros((n, y.shape[1])), np.empty(softmin.padded(y.shape[1], lanes) * M, self.dtype)
-            softmin.pack_columns(y, self.v, B)
-        if x is not None:
-            p = softmin.padded(x.shape[1], softmin.GROUP)
-            Ptx = np.zeros((p, M))
+        (n, m), part, tasks, tile = self.shape, self.part(), self.tasks(), self.tile()
+        width, lanes = self.full[1], self.panels.shape[2]
+        Py, Ptx = np.zeros((n, y.shape[1])), np.zeros((-(-x.shape[1] // GROUP) * GROUP, width))
+        B = np.empty(-(-y.shape[1] // lanes) * lanes * width, self.dtype)
+        pack_columns(y, self.v, B)
 
-        def task(t: int) -> None:
-            scratch = None
-            part = np.zeros(0 if x is None else p * M, self.dtype)
-            for block in tasks[t]:
-                E = scratch = rows(block, scratch)
-                inside = slice(block.start, min(block.stop, n))
-                u = np.empty(block.stop - block.start, self.dtype)
-                softmin.weigh(self.a_work[block], self.F[inside], self.shift[block], u)
-                if Py is not None:
-                    softmin.row_products(E, M, u, B, Py[inside])
-                if x is not None:
-                    A = np.empty(p * len(u), self.dtype)
-                    softmin.pack_rows(x[inside], u, A)
-                    softmin.column_products(E, M, A, part)
-            if Ptx is not None:
-                with adding:
-                    Ptx.reshape(-1)[...] += part
+        def task(rows: slice) -> None:
+            kernel, sums = part(rows, min(tile, rows.stop - rows.start)), np.zeros(Ptx.shape, self.dtype)
+            products(kernel, self.a_work[rows], self.F[rows], B, x[rows], Py[rows], sums)
+            with adding:
+                Ptx[...] += sums
 
         adding = threading.Lock()
-        _map(task, range(len(tasks)), n * m)
+        _map(task, tasks, n * m)
         return Py, Ptx
 
     def plan_blocks(self) -> Iterator[tuple[slice, np.ndarray]]:
         """The plan's rows, block after block; each block is valid until the next one."""
-        from ._kernels.softmin import plan_rows, weigh
+        from ._kernels.softmin import plan_rows
 
-        (n, m), rows, blocks = self.shape, self.serve(), self.blocks()
-        P, scratch = np.empty((blocks[0].stop, m), self.dtype), None
-        for block in blocks:
-            inside = slice(block.start, min(block.stop, n))
-            E = scratch = rows(block, scratch)
-            u = np.empty(block.stop - block.start, self.dtype)
-            weigh(self.a_work[block], self.F[inside], self.shift[block], u)
+        (n, m), part, tile = self.shape, self.part(), self.tile()
+        P = np.empty((min(tile, n), m), self.dtype)
+        for rows in self.parts(tile):
+            inside = slice(rows.start, min(rows.stop, n))
             plan = P[: inside.stop - inside.start]
-            plan_rows(E, u, self.v, plan)
+            plan_rows(part(rows, rows.stop - rows.start), self.a_work[rows], self.F[rows], plan)
             yield inside, plan
 
 
@@ -734,11 +704,11 @@ def _c_transform(hard: Problem, g: np.ndarray) -> np.ndarray:
     G, out = np.full(hard.full[1], -np.inf), np.empty(n)
     G[:m] = np.where(hard.b > 0, g, -np.inf)
 
-    def task(block: slice) -> None:
-        groups = hard.rows[block.start // 6 : block.stop // 6].reshape(-1)
-        peaks(groups, panels, hard.x.shape[1], 1.0, G, out[block.start : min(block.stop, n)])
+    def task(rows: slice) -> None:
+        groups = hard.rows[rows.start // GROUP : rows.stop // GROUP].reshape(-1)
+        peaks(groups, panels, hard.x.shape[1], 1.0, G, out[rows])
 
-    _map(task, hard.blocks(), n * m)
+    _map(task, hard.tasks(), n * m)
     return -out
 
 

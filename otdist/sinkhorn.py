@@ -106,7 +106,7 @@ class SinkhornResult:
         wide = np.broadcast_to(v.reshape(*v.shape[: v.ndim - 1 - columns], *inner), (*self._batch, *inner))
         out = np.empty((*self._flat[0].shape[:2], inner[1]))
         for k, (problem, u) in enumerate(zip(self._problems(), wide.reshape(-1, *inner), strict=True)):
-            out[k], _ = problem.moments(u, None)
+            out[k], _ = problem.moments(np.ascontiguousarray(u), np.empty((len(problem.x), 0)))
         return self._shaped(out if columns else out[..., 0])
 
     def barycentric_map(self) -> Array:
@@ -114,7 +114,7 @@ class SinkhornResult:
         out = np.empty(self._flat[0].shape)
         for k, problem in enumerate(self._problems()):
             problem.a_work[:] = 1.0  # the share of each target: defined without weight, too
-            moved, _ = problem.moments(_with_ones(problem.y), None)
+            moved, _ = problem.moments(_with_ones(problem.y), np.empty((len(problem.x), 0)))
             out[k] = moved[:, :-1] / moved[:, -1:] * problem.unit + problem.center
         return self._shaped(out)
 

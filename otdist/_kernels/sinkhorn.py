@@ -9,8 +9,7 @@ import numpy as np
 from numba import njit
 
 from .cloud import gaussian_start
-from .lanes import BYTES
-from .softmin import GROUP, OPTIONS, absorb, column_products, pack_columns, pack_rows, row_products, spread, weigh
+from .softmin import GROUP, OPTIONS, pack_columns, products, sweep
 
 # Differences that Anderson acceleration remembers. 5 are as good at an error of 1e-3, 10 are better at 1e-6.
 MEMORY = 10
@@ -188,18 +187,17 @@ def loop(rows, panels, x, y, a, b, a_work, scale, h, F, strength, symmetric, tol
 
     h (m,) is the start and the result, F (n,) a result. `kernel` (E, shift, at, v) is kept between calls.
     """
-    E, shift, at, v, c = kernel
+    E, shift, at, v = kernel
     m, d = y.shape
-    G, r = np.empty(len(v), E.dtype), np.empty(m)
+    G, r, c = np.empty(len(v), E.dtype), np.empty(m), np.empty(m)
     vectors, gram, state = np.empty((2 * MEMORY + 3, m)), np.empty((MEMORY, MEMORY)), np.zeros(3)
     state[0] = -np.inf
     damping = 2.0 / 3.0 if symmetric else 1.0
     passes = 0
     while True:
-        if not prepare(h, b, at, G, v):
-            absorb(rows, panels, d, scale, G, E, shift)
+        stale = not prepare(h, b, at, G, v)
         c[:] = 0.0
-        spread(E, v, shift, a_work, strength, not symmetric, F, c)
+        sweep((rows, panels, d, scale, G, stale, E, v, shift), a_work, strength, not symmetric, F, c)
         for j in range(m):
             c[j] *= v[j]
         passes += 1
@@ -232,26 +230,6 @@ def column_gradient(y, b, v, unit, strength, Ptx, out):
 
 
 @njit(**OPTIONS)
-def _gradients(E, u, v, x, y, a, b, F, unit, strength, grad_x, grad_y):
-    """Both gradients of one problem; one that has length 0 is not wanted."""
-    (n, d), M = x.shape, len(v)
-    count = BYTES // E.itemsize
-    if len(grad_x):
-        B, Py = np.empty(-(-d // count) * M * count, E.dtype), np.zeros((n, d))
-        pack_columns(y, v, B)
-        row_products(E, M, u, B, Py)
-        row_gradient(x, a, F, unit, strength, Py, grad_x)
-    if len(grad_y):
-        wide = np.ones((n, d + 1))
-        wide[:, :d] = x
-        q = -(-(d + 1) // GROUP) * GROUP
-        A, Ptx = np.empty(q * len(u), E.dtype), np.zeros(q * M, E.dtype)
-        pack_rows(wide, u, A)
-        column_products(E, M, A, Ptx)
-        column_gradient(y, b, v, unit, strength, Ptx.reshape(q, M), grad_y)
-
-
-@njit(**OPTIONS)
 def solve(
     rows, panels, x, y, a, b, moments, unit, scale, h, F, started, strength, symmetric, tol, max_iter, grads, stats
 ):
@@ -261,12 +239,14 @@ def solve(
     y (k, m, d) inside their frames, weights, moments (means and variances of x, then of y). h (k, m) is the start, if
     `started`, and the result; F (k, n) and the gradients are results. stats (k, 3): passes, error, dual value.
     """
-    n, m = x.shape[1], y.shape[1]
+    (n, d), m = x.shape[1:], y.shape[1]
     N, M = rows.shape[1] * GROUP, panels.shape[1] * panels.shape[3]
     E, shift, a_work = np.empty(N * M, rows.dtype), np.empty(N, rows.dtype), np.zeros(N, rows.dtype)
-    at, v, c, u = np.empty(m), np.empty(M, rows.dtype), np.empty(m), np.empty(N, rows.dtype)
+    at, v = np.empty(m), np.empty(M, rows.dtype)
     mean_x, variance_x, mean_y, variance_y = moments
-    grad_x, grad_y = grads
+    by_x, by_y = len(grads[0]) > 0, len(grads[1]) > 0
+    wide, B = np.ones((n, d + 1 if by_y else 0)), np.empty(-(-d // panels.shape[3]) * panels.shape[3] * M, rows.dtype)
+    Py, Ptx = np.empty((n, d if by_x else 0)), np.empty((-(-(d + 1) // GROUP) * GROUP if by_y else 0, M), rows.dtype)
     for k in range(len(x)):
         if not started:
             gaussian_start(y[k], mean_x[k], variance_x[k], mean_y[k], variance_y[k], scale[k], h[k])
@@ -274,16 +254,21 @@ def solve(
         for i in range(n):
             a_work[i] = a[k, i]
         mean_cost = ((mean_x[k] - mean_y[k]) ** 2).sum() + variance_x[k].sum() + variance_y[k].sum()
-        noise = rounding(E, scale[k] * mean_cost)
-        flat = rows[k].reshape(-1), panels[k].reshape(-1)
+        groups, columns, scaled = rows[k].reshape(-1), panels[k].reshape(-1), rows.dtype.type(scale[k])
         stats[k, 0], stats[k, 1], stats[k, 2] = loop(
-            flat[0], flat[1], x[k], y[k], a[k], b[k], a_work, rows.dtype.type(scale[k]), h[k], F[k],
-            strength, symmetric, tol, max_iter, noise, (E, shift, at, v, c),
+            groups, columns, x[k], y[k], a[k], b[k], a_work, scaled, h[k], F[k],
+            strength, symmetric, tol, max_iter, rounding(E, scale[k] * mean_cost), (E, shift, at, v),
         )  # fmt: skip
-        weigh(a_work, F[k], shift, u)
-        gx = grad_x[k] if len(grad_x) else x[k, :0]
-        gy = grad_y[k] if len(grad_y) else y[k, :0]
-        _gradients(E, u, v, x[k], y[k], a[k], b[k], F[k], unit[k], strength, gx, gy)
+        Py[...], Ptx[...] = 0.0, 0.0
+        if by_y:
+            wide[:, :d] = x[k]
+        if by_x or by_y:
+            pack_columns(y[k], v, B)
+            products((groups, columns, d, scaled, v, False, E, v, shift), a_work, F[k], B, wide, Py, Ptx)
+        if by_x:
+            row_gradient(x[k], a[k], F[k], unit[k], strength, Py, grads[0][k])
+        if by_y:
+            column_gradient(y[k], b[k], v, unit[k], strength, Ptx, grads[1][k])
 
 
 @njit(**OPTIONS)

@@ -6,7 +6,7 @@ entry is 1:
 
     E_ij = 2^(G_j + S_ij + shift_i),    shift_i = -max_j (G_j + S_ij)
 
-While G then moves by log2 v_j, no exponential is needed: `spread` reads each row once, for its sum and, while it is in
+While G then moves by log2 v_j, no exponential is needed: `sweep` reads each row once, for its sum and, while it is in
 the cache, for its share of the columns:
 
     s_i = Σ_j E_ij v_j,    F_i = -λ (log2 s_i - shift_i),    u_i = a_i 2^(F_i - shift_i),    c_j = v_j Σ_i u_i E_ij
@@ -110,15 +110,45 @@ def peaks(rows, panels, d, scale, G, out):
 
 
 @njit(**OPTIONS)
-def spread(E, v, shift, a, strength, columns, F, c):
-    """The pass over rows whose kernel is there: F (n,) and, added to c (m,) in float64, Σ_i u_i E_ij.
+def tile(part, start, stop):
+    """Rows [start, stop) of the kernel of a part of the rows: those kept in E, or computed into it.
 
-    E (flat), v, shift and a in the working type, all filled up; c is left alone without `columns`.
+    A part is (groups, panels, d, scale, G, stale, E, v, shift): what `absorb` takes, with `groups` and `shift` of the
+    part's rows, whether they are to be computed, room for all or for some of them, and v. All arrays are flat.
     """
+    groups, panels, d, scale, G, stale, E, v, shift = part
+    width = len(v)
+    rows = E[start * width : stop * width] if len(E) == len(shift) * width else E[: (stop - start) * width]
+    if stale:
+        absorb(groups[start * d : stop * d], panels, d, scale, G, rows, shift[start:stop])
+    return rows
+
+
+@njit(**OPTIONS)
+def sweep(part, a, strength, columns, F, c):
+    """The pass over a part's rows: F (n,) and, added to c (m,) in float64, Σ_i u_i E_ij; a (n',) in the working type.
+
+    c is left alone without `columns`.
+    """
+    E, v, shift = part[6:]
+    n, N = len(F), len(shift)
+    partial, step = np.zeros(len(v), E.dtype), min(DEEP, len(E) // len(v))
+    for start in range(0, N, step):
+        stop = min(start + step, N)
+        rows = tile(part, start, stop)
+        _spread(rows, v, shift[start:stop], a[start:stop], strength, columns, F[start : min(stop, n)], partial)
+        if columns and (stop % DEEP == 0 or stop == N):
+            for j in range(len(c)):
+                c[j] += np.float64(partial[j])
+                partial[j] = 0.0
+
+
+@njit(**OPTIONS)
+def _spread(E, v, shift, a, strength, columns, F, partial):
+    """`sweep` over rows whose kernel is there."""
     dtype = E.dtype.type
     P, n = len(v) * v.itemsize // BYTES, len(F)
-    zero = fill(dtype(0))
-    partial, u = np.zeros(len(v), E.dtype), np.zeros(GROUP, E.dtype)
+    zero, u = fill(dtype(0)), np.zeros(GROUP, E.dtype)
     for g in range(len(shift) // GROUP):
         e, i = g * GROUP * P, g * GROUP
         s0 = s1 = s2 = s3 = s4 = s5 = zero
@@ -129,20 +159,15 @@ def spread(E, v, shift, a, strength, columns, F, c):
             s5 = s5 + load(E, e + 5 * P + p) * w
         sums = (lanes.total(s0), lanes.total(s1), lanes.total(s2), lanes.total(s3), lanes.total(s4), lanes.total(s5))
         for q in range(GROUP):
+            u[q] = 0.0
             if i + q < n:
                 log_sum = np.log2(np.float64(sums[q])) - np.float64(shift[i + q])
                 F[i + q] = -strength * log_sum
                 u[q] = a[i + q] / sums[q]
                 if strength != 1.0:
                     u[q] *= dtype(2.0 ** (F[i + q] + log_sum))
-            else:
-                u[q] = dtype(0)
         if columns:
             _add_rows(E, e, P, u, partial)
-            if (g + 1) % (DEEP // GROUP) == 0 or i + GROUP >= n:
-                for j in range(len(c)):
-                    c[j] += np.float64(partial[j])
-                    partial[j] = dtype(0)
 
 
 @njit(**OPTIONS)
@@ -160,6 +185,28 @@ def weigh(a, F, shift, u):
     """u_i = a_i 2^(F_i - shift_i), with which P_ij = u_i E_ij v_j; 0 for rows that fill up."""
     for i in range(len(u)):
         u[i] = a[i] * np.exp2(F[i] - np.float64(shift[i])) if i < len(F) else 0.0
+
+
+@njit(**OPTIONS)
+def products(part, a, F, B, x, Py, Ptx):
+    """Py (n, q) += P y, of y (m, q) packed by `pack_columns`, and Ptx (p', m') += Σ_i u_i x_ik E_ij, of x (n, p).
+
+    Py in float64, Ptx in the working type; q = 0 or p = 0: not wanted.
+    """
+    E, v, shift = part[6:]
+    n, N, M, p = len(F), len(shift), len(v), x.shape[1]
+    step = min(2 * DEEP, len(E) // M)
+    u, A, sums = np.empty(step, E.dtype), np.empty(Ptx.shape[0] * step, E.dtype), Ptx.reshape(-1)
+    for start in range(0, N, step):
+        stop, inside = min(start + step, N), min(start + step, n)
+        rows, w = tile(part, start, stop), u[: stop - start]
+        weigh(a[start:stop], F[start:inside], shift[start:stop], w)
+        if Py.shape[1]:
+            row_products(rows, M, w, B, Py[start:inside])
+        if p:
+            packed = A[: Ptx.shape[0] * len(w)]
+            pack_rows(x[start:inside], w, packed)
+            column_products(rows, M, packed, sums)
 
 
 @njit(**OPTIONS)
@@ -249,8 +296,11 @@ def pack_rows(x, u, out):
 
 
 @njit(**OPTIONS)
-def plan_rows(E, u, v, out):
-    """P_ij = u_i E_ij v_j into out (n, m), from E (flat, rows of len(v))."""
+def plan_rows(part, a, F, out):
+    """P_ij = u_i E_ij v_j into out (n, m)."""
+    v, shift = part[7:]
+    E, u = tile(part, 0, len(shift)), np.empty(len(shift), part[6].dtype)
+    weigh(a, F, shift, u)
     for i in range(out.shape[0]):
         for j in range(out.shape[1]):
             out[i, j] = u[i] * (E[i * len(v) + j] * v[j])
