@@ -33,11 +33,12 @@ NEWTON_AFTER = 500
 # Tasks that a pass over one problem is cut into, whatever the number of threads: sums then add up alike everywhere.
 SHARES = 16
 # From this size on, the three terms of one divergence are worth solving on several threads.
-SIDE_BY_SIDE = 2**16
+SIDE_BY_SIDE = 2**18
 # Its quadratic model is not trusted to move a potential by more than this, in base 2: entries change by 2^16.
 NEWTON_REACH = 16.0
 # Below this ratio of ε to the mean cost, potentials are first found for larger ε, each stage to this marginal error.
 ANNEAL_BELOW, ANNEAL_FACTOR, ANNEAL_TOL = 1 / 300, 4.0, 0.03
+ANNEAL_ABOVE = LOG2E / ANNEAL_BELOW  # the mean cost inside
 
 # Each ε of a bracket is the one before, divided by this.
 BRACKET_FACTOR = 4.0
@@ -56,37 +57,36 @@ class Solution(NamedTuple):
 
 
 class Cloud:
-    """A flat batch of weighted clouds in the units inside, packed for the kernels in the working type."""
+    """A weighted cloud in the units inside, packed for the kernels in the working type."""
 
     def __init__(self, x: np.ndarray, a: np.ndarray, frame: Frame, dtype: Any) -> None:
         from ._kernels.cloud import settle
         from ._kernels.lanes import BYTES
 
-        (k, n, d), lanes = x.shape, BYTES // np.dtype(dtype).itemsize
-        self.a, self.points = a, np.empty((k, n, d))
-        self.mean, self.variances = np.empty((k, d)), np.empty((k, d))
-        self.rows = np.empty((k, -(-n // GROUP), d, GROUP), dtype)
-        self.panels = np.empty((k, -(-n // lanes), d, lanes), dtype)
-        settle(x, a, frame.center, frame.unit, self.points, self.mean, self.variances, self.rows, self.panels)
+        (n, d), lanes = x.shape, BYTES // np.dtype(dtype).itemsize
+        self.a, self.points, self.mean, self.variances = a, np.empty((n, d)), np.empty(d), np.empty(d)
+        self.rows, self.panels = (
+            np.empty((-(-n // GROUP), d, GROUP), dtype),
+            np.empty((-(-n // lanes), d, lanes), dtype),
+        )
+        settle(x, a, *frame, self.points, self.mean, self.variances, self.rows, self.panels)
 
 
 class Frame(NamedTuple):
     """The coordinates inside: x = center + unit · (x inside). Units are powers of two: dividing by them is exact."""
 
-    center: np.ndarray  # (k, d)
-    unit: np.ndarray  # (k,)
-    radius: np.ndarray  # (k,) no two points of the two clouds are farther apart than this, inside
+    center: np.ndarray  # (d,)
+    unit: float
 
-    @classmethod
-    def around(cls, x: np.ndarray, y: np.ndarray) -> Frame:
-        from ._kernels.cloud import frame
 
-        found = cls(np.empty((len(x), x.shape[2])), np.empty(len(x)), np.empty(len(x)))
-        frame(x, y, *found)
-        return found
+def frames(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Centers (k, d), units and radii (k,): no two points of two clouds are farther apart than the radius, inside."""
+    from ._kernels.cloud import frame
 
-    def at(self, members: Any) -> Frame:
-        return Frame(*(z[members] for z in self))
+    k, d = len(x), x.shape[2]
+    center, unit, radius = np.empty((k, d)), np.empty(k), np.empty(k)
+    frame(x, y, center, unit, radius)
+    return center, unit, radius
 
 
 class Room:
@@ -102,32 +102,30 @@ class Room:
 
 
 class Problem:
-    """Problem number k of a flat batch, in one working precision.
+    """One problem in one working precision.
 
-    Without a second cloud it is transported to itself: then one potential serves both sides. ``strength`` is
+    Without a second cloud the first is transported to itself: then one potential serves both sides. ``strength`` is
     λ = ρ/(ρ + ε), 1 for balanced transport.
     """
 
-    def __init__(
-        self, first: Cloud, second: Cloud | None, k: int, frame: Frame, epsilon: float, strength: float
-    ) -> None:
+    def __init__(self, first: Cloud, second: Cloud | None, frame: Frame, epsilon: float, strength: float) -> None:
         self.symmetric = second is None
-        self.first, self.second, self.k = first, first if second is None else second, k
-        self.x, self.a, self.y, self.b = first.points[k], first.a[k], self.second.points[k], self.second.a[k]
-        self.rows, self.panels = first.rows[k], self.second.panels[k]
-        self.center, self.unit, self.frame = frame.center[k], float(frame.unit[k]), frame
+        self.first, self.second = first, first if second is None else second
+        self.x, self.a, self.y, self.b = first.points, first.a, self.second.points, self.second.a
+        self.rows, self.panels = first.rows, self.second.panels
+        self.frame, self.center, self.unit = frame, frame.center, float(frame.unit)
         self.epsilon, self.strength, self.dtype = epsilon, strength, self.rows.dtype
         self.scale = LOG2E * (self.unit / epsilon) * self.unit  # log2(e)/ε in the units inside
         self.shape = len(self.a), len(self.b)
-        self.full = len(self.rows) * self.rows.shape[2], len(self.panels) * self.panels.shape[2]  # filled up
+        self.full = len(self.rows) * GROUP, len(self.panels) * self.panels.shape[2]  # filled up
         self.a_work = np.zeros(self.full[0], self.dtype)
         self.a_work[: len(self.a)] = self.a
         self.h, self.F = np.zeros(len(self.b)), np.full(len(self.a), np.nan)
         self.kernel: np.ndarray | None = None
         self.shift = np.empty(self.full[0], self.dtype)
         self.at, self.v = np.full(len(self.b), np.nan), np.zeros(self.full[1], self.dtype)
-        shift = first.mean[k] - self.second.mean[k]
-        self.mean_cost = float(shift @ shift + first.variances[k].sum() + self.second.variances[k].sum())
+        shift = first.mean - self.second.mean
+        self.mean_cost = float(shift @ shift + first.variances.sum() + self.second.variances.sum())
 
     # Kernels (see `_kernels.softmin`): their rows are kept where there is room, or computed whenever they are needed.
 
@@ -179,34 +177,32 @@ class Problem:
         """Start from the entropic potential of the Gaussians that fit the clouds, which is quadratic."""
         from ._kernels.cloud import gaussian_start
 
-        (n, m), d, k, first, second = self.shape, self.x.shape[1], self.k, self.first, self.second
+        (n, m), d, first, second = self.shape, self.x.shape[1], self.first, self.second
         if d == 1 or n * m < LARGE + 128 * d**3:  # until then eigendecompositions cost more than the passes they save
-            moments = first.mean[k], first.variances[k], second.mean[k], second.variances[k]
+            moments = first.mean, first.variances, second.mean, second.variances
             gaussian_start(self.y, *moments, self.scale, self.h)
             return
-        xc, yc = self.x - first.mean[k], self.y - second.mean[k]
+        xc, yc = self.x - first.mean, self.y - second.mean
         B = _covariance(yc, self.b)
         A = B if self.symmetric else _covariance(xc, self.a)
         pulled = yc @ (np.eye(d) - _gaussian_map(A, B, 0.5 * LOG2E / max(self.scale, 1e-150)))  # σ² = ε/2
-        self.h = self.scale * (yc * (pulled + 2 * (second.mean[k] - first.mean[k]))).sum(-1)
+        self.h = self.scale * (yc * (pulled + 2 * (second.mean - first.mean))).sum(-1)
 
-    def run(
-        self, tol: float, max_iter: int, warm: np.ndarray | None, points: tuple[bool, bool], room: Room
-    ) -> tuple[np.ndarray, tuple[np.ndarray | None, np.ndarray | None]]:
-        """Solve, from the Gaussian start or from given g (m,): passes, error, dual value, and the gradients wanted."""
-        self.keep(room)
+    def run(self, tol: float, max_iter: int, h: np.ndarray | None) -> tuple[float, float, float]:
+        """Solve, from the Gaussian start or from h (m,): passes, error, dual value."""
         passes, stages = 0, 0
-        if warm is None:
-            stages = _stages(self.mean_cost * self.scale)
+        if h is None:
+            steepness = self.mean_cost * self.scale / ANNEAL_ABOVE
+            stages = math.ceil(math.log(steepness, ANNEAL_FACTOR)) if steepness > 1 else 0
             self.rescale(ANNEAL_FACTOR**-stages)
             self.start()
         else:
-            self.h = warm * (LOG2E / self.epsilon)
+            self.h[:] = h
         for _ in range(stages):
             passes += self.iterate(max(ANNEAL_TOL, tol), max_iter)[0]
             self.rescale(ANNEAL_FACTOR)
         more, error, dual = self.finish(tol, max_iter)
-        return np.array((passes + more, error, dual)), self.gradients(points)
+        return passes + more, error, dual
 
     def finish(self, tol: float, max_iter: int) -> tuple[int, float, float]:
         """Anderson to tol, or to where Newton's method takes over."""
@@ -272,18 +268,16 @@ class Problem:
     # What follows from the potentials.
 
     def potentials(self) -> tuple[np.ndarray, np.ndarray]:
-        """f and g in the caller's units, continued by the softmin to points without weight."""
-        F, h = self.F, self.h
-        if not (self.b > 0).all():
-            other = F
-            if not self.symmetric:
-                swapped = Problem(self.second, self.first, self.k, self.frame, self.epsilon, self.strength)
-                swapped.h = F
-                swapped.sweep()
-                other = swapped.F
-            h = np.where(self.b > 0, h, other)
-        unit = self.epsilon / LOG2E
-        return (h if self.symmetric else F) * unit, h * unit
+        """F and h, continued by the softmin to points without weight."""
+        if (self.b > 0).all():
+            return self.F, self.h
+        other = self.F
+        if not self.symmetric:
+            swapped = Problem(self.second, self.first, self.frame, self.epsilon, self.strength)
+            swapped.h = self.F
+            swapped.sweep()
+            other = swapped.F
+        return self.F, np.where(self.b > 0, self.h, other)
 
     def gradients(self, points: tuple[bool, bool]) -> tuple[np.ndarray | None, np.ndarray | None]:
         """Envelope theorem: ∂/∂x_i = 2 Σ_j P_ij (x_i - y_j), and its mirror image, each after its own last update.
@@ -358,146 +352,118 @@ def solve(
     x (k, n, d), y (k, m, d), a (k, n) and b (k, m) in float64; ``warm`` is a former g (k, m). Returns the solution and,
     with ``debias``, those of x to itself and of y to itself, whose gradients are in ``grad_x``.
     """
-    frame = Frame.around(x, y)
-    low = _single_suffices(frame, epsilon, tol) & single
-    every = low.all() or not low.any()
-    found, order = [], []
-    for dtype, members in ((np.float32, np.flatnonzero(low)), (np.float64, np.flatnonzero(~low))):
-        if len(members) or (dtype is np.float64 and not len(x)):
-            at: Any = slice(None) if every else members
-            part = frame.at(at)
-            first, second = Cloud(x[at], a[at], part, dtype), Cloud(y[at], b[at], part, dtype)
-            terms = [Term(first, second, part, epsilon, strength, points)]
-            if debias:
-                terms += [
-                    Term(cloud, None, part, epsilon, strength, (point, False))
-                    for cloud, point in ((first, points[0]), (second, points[1]))
-                ]
-            _solve_terms(terms, tol, max_iter, None if warm is None else warm[at])
-            found.append([term.solution() for term in terms])
-            order.append(members)
-    if len(found) == 1:
-        return found[0]
-    back = np.argsort(np.concatenate(order))
-    return [_merge(parts, back) for parts in zip(*found, strict=True)]
+    (n, m), (center, unit, radius) = (x.shape[1], y.shape[1]), frames(x, y)
+    low = _single_suffices(unit, radius, epsilon, tol) & single
+    found = Results(x, y, points, debias)
+    if warm is not None:
+        found.h[:] = warm * (LOG2E / epsilon)
+    if tol >= 1e-5 and n * m <= CACHED and (not debias or max(n, m) ** 2 <= CACHED):
+        limits = strength, float(tol), min(max_iter, NEWTON_AFTER), ANNEAL_ABOVE
+        _solve_cached(found, low, x, y, a, b, center, unit, epsilon, warm is not None, limits)
+    room = Room()
+
+    def task(at: tuple[int, int]) -> None:
+        t, i = at
+        frame, dtype = Frame(center[i], unit[i]), np.float32 if low[i] else np.float64
+        clouds = [Cloud(z[i], w[i], frame, dtype) for z, w in ((x, a), (y, b))[int(t == 2) : 2 - int(t == 1)]]
+        problem = Problem(clouds[0], clouds[1] if t == 0 else None, frame, epsilon, strength)
+        problem.keep(room if n * m >= LARGE else Room())
+        found.solve(t, i, problem, tol, max_iter, t == 0 and warm is not None)
+
+    left = found.left(tol, max_iter)
+    if n * m < LARGE:
+        _map(task, left, len(left) * n * m)
+    else:
+        for at in left:
+            task(at)
+    return found.solutions(epsilon)
 
 
-class Term:
-    """One of the up to three entropic costs of a divergence, for a whole batch in one precision, and its results."""
+class Results:
+    """Where the solutions of a batch are collected: of x to y and, with ``debias``, of x to itself and y to itself.
 
-    def __init__(
-        self,
-        first: Cloud,
-        second: Cloud | None,
-        frame: Frame,
-        epsilon: float,
-        strength: float,
-        points: tuple[bool, bool],
-    ) -> None:
-        self.first, self.second, self.frame = first, second, frame
-        self.epsilon, self.strength = epsilon, strength
-        self.other = first if second is None else second
-        (k, n, d), m = first.points.shape, self.other.points.shape[1]
-        self.shape, self.points = (k, n, m), (points[0], points[1] and second is not None)
-        self.scale = LOG2E * (frame.unit / epsilon) * frame.unit
-        self.h, self.F, self.stats = np.zeros((k, m)), np.empty((k, n)), np.empty((k, 3))
-        self.grads = np.empty((k * points[0], n, d)), np.empty((k * self.points[1], m, d))
+    Potentials in base 2, h (k, m) and F (k, n), and of the others h alone; gradients, of length 0 where they are not
+    wanted; stats (terms, k, 3): passes (-1: none yet), error, dual value.
+    """
 
-    def in_cache(self, tol: float, warm: np.ndarray | None) -> bool:
-        """Whether the compiled loop over problems will do: small ones, no stages, and no tolerance that asks Newton."""
-        first, other = self.first, self.other
-        if tol < 1e-5 or self.shape[1] * self.shape[2] > CACHED:
-            return False
-        if warm is not None or not len(self.scale):
-            return True
-        shift = first.mean - other.mean
-        exponents = ((shift * shift + first.variances + other.variances).sum(-1) * self.scale).max()
-        return _stages(float(exponents)) == 0
+    def __init__(self, x: np.ndarray, y: np.ndarray, points: tuple[bool, bool], debias: bool) -> None:
+        k, n, m = len(x), x.shape[1], y.shape[1]
+        self.points, self.stats = points, np.full((3 if debias else 1, k, 3), -1.0)
+        self.h, self.F, self.h_x, self.h_y = (np.empty((k, size)) for size in (m, n, n, m))
+        shapes = ((z, wanted) for also in (True, debias) for z, wanted in zip((x, y), points, strict=True) if also)
+        self.grads = tuple(np.empty((k * wanted, *z.shape[1:])) for z, wanted in shapes)
 
-    def solve_cached(self, part: slice, tol: float, max_iter: int, warm: np.ndarray | None) -> None:
-        from ._kernels.sinkhorn import solve
+    def left(self, tol: float, max_iter: int) -> list[tuple[int, int]]:
+        """Terms and members that need to be solved, or solved further."""
+        passes, error = self.stats[..., 0], self.stats[..., 1]
+        return list(zip(*np.nonzero((passes < 0) | ((error > tol) & (passes < max_iter))), strict=True))
 
-        first, other, grads = self.first, self.other, self.grads
-        if warm is not None:
-            self.h[part] = warm[part] * (LOG2E / self.epsilon)
-        newton = self.strength == 1.0 and self.second is not None and first.rows.dtype == np.float64
-        solve(
-            first.rows[part], other.panels[part], first.points[part], other.points[part], first.a[part], other.a[part],
-            (first.mean[part], first.variances[part], other.mean[part], other.variances[part]),
-            self.frame.unit[part], self.scale[part], self.h[part], self.F[part], warm is not None,
-            self.strength, self.second is None, tol, min(max_iter, NEWTON_AFTER) if newton else max_iter,
-            (grads[0][part], grads[1][part]), self.stats[part],
-        )  # fmt: skip
-        for k in part.start + np.flatnonzero(self.stats[part, 1] > tol):
-            if newton and self.stats[k, 0] < max_iter:  # on from there
-                passes = self.stats[k, 0]
-                self.solve_one(k, tol, max_iter, self.h[k] * (self.epsilon / LOG2E), Room())
-                self.stats[k, 0] += passes
-
-    def solve_one(self, k: int, tol: float, max_iter: int, warm: np.ndarray | None, room: Room) -> None:
-        problem = self.problem(k)
-        self.stats[k], grads = problem.run(tol, max_iter, warm, self.points, room)
-        self.h[k], self.F[k] = problem.h, problem.F
-        for out, grad in zip(self.grads, grads, strict=True):
+    def solve(self, t: int, i: int, problem: Problem, tol: float, max_iter: int, warm: bool) -> None:
+        """Solve term t of member i, from where it is or, without `warm`, from the start if it was not begun."""
+        h, former = (self.h, self.h_x, self.h_y)[t][i], max(self.stats[t, i, 0], 0.0)
+        passes, *rest = problem.run(tol, max_iter, h if warm or former else None)
+        self.stats[t, i] = former + passes, *rest
+        by_x, by_y = (self.points, (self.points[0], False), (self.points[1], False))[t]
+        for out, grad in zip(
+            self.grads[:2] if t == 0 else self.grads[t + 1 :], problem.gradients((by_x, by_y)), strict=False
+        ):
             if grad is not None:
-                out[k] = grad
+                out[i] = grad
+        F, h[:] = problem.potentials()
+        if t == 0:
+            self.F[i] = F
 
-    def problem(self, k: int) -> Problem:
-        return Problem(self.first, self.second, k, self.frame, self.epsilon, self.strength)
-
-    def solution(self) -> Solution:
-        unit = self.epsilon / LOG2E
-        f, g = self.F * unit, self.h * unit
-        if self.second is None:
-            f = g
-        for k in np.flatnonzero((self.other.a == 0).any(-1)):
-            problem = self.problem(int(k))
-            problem.h, problem.F = self.h[k], self.F[k]
-            f[k], g[k] = problem.potentials()
-        grads = (grad if wanted else None for grad, wanted in zip(self.grads, self.points, strict=True))
-        return Solution(f, g, self.stats[:, 2] * unit, self.stats[:, 0].astype(np.int64), self.stats[:, 1], *grads)
+    def solutions(self, epsilon: float) -> list[Solution]:
+        unit = epsilon / LOG2E
+        pairs = ((self.F, self.h), (self.h_x, self.h_x), (self.h_y, self.h_y))
+        grads = [grad if wanted else None for grad, wanted in zip(self.grads, 2 * self.points, strict=False)]
+        sides = [tuple(grads[:2]), *((grad, None) for grad in grads[2:])]
+        return [
+            Solution(F * unit, h * unit, stats[:, 2] * unit, stats[:, 0].astype(np.int64), stats[:, 1], *grad)
+            for (F, h), stats, grad in zip(pairs, self.stats, sides, strict=False)
+        ]
 
 
-def _solve_terms(terms: list[Term], tol: float, max_iter: int, warm: np.ndarray | None) -> None:
-    """Solve the terms of a divergence: small ones side by side, large ones one after the other, with all threads."""
+def _solve_cached(
+    found: Results,
+    low: np.ndarray,
+    x: np.ndarray,
+    y: np.ndarray,
+    a: np.ndarray,
+    b: np.ndarray,
+    center: np.ndarray,
+    unit: np.ndarray,
+    epsilon: float,
+    warm: bool,
+    limits: tuple,
+) -> None:
+    """Solve small problems, each in one compiled call; those that need stages are left."""
     from ._kernels import _pool
+    from ._kernels.sinkhorn import solve
 
-    tasks: list[tuple[Term, Any]] = []
-    work, room = 0, Room()
-    for term in terms:
-        k, n, m = term.shape
-        cached = term.in_cache(tol, warm)
-        step = max(1, -(-k // SHARES)) if cached else 1
-        if not cached and n * m >= LARGE:
-            for i in range(k):
-                term.solve_one(i, tol, max_iter, None if warm is None else warm[i], room)
-            continue
-        work += k * n * m
-        tasks += [(term, slice(i, min(i + step, k)) if cached else i) for i in range(0, k, step)]
+    terms, (k, n), m = len(found.stats), a.shape, b.shape[1]
+    work = k * (n * m + (n * n + m * m if terms > 1 else 0))
+    apart = work >= SIDE_BY_SIDE
+    ranges = [(t, t + 1) for t in range(terms)] if apart and k < SHARES else [(0, terms)]
+    step = max(1, -(-k // SHARES) if apart else k)
+    tasks = [
+        (members[i : i + step], part, np.empty(0, dtype))
+        for dtype, members in ((np.float32, np.flatnonzero(low)), (np.float64, np.flatnonzero(~low)))
+        for i in range(0, len(members), step)
+        for part in ranges
+    ]
+    nothing = np.empty((0, 0, 0))
+    grads = (*found.grads, nothing, nothing)[:4]
+    potentials = found.h, found.F, found.h_x, found.h_y
 
-    def task(at: tuple[Term, Any]) -> None:
-        term, part = at
-        if isinstance(part, slice):
-            term.solve_cached(part, tol, max_iter, warm)
-        else:
-            term.solve_one(part, tol, max_iter, None if warm is None else warm[part], Room())
+    def task(at: tuple[np.ndarray, tuple[int, int], np.ndarray]) -> None:
+        solve(*at, x, y, a, b, center, unit, epsilon, warm, limits, potentials, grads, found.stats)
 
-    if work >= SIDE_BY_SIDE and len(tasks) > 1:
+    if apart:
         _pool.map(task, tasks)
     else:
         for at in tasks:
             task(at)
-
-
-def _stages(exponent: float) -> int:
-    """How often ε is divided by ANNEAL_FACTOR on the way to one for which the mean cost is 2^exponent."""
-    largest = exponent * ANNEAL_BELOW / LOG2E
-    return math.ceil(math.log(largest, ANNEAL_FACTOR)) if largest > 1 else 0
-
-
-def _merge(parts: tuple[Solution, ...], back: np.ndarray) -> Solution:
-    fields = zip(*parts, strict=True)
-    return Solution._make(None if field[0] is None else np.concatenate(field)[back] for field in fields)
 
 
 def flatten(x: np.ndarray, y: np.ndarray, a: np.ndarray, b: np.ndarray) -> tuple[Array, Array, Array, Array]:
@@ -550,12 +516,16 @@ def gradients_at(
 def _problems(
     x: np.ndarray, y: np.ndarray, a: np.ndarray, b: np.ndarray, epsilon: float, strength: float = 1.0
 ) -> list[Problem]:
-    frame = Frame.around(x, y)
-    first, second = (Cloud(points, w, frame, np.float64) for points, w in ((x, a), (y, b)))
-    return [Problem(first, second, k, frame, epsilon, strength) for k in range(len(x))]
+    out = []
+    for points_x, points_y, weights_x, weights_y, center, unit in zip(x, y, a, b, *frames(x, y)[:2], strict=True):
+        frame = Frame(center, unit)
+        sides = (points_x, weights_x), (points_y, weights_y)
+        first, second = (Cloud(points, weights, frame, np.float64) for points, weights in sides)
+        out.append(Problem(first, second, frame, epsilon, strength))
+    return out
 
 
-def _single_suffices(frame: Frame, epsilon: float, tol: float) -> np.ndarray:
+def _single_suffices(unit: np.ndarray, radius: np.ndarray, epsilon: float, tol: float) -> np.ndarray:
     """Whether float32 resolves the plan to well below tol, in each problem.
 
     The entries of the plan have relative errors of about eps times their exponents, which go up to the largest cost
@@ -563,7 +533,7 @@ def _single_suffices(frame: Frame, epsilon: float, tol: float) -> np.ndarray:
     """
     eps = float(np.finfo(np.float32).eps)
     with np.errstate(over="ignore", divide="ignore"):
-        ratio = (frame.unit / epsilon) * frame.unit * frame.radius**2
+        ratio = (unit / epsilon) * unit * radius**2
         return (eps * ratio <= tol) & (eps / ratio <= 1e-5) & (tol > 1e-5)
 
 
@@ -718,7 +688,7 @@ def _rounded_cost(problem: Problem, g: np.ndarray) -> float:
     problem.h = g * (LOG2E / problem.epsilon)
     c = problem.sweep()  # the rows are exact after it
     share = np.minimum(1.0, b / np.where(c > 0, c, 1.0))
-    inner, left = 0.0, np.empty(len(a))
+    inner, left = np.float64(0), np.empty(len(a))
     for rows, P in problem.plan_blocks():
         P *= share
         left[rows] = a[rows] - P.sum(1)

@@ -5,6 +5,8 @@ from numba import njit
 
 from .softmin import OPTIONS, pack
 
+LOG2E = 1.4426950408889634
+
 
 @njit(**OPTIONS)
 def frame(x, y, center, unit, radius):
@@ -30,18 +32,17 @@ def frame(x, y, center, unit, radius):
 
 @njit(**OPTIONS)
 def settle(x, a, center, unit, inside, mean, variance, rows, panels):
-    """x (k, n, d) inside its frame, its mean and variances there, (k, d), and itself packed (see `softmin`)."""
-    for k in range(x.shape[0]):
-        mean[k], variance[k] = 0.0, 0.0
-        for i in range(x.shape[1]):
-            for c in range(x.shape[2]):
-                inside[k, i, c] = (x[k, i, c] - center[k, c]) / unit[k]
-                mean[k, c] += a[k, i] * inside[k, i, c]
-        for i in range(x.shape[1]):
-            for c in range(x.shape[2]):
-                variance[k, c] += a[k, i] * (inside[k, i, c] - mean[k, c]) ** 2
-        pack(inside[k], rows.shape[3], rows[k])
-        pack(inside[k], panels.shape[3], panels[k])
+    """One cloud x (n, d) inside its frame, its mean and variances there, (d,), and itself packed (see `softmin`)."""
+    mean[:], variance[:] = 0.0, 0.0
+    for i in range(x.shape[0]):
+        for c in range(x.shape[1]):
+            inside[i, c] = (x[i, c] - center[c]) / unit
+            mean[c] += a[i] * inside[i, c]
+    for i in range(x.shape[0]):
+        for c in range(x.shape[1]):
+            variance[c] += a[i] * (inside[i, c] - mean[c]) ** 2
+    pack(inside, rows.shape[2], rows)
+    pack(inside, panels.shape[2], panels)
 
 
 @njit(**OPTIONS)
@@ -50,7 +51,7 @@ def gaussian_start(y, mean_x, variance_x, mean_y, variance_y, scale, h):
 
     Janati et al. (2020), arXiv:2006.02572, for diagonal covariances.
     """
-    half = 0.5 / (scale / 1.4426950408889634) if scale > 1e-150 else 1e150  # σ² = ε/2
+    half = 0.5 * LOG2E / max(scale, 1e-150)  # σ² = ε/2
     h[:] = 0.0
     for c in range(y.shape[1]):
         u, v = variance_x[c], variance_y[c]

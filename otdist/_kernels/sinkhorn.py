@@ -8,7 +8,8 @@ cloud, or, where a cloud is compared with itself, the one potential that both si
 import numpy as np
 from numba import njit
 
-from .cloud import gaussian_start
+from .cloud import LOG2E, gaussian_start, settle
+from .lanes import BYTES
 from .softmin import GROUP, OPTIONS, pack_columns, products, sweep
 
 # Differences that Anderson acceleration remembers. 5 are as good at an error of 1e-3, 10 are better at 1e-6.
@@ -18,7 +19,6 @@ LOST = 1e-25
 # A kernel serves while the potential stays this close (in base 2) to the one in it, in float32 and in float64: what has
 # underflowed in it, entries below 2^-126 and 2^-1022 of their row's largest, then is below LOST for rows and columns.
 REACH_SINGLE, REACH_DOUBLE = 20.0, 200.0
-LOG2E = 1.4426950408889634
 
 
 @njit(**OPTIONS)
@@ -140,24 +140,29 @@ def _dot(u, w, v):
 
 
 @njit(**OPTIONS)
+def _softmin(x, y, scale, F, a, S):
+    """-log2 Σ_i a_i 2^(F_i + S_i) for one point y; S (n,) is scratch."""
+    top, total = -np.inf, 0.0
+    for i in range(len(F)):
+        if a[i] > 0.0:
+            square = 0.0
+            for k in range(len(y)):
+                square += (x[i, k] - y[k]) ** 2
+            S[i] = F[i] - scale * square
+            top = max(top, S[i])
+    for i in range(len(F)):
+        if a[i] > 0.0:
+            total += a[i] * np.exp2(S[i] - top)
+    return -(top + np.log2(total))
+
+
+@njit(**OPTIONS)
 def repair(x, y, scale, F, a, b, c, h, strength, r):
     """The step of columns whose mass underflowed, c_j ≪ b_j, by their own softmin: it is right however far they are."""
     S = np.empty(len(F))
     for j in range(len(h)):
         if b[j] > 0.0 and c[j] < LOST * b[j]:
-            top = -np.inf
-            for i in range(len(F)):
-                if a[i] > 0.0:
-                    square = 0.0
-                    for k in range(x.shape[1]):
-                        square += (x[i, k] - y[j, k]) ** 2
-                    S[i] = F[i] - scale * square
-                    top = max(top, S[i])
-            total = 0.0
-            for i in range(len(F)):
-                if a[i] > 0.0:
-                    total += a[i] * np.exp2(S[i] - top)
-            r[j] = -strength * (top + np.log2(total)) - h[j]
+            r[j] = strength * _softmin(x, y[j], scale, F, a, S) - h[j]
 
 
 @njit(**OPTIONS)
@@ -230,45 +235,93 @@ def column_gradient(y, b, v, unit, strength, Ptx, out):
 
 
 @njit(**OPTIONS)
-def solve(
-    rows, panels, x, y, a, b, moments, unit, scale, h, F, started, strength, symmetric, tol, max_iter, grads, stats
-):
-    """Solve a batch of problems, each until its own marginal error is at most tol, and differentiate them.
+def _cost(first, second, E, unit, epsilon, h, F, started, symmetric, limits, grad_x, grad_y, stats):
+    """One entropic cost, from two settled clouds (points, weights, mean, variances, rows, panels).
 
-    rows (k, n' / 6, d, 6) and panels (k, m' / L, d, L) in the working type; everything else in float64: x (k, n, d) and
-    y (k, m, d) inside their frames, weights, moments (means and variances of x, then of y). h (k, m) is the start, if
-    `started`, and the result; F (k, n) and the gradients are results. stats (k, 3): passes, error, dual value.
+    Results: h, F, gradients, which are not wanted where they have length 0, and stats. `limits` is (λ, tol, max_iter,
+    largest exponent); a problem whose mean cost has a larger one is left, with passes = -1.
     """
-    (n, d), m = x.shape[1:], y.shape[1]
-    N, M = rows.shape[1] * GROUP, panels.shape[1] * panels.shape[3]
-    E, shift, a_work = np.empty(N * M, rows.dtype), np.empty(N, rows.dtype), np.zeros(N, rows.dtype)
-    at, v = np.empty(m), np.empty(M, rows.dtype)
-    mean_x, variance_x, mean_y, variance_y = moments
-    by_x, by_y = len(grads[0]) > 0, len(grads[1]) > 0
-    wide, B = np.ones((n, d + 1 if by_y else 0)), np.empty(-(-d // panels.shape[3]) * panels.shape[3] * M, rows.dtype)
-    Py, Ptx = np.empty((n, d if by_x else 0)), np.empty((-(-(d + 1) // GROUP) * GROUP if by_y else 0, M), rows.dtype)
-    for k in range(len(x)):
-        if not started:
-            gaussian_start(y[k], mean_x[k], variance_x[k], mean_y[k], variance_y[k], scale[k], h[k])
-        at[:] = np.nan
-        for i in range(n):
-            a_work[i] = a[k, i]
-        mean_cost = ((mean_x[k] - mean_y[k]) ** 2).sum() + variance_x[k].sum() + variance_y[k].sum()
-        groups, columns, scaled = rows[k].reshape(-1), panels[k].reshape(-1), rows.dtype.type(scale[k])
-        stats[k, 0], stats[k, 1], stats[k, 2] = loop(
-            groups, columns, x[k], y[k], a[k], b[k], a_work, scaled, h[k], F[k],
-            strength, symmetric, tol, max_iter, rounding(E, scale[k] * mean_cost), (E, shift, at, v),
-        )  # fmt: skip
-        Py[...], Ptx[...] = 0.0, 0.0
-        if by_y:
-            wide[:, :d] = x[k]
-        if by_x or by_y:
-            pack_columns(y[k], v, B)
-            products((groups, columns, d, scaled, v, False, E, v, shift), a_work, F[k], B, wide, Py, Ptx)
-        if by_x:
-            row_gradient(x[k], a[k], F[k], unit[k], strength, Py, grads[0][k])
-        if by_y:
-            column_gradient(y[k], b[k], v, unit[k], strength, Ptx, grads[1][k])
+    x, a, mean_x, variance_x, groups, _ = first
+    y, b, mean_y, variance_y, _, panels = second
+    strength, tol, max_iter, largest = limits
+    (n, d), m, N, M = x.shape, len(y), len(groups) * GROUP, panels.shape[0] * panels.shape[2]
+    scale = LOG2E * (unit / epsilon) * unit
+    exponent = scale * (((mean_x - mean_y) ** 2).sum() + variance_x.sum() + variance_y.sum())
+    if not started:
+        if exponent > largest:
+            stats[0] = -1.0
+            return
+        gaussian_start(y, mean_x, variance_x, mean_y, variance_y, scale, h)
+    kernel, shift, a_work = E[: N * M], np.empty(N, E.dtype), np.zeros(N, E.dtype)
+    at, v, scaled = np.full(m, np.nan), np.empty(M, E.dtype), E.dtype.type(scale)
+    a_work[:n] = a.astype(E.dtype)
+    rows, columns = groups.reshape(-1), panels.reshape(-1)
+    stats[0], stats[1], stats[2] = loop(
+        rows, columns, x, y, a, b, a_work, scaled, h, F,
+        strength, symmetric, tol, max_iter, rounding(E, exponent), (kernel, shift, at, v),
+    )  # fmt: skip
+    S = np.empty(n)
+    for j in range(m):
+        if b[j] == 0.0:  # continued by the softmin
+            h[j] = F[j] if symmetric else strength * _softmin(x, y[j], scale, F, a, S)
+    by_x, by_y = len(grad_x) > 0, len(grad_y) > 0
+    if not (by_x or by_y):
+        return
+    wide, B = np.ones((n, d + 1 if by_y else 0)), np.empty(-(-d // panels.shape[2]) * panels.shape[2] * M, E.dtype)
+    Py, Ptx = np.zeros((n, d if by_x else 0)), np.zeros((-(-(d + 1) // GROUP) * GROUP if by_y else 0, M), E.dtype)
+    if by_y:
+        wide[:, :d] = x
+    if by_x:
+        pack_columns(y, v, B)
+    products((rows, columns, d, scaled, v, False, kernel, v, shift), a_work, F, B, wide, Py, Ptx)
+    if by_x:
+        row_gradient(x, a, F, unit, strength, Py, grad_x)
+    if by_y:
+        column_gradient(y, b, v, unit, strength, Ptx, grad_y)
+
+
+@njit(**OPTIONS)
+def solve(members, terms, kind, x, y, a, b, center, unit, epsilon, started, limits, potentials, grads, stats):
+    """Solve those members of a batch, each until its own marginal error is at most tol, and differentiate them.
+
+    Everything is in the caller's units and in float64, x (k, n, d), y (k, m, d), weights, frames; `kind` has the
+    working type. Term 0 is x to y, term 1 x to itself, term 2 y to itself; `terms` is a range of them. Results:
+    potentials (h and F of term 0, h of the others), in base 2; the gradients of terms 0, 0, 1 and 2 where those have
+    length k; stats (3, k, 3): passes, error, dual value.
+    """
+    (n, d), m, count = x.shape[1:], y.shape[1], BYTES // kind.itemsize
+    N, M = -(-n // GROUP), -(-m // GROUP)
+    P, Q = -(-n // count), -(-m // count)
+    E = np.empty(max(N, M) * GROUP * max(P, Q) * count, kind.dtype)
+    first = (
+        np.empty((n, d)),
+        np.empty(d),
+        np.empty(d),
+        np.empty((N, d, GROUP), E.dtype),
+        np.empty((P, d, count), E.dtype),
+    )
+    second = (
+        np.empty((m, d)),
+        np.empty(d),
+        np.empty(d),
+        np.empty((M, d, GROUP), E.dtype),
+        np.empty((Q, d, count), E.dtype),
+    )
+    h, F, h_x, h_y = potentials
+    F_x, F_y, none = np.empty(n), np.empty(m), np.empty((0, d))
+    for k in members:
+        settle(x[k], a[k], center[k], unit[k], *first)
+        settle(y[k], b[k], center[k], unit[k], *second)
+        at_x = first[0], a[k], first[1], first[2], first[3], first[4]
+        at_y = second[0], b[k], second[1], second[2], second[3], second[4]
+        gx, gy = grads[0][k] if len(grads[0]) else none, grads[1][k] if len(grads[1]) else none
+        gxx, gyy = grads[2][k] if len(grads[2]) else none, grads[3][k] if len(grads[3]) else none
+        if terms[0] == 0:
+            _cost(at_x, at_y, E, unit[k], epsilon, h[k], F[k], started, False, limits, gx, gy, stats[0, k])
+        if terms[0] <= 1 < terms[1]:
+            _cost(at_x, at_x, E, unit[k], epsilon, h_x[k], F_x, False, True, limits, gxx, none, stats[1, k])
+        if terms[0] <= 2 < terms[1]:
+            _cost(at_y, at_y, E, unit[k], epsilon, h_y[k], F_y, False, True, limits, gyy, none, stats[2, k])
 
 
 @njit(**OPTIONS)
