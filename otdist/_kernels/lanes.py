@@ -173,6 +173,30 @@ def add_exponent(typing, mantissa, shifted):
 
 
 @intrinsic
+def exponent(typing, x):
+    """k of positive normal numbers x = m · 2^k, 1 <= m < 2; in lanes of doubles."""
+
+    def generate(context, builder, signature, arguments):
+        integer = ir.VectorType(ir.IntType(64), LANES)
+        bits = builder.lshr(builder.bitcast(arguments[0], integer), ir.Constant(integer, [52] * LANES))
+        return builder.sitofp(builder.sub(bits, ir.Constant(integer, [1023] * LANES)), x.vector)
+
+    return x(x), generate
+
+
+@intrinsic
+def mantissa(typing, x):
+    """m of positive normal numbers x = m · 2^k, 1 <= m < 2; in lanes of doubles."""
+
+    def generate(context, builder, signature, arguments):
+        integer = ir.VectorType(ir.IntType(64), LANES)
+        bits = builder.and_(builder.bitcast(arguments[0], integer), ir.Constant(integer, [(1 << 52) - 1] * LANES))
+        return builder.bitcast(builder.or_(bits, ir.Constant(integer, [1023 << 52] * LANES)), x.vector)
+
+    return x(x), generate
+
+
+@intrinsic
 def greater(typing, x, y):
     """The set of lanes where x > y, which NaN never is."""
 

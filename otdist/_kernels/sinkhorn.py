@@ -9,6 +9,7 @@ import numpy as np
 from numba import njit
 
 from .cloud import LOG2E, gaussian_start, settle
+from .exp2 import exp2_all, log2_all
 from .lanes import BYTES
 from .softmin import GROUP, OPTIONS, pack_columns, products, sweep
 
@@ -36,19 +37,24 @@ def assess(h, F, c, a, b, strength, symmetric, r):
     """After a pass: the step r that plain Sinkhorn would take from h, the L1 error of the marginals, the dual value."""
     kappa = 1.0 / strength - 1.0
     error, mass = 0.0, 0.0
-    for j in range(h.shape[0]):
-        if b[j] == 0.0:
-            r[j] = F[j] - h[j] if symmetric else 0.0
-            continue
+    if symmetric:
+        for j in range(len(h)):
+            r[j] = min(h[j] - F[j] / strength, 1000.0)
+        exp2_all(r)
+    else:
+        for j in range(len(h)):
+            r[j] = max(c[j] / b[j], 1e-300) if b[j] > 0.0 else 1.0
+        log2_all(r)
+    for j in range(len(h)):
+        marginal = b[j] * r[j] if symmetric else c[j]
         if symmetric:
-            marginal = b[j] * np.exp2(min(h[j] - F[j] / strength, 1000.0))
             r[j] = F[j] - h[j]
         else:
-            marginal = c[j]
-            r[j] = -strength * (np.log2(max(c[j] / b[j], 1e-300)) - h[j]) - h[j]
-        mass += marginal
-        target = b[j] if kappa == 0.0 else b[j] * np.exp2(-kappa * h[j])
-        error += abs(marginal - target)
+            r[j] = -strength * (r[j] - h[j]) - h[j] if b[j] > 0.0 else 0.0
+        if b[j] > 0.0:
+            target = b[j] if kappa == 0.0 else b[j] * np.exp2(-kappa * h[j])
+            mass += marginal
+            error += abs(marginal - target)
     if symmetric:
         dual = 2.0 * _penalty(b, h, strength)
         error *= 2.0
@@ -174,15 +180,18 @@ def prepare(h, b, at, G, v):
     reach, serves = REACH_SINGLE if G.itemsize == 4 else REACH_DOUBLE, True
     for j in range(len(b)):
         serves = serves and (b[j] == 0.0 or abs(h[j] - at[j]) <= reach)
-    for j in range(len(v)):
-        if j >= len(b) or b[j] == 0.0:
-            G[j], v[j] = -np.inf, 0.0
-        elif serves:
-            v[j] = np.exp2(h[j] - at[j])
-        else:
-            G[j], v[j] = h[j] + np.log2(b[j]), 1.0
-    if not serves:
+    if serves:
+        t = h - at
+        exp2_all(t)
+        for j in range(len(b)):
+            v[j] = t[j] if b[j] > 0.0 else 0.0
+    else:
+        t = np.where(b > 0.0, b, 1.0)
+        log2_all(t)
+        for j in range(len(b)):
+            G[j], v[j] = (h[j] + t[j], 1.0) if b[j] > 0.0 else (-np.inf, 0.0)
         at[:] = h
+    G[len(b) :], v[len(b) :] = -np.inf, 0.0
     return serves
 
 

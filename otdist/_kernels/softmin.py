@@ -22,7 +22,7 @@ import numpy as np
 from numba import njit
 
 from . import lanes
-from .exp2 import FAST, exp2
+from .exp2 import FAST, exp2, log2_all
 from .lanes import BYTES, fill, largest, load, maximum, store
 
 OPTIONS = {"cache": True, "nogil": True, "fastmath": FAST, "error_model": "numpy"}
@@ -161,13 +161,15 @@ def _spread(E, v, shift, a, strength, columns, F, partial):
         for q in range(GROUP):
             u[q] = 0.0
             if i + q < n:
-                log_sum = np.log2(np.float64(sums[q])) - np.float64(shift[i + q])
-                F[i + q] = -strength * log_sum
+                F[i + q] = sums[q]
                 u[q] = a[i + q] / sums[q]
                 if strength != 1.0:
-                    u[q] *= dtype(2.0 ** (F[i + q] + log_sum))
+                    u[q] *= dtype(2.0 ** ((1.0 - strength) * (np.log2(F[i + q]) - np.float64(shift[i + q]))))
         if columns:
             _add_rows(E, e, P, u, partial)
+    log2_all(F)
+    for i in range(n):
+        F[i] = -strength * (F[i] - np.float64(shift[i]))
 
 
 @njit(**OPTIONS)
