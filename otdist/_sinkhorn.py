@@ -32,6 +32,8 @@ NEWTON_POINTS = 2048
 NEWTON_AFTER = 500
 # Tasks that a pass over one problem is cut into, whatever the number of threads: sums then add up alike everywhere.
 SHARES = 16
+# From this size on (and 128 d³) eigendecompositions for a start with correlations cost less than the passes they save.
+CORRELATED = 2**18
 # From this size on, the three terms of one divergence are worth solving on several threads.
 SIDE_BY_SIDE = 2**18
 # Its quadratic model is not trusted to move a potential by more than this, in base 2: entries change by 2^16.
@@ -178,7 +180,7 @@ class Problem:
         from ._kernels.cloud import gaussian_start
 
         (n, m), d, first, second = self.shape, self.x.shape[1], self.first, self.second
-        if d == 1 or n * m < LARGE + 128 * d**3:  # until then eigendecompositions cost more than the passes they save
+        if d == 1 or n * m < CORRELATED + 128 * d**3:
             moments = first.mean, first.variances, second.mean, second.variances
             gaussian_start(self.y, *moments, self.scale, self.h)
             return
@@ -199,9 +201,9 @@ class Problem:
         else:
             self.h[:] = h
         for _ in range(stages):
-            passes += self.iterate(max(ANNEAL_TOL, tol), max_iter)[0]
+            passes += self.iterate(max(ANNEAL_TOL, tol), max(1, max_iter - passes))[0]
             self.rescale(ANNEAL_FACTOR)
-        more, error, dual = self.finish(tol, max_iter)
+        more, error, dual = self.finish(tol, max(1, max_iter - passes))
         return passes + more, error, dual
 
     def finish(self, tol: float, max_iter: int) -> tuple[int, float, float]:
@@ -211,10 +213,10 @@ class Problem:
             return self.iterate(tol, max_iter)
         passes, error, dual = self.iterate(tol if tol >= 1e-5 else 1e-3, NEWTON_AFTER)
         if tol < error <= (1.0 if max(self.shape) <= NEWTON_POINTS // 4 else 1e-3):
-            steps, error, dual = newton_finish(self, tol)
+            steps, error, dual = newton_finish(self, tol, max_iter - passes)
             passes += steps
-        if error > tol:  # Newton gave up: on from there
-            more, error, dual = self.iterate(tol, max_iter)
+        if error > tol and passes < max_iter:  # Newton gave up: on from there
+            more, error, dual = self.iterate(tol, max_iter - passes)
             passes += more
         return passes, error, dual
 
@@ -401,7 +403,7 @@ class Results:
     def solve(self, t: int, i: int, problem: Problem, tol: float, max_iter: int, warm: bool) -> None:
         """Solve term t of member i, from where it is or, without `warm`, from the start if it was not begun."""
         h, former = (self.h, self.h_x, self.h_y)[t][i], max(self.stats[t, i, 0], 0.0)
-        passes, *rest = problem.run(tol, max_iter, h if warm or former else None)
+        passes, *rest = problem.run(tol, max_iter - int(former), h if warm or former else None)
         self.stats[t, i] = former + passes, *rest
         by_x, by_y = (self.points, (self.points[0], False), (self.points[1], False))[t]
         for out, grad in zip(
@@ -537,7 +539,7 @@ def _single_suffices(unit: np.ndarray, radius: np.ndarray, epsilon: float, tol: 
         return (eps * ratio <= tol) & (eps / ratio <= 1e-5) & (tol > 1e-5)
 
 
-def newton_finish(problem: Problem, tol: float) -> tuple[int, float, float]:
+def newton_finish(problem: Problem, tol: float, max_iter: int) -> tuple[int, float, float]:
     """Newton's method on the semi-dual, Σ a F(h) + Σ b h, which is concave and smooth; for few points.
 
     Gradient b - c and Hessian -(diag c - Pᵀ diag(1/a) P), in units of ε. Sinkhorn's own convergence slows down with
@@ -558,7 +560,7 @@ def newton_finish(problem: Problem, tol: float) -> tuple[int, float, float]:
     (c, error, dual), passes = measure(), 1
     noise = problem.noise
     for _ in range(50):
-        if error <= tol:
+        if error <= tol or passes >= max_iter:
             break
         problem.h += r  # Sinkhorn's own step first: it is exact where a small column is off by a factor
         c, error, dual = measure()

@@ -3,10 +3,10 @@
 The cost is |x - y|², not halved, and ``epsilon`` is in units of it. In other libraries: POT's ``reg`` on
 ``sqeuclidean``; OTT's ``epsilon``; GeomLoss's ``blur`` is √(epsilon/2), and its values are half of these.
 
-Potentials are found by alternating updates of which each full round costs one exponential an entry, accelerated by
-Anderson's method with a safeguard, started from the closed form between Gaussians, and finished by Newton's method
-where the tolerance is tight. A small problem's matrix stays in the cache; that of a large one is not kept, its rows
-are recomputed in each pass, so that memory is linear in n + m.
+Potentials are found by alternating updates, on a kernel that has absorbed them so that nothing underflows, accelerated
+by Anderson's method with a safeguard, started from the closed form between Gaussians, and finished by Newton's method
+where the tolerance is tight. A small problem's kernel stays in the cache; that of a large one is not kept, its rows are
+recomputed in each pass, so that memory is linear in n + m.
 """
 
 from __future__ import annotations
@@ -171,7 +171,8 @@ def solve(
     tol : float
         Stop when the L1 error of the marginals, ``‖P1 - a‖₁ + ‖Pᵀ1 - b‖₁``, is at most this.
     max_iter : int
-        Stop after so many passes over the matrix, with a `ConvergenceWarning`.
+        Stop after about so many passes over the matrix, with a `ConvergenceWarning`: one or two more are taken rather
+        than to end on a step that will be undone.
     init : SinkhornResult, optional
         A former result for the same shapes, to start from its g.
     reach : float, optional

@@ -243,19 +243,51 @@ def test_broadcasting():
     assert grads.a is None
 
 
-@pytest.mark.parametrize("limit", ["LARGE", "STORED_BYTES", "TILE"])
-def test_regimes_agree(monkeypatch, limit):
+REGIMES = {
+    "a kernel that is kept": {"CACHED": 0},
+    "kept, on threads": {"CACHED": 0, "LARGE": 1},
+    "streamed": {"CACHED": 0, "STORED_BYTES": 0},
+    "streamed in the smallest tiles, on threads": {"CACHED": 0, "STORED_BYTES": 0, "TILE": 1, "LARGE": 1},
+}
+
+
+@pytest.mark.parametrize("reach", [None, 2.0])
+@pytest.mark.parametrize("limits", REGIMES.values(), ids=REGIMES)
+def test_regimes_agree(monkeypatch, limits, reach):
     from otdist import _sinkhorn
 
-    x, y, a, b = clouds(13, n=90, m=70)
-    whole = sinkhorn.w2_squared_and_grad(x, y, a, b, epsilon=0.3, tol=1e-4)
-    monkeypatch.setattr(_sinkhorn, limit, 1)
-    if limit == "TILE":
-        monkeypatch.setattr(_sinkhorn, "STORED_BYTES", 1)
-    other = sinkhorn.w2_squared_and_grad(x, y, a, b, epsilon=0.3, tol=1e-4)
+    x, y, a, b = clouds(13, n=91, m=70)
+    a[2] = b[3] = 0.0
+    a, b = a / a.sum(), b / b.sum()
+    options = {"epsilon": 0.3, "tol": 1e-4, "reach": reach}
+    whole = sinkhorn.w2_squared_and_grad(x, y, a, b, **options)
+    solved = sinkhorn.solve(x, y, a, b, **options)
+    for name, limit in limits.items():
+        monkeypatch.setattr(_sinkhorn, name, limit)
+    other = sinkhorn.w2_squared_and_grad(x, y, a, b, **options)
     np.testing.assert_allclose(other[0], whole[0], rtol=1e-9)
     for mine, theirs in zip(other[1], whole[1], strict=True):
         np.testing.assert_allclose(mine, theirs, atol=1e-9)
+    np.testing.assert_allclose(sinkhorn.solve(x, y, a, b, **options).plan(), solved.plan(), atol=1e-12)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_a_start_from_far_away_is_followed(dtype):
+    # The potential moves by 400/ε: kernels that absorbed it on the way stop serving, and have to be renewed.
+    x, y, _, _ = clouds(31, n=60, m=50)
+    x, y = x.astype(dtype), y.astype(dtype)
+    far = sinkhorn.solve(x + np.array([20.0] + [0.0] * (x.shape[1] - 1), dtype), y, epsilon=0.5)
+    found = sinkhorn.solve(x, y, epsilon=0.5, init=far)
+    assert found.converged
+    np.testing.assert_allclose(found.value, sinkhorn.solve(x, y, epsilon=0.5, tol=1e-8).value, rtol=1e-4)
+
+
+def test_hardly_more_passes_than_asked_for():
+    x, y, _, _ = clouds(32, n=60, m=50)
+    for epsilon, stages in ((1e-3, 3), (0.3, 1)):
+        with pytest.warns(otdist.ConvergenceWarning):
+            found = sinkhorn.solve(x, y, epsilon=epsilon, tol=1e-12, max_iter=7)
+        assert found.n_iter <= 7 + 2 * stages  # each has one pass at least, and does not end on a step to be undone
 
 
 def test_split_over_threads_equals_one_thread(monkeypatch):
