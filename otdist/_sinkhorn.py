@@ -303,7 +303,7 @@ class Problem:
 
     def moments(self, y: np.ndarray, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """P y (n, q) for y (m, q), and Σ_i u_i x_ik E_ij (p', m'), which times v_j is xᵀ P, for x (n, p)."""
-        from ._kernels.softmin import pack_columns, products
+        from ._kernels.softmin import add, pack_columns, products
 
         (n, m), part, tasks, tile = self.shape, self.part(), self.tasks(), self.tile()
         width, lanes = self.full[1], self.panels.shape[2]
@@ -315,7 +315,7 @@ class Problem:
             kernel, sums = part(rows, min(tile, rows.stop - rows.start)), np.zeros(Ptx.shape, self.dtype)
             products(kernel, self.a_work[rows], self.F[rows], B, x[rows], Py[rows], sums)
             with adding:
-                Ptx[...] += sums
+                add(sums, Ptx)
 
         adding = threading.Lock()
         _map(task, tasks, n * m)

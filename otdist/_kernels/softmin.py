@@ -30,7 +30,7 @@ OPTIONS = {"cache": True, "nogil": True, "fastmath": FAST, "error_model": "numpy
 GROUP = 6
 # float32 sums run over at most so many rows, or columns, before they are added in float64.
 DEEP = 48
-STRIP = 512
+STRIP = 256
 
 
 def padded(n: int, to: int) -> int:
@@ -197,7 +197,7 @@ def products(part, a, F, B, x, Py, Ptx):
     """
     E, v, shift = part[6:]
     n, N, M, p = len(F), len(shift), len(v), x.shape[1]
-    step = min(2 * DEEP, len(E) // M)
+    step = min(DEEP, len(E) // M)
     u, A, sums = np.empty(step, E.dtype), np.empty(Ptx.shape[0] * step, E.dtype), Ptx.reshape(-1)
     for start in range(0, N, step):
         stop, inside = min(start + step, N), min(start + step, n)
@@ -259,31 +259,22 @@ def pack_columns(y, v, out):
 def column_products(E, width, A, out):
     """out (flat, rows of `width`) += Σ_i A_ik E_ij, k by k: A packed by `pack_rows`, of as many rows as E has."""
     zero = fill(E.dtype.type(0))
-    n, P, count = len(E) // width, width * E.itemsize // BYTES, BYTES // E.itemsize
-    for left in range(0, P, STRIP // count):
-        right = min(left + STRIP // count, P)
+    n, P = len(E) // width, width * E.itemsize // BYTES
+    for p in range(P):  # a panel of E and all of A stay in the first cache
         for k in range(len(A) // (n * GROUP)):
-            for p in range(left, right):
-                s0 = s1 = s2 = s3 = s4 = s5 = zero
-                for i in range(n):
-                    e, at = load(E, i * P + p), (k * n + i) * GROUP
-                    s0, s1, s2 = (
-                        s0 + lanes.spread(A, at) * e,
-                        s1 + lanes.spread(A, at + 1) * e,
-                        s2 + lanes.spread(A, at + 2) * e,
-                    )
-                    s3, s4, s5 = (
-                        s3 + lanes.spread(A, at + 3) * e,
-                        s4 + lanes.spread(A, at + 4) * e,
-                        s5 + lanes.spread(A, at + 5) * e,
-                    )
-                o = k * GROUP * P + p
-                store(out, o, load(out, o) + s0)
-                store(out, o + P, load(out, o + P) + s1)
-                store(out, o + 2 * P, load(out, o + 2 * P) + s2)
-                store(out, o + 3 * P, load(out, o + 3 * P) + s3)
-                store(out, o + 4 * P, load(out, o + 4 * P) + s4)
-                store(out, o + 5 * P, load(out, o + 5 * P) + s5)
+            s0 = s1 = s2 = s3 = s4 = s5 = zero
+            for i in range(n):
+                e, at = load(E, i * P + p), (k * n + i) * GROUP
+                s0, s1 = s0 + lanes.spread(A, at) * e, s1 + lanes.spread(A, at + 1) * e
+                s2, s3 = s2 + lanes.spread(A, at + 2) * e, s3 + lanes.spread(A, at + 3) * e
+                s4, s5 = s4 + lanes.spread(A, at + 4) * e, s5 + lanes.spread(A, at + 5) * e
+            o = k * GROUP * P + p
+            store(out, o, load(out, o) + s0)
+            store(out, o + P, load(out, o + P) + s1)
+            store(out, o + 2 * P, load(out, o + 2 * P) + s2)
+            store(out, o + 3 * P, load(out, o + 3 * P) + s3)
+            store(out, o + 4 * P, load(out, o + 4 * P) + s4)
+            store(out, o + 5 * P, load(out, o + 5 * P) + s5)
 
 
 @njit(**OPTIONS)
@@ -295,6 +286,14 @@ def pack_rows(x, u, out):
             for t in range(GROUP):
                 inside = i < n and k * GROUP + t < q
                 out[(k * len(u) + i) * GROUP + t] = u[i] * x[i, k * GROUP + t] if inside else 0.0
+
+
+@njit(**OPTIONS)
+def add(part, out):
+    """out += part, of two matrices whose types may differ."""
+    for k in range(out.shape[0]):
+        for j in range(out.shape[1]):
+            out[k, j] += part[k, j]
 
 
 @njit(**OPTIONS)
