@@ -652,8 +652,8 @@ def bounds(
     hard, back = _problems(x, y, a, b, LOG2E), _problems(y, x, b, a, LOG2E)
     soft = _problems(x, y, a, b, epsilon)
     lower, upper = np.empty(len(x)), np.empty(len(x))
-    # Sums of d and of n terms, none above 4 in the units inside; 64 covers their constants.
-    slack = 64 * np.finfo(float).eps * (x.shape[2] + math.log2(x.shape[1] + y.shape[1]))
+    # Sums of d terms, and of n by strips of 256, none above 4 in the units inside.
+    slack = 256 * np.finfo(float).eps * (x.shape[2] + math.log2(x.shape[1] + y.shape[1]))
     for k, problem in enumerate(soft):
         hard[k].scale = back[k].scale = 1.0  # scores are then minus the costs
         square = problem.unit**2
@@ -690,11 +690,8 @@ def _rounded_cost(problem: Problem, g: np.ndarray) -> float:
     problem.h = g * (LOG2E / problem.epsilon)
     c = problem.sweep()  # the rows are exact after it
     share = np.minimum(1.0, b / np.where(c > 0, c, 1.0))
-    inner, left = np.float64(0), np.empty(len(a))
-    for rows, P in problem.plan_blocks():
-        P *= share
-        left[rows] = a[rows] - P.sum(1)
-        inner += np.vdot(x[rows], P @ y)
+    kept, _ = problem.moments(share[:, None] * np.column_stack((y, np.ones(len(y)))), np.empty((len(x), 0)))
+    inner, left = (x * kept[:, :-1]).sum(), a - kept[:, -1]
     left, over = np.maximum(left, 0.0), np.maximum(b - np.minimum(b, c), 0.0)
     if left.sum() > 0:
         inner += (left @ x) @ (over @ y) / left.sum()
