@@ -67,10 +67,8 @@ class Cloud:
 
         (n, d), lanes = x.shape, BYTES // np.dtype(dtype).itemsize
         self.a, self.points, self.mean, self.variances = a, np.empty((n, d)), np.empty(d), np.empty(d)
-        self.rows, self.panels = (
-            np.empty((-(-n // GROUP), d, GROUP), dtype),
-            np.empty((-(-n // lanes), d, lanes), dtype),
-        )
+        self.rows = np.empty((-(-n // GROUP), d, GROUP), dtype)
+        self.panels = np.empty((-(-n // lanes), d, lanes), dtype)
         settle(x, a, *frame, self.points, self.mean, self.variances, self.rows, self.panels)
 
 
@@ -240,9 +238,8 @@ class Problem:
             if error <= tol or (passes >= max_iter and (anderson[1] == 0 or dual >= anderson[0] - self.noise)):
                 return passes, error, dual
             if self.kernel is not None and not self.symmetric:
-                kernels.repair(
-                    self.x, self.y, self.scale, self.F, self.a, self.b, c, self.h, self.strength, r
-                )  # fmt: skip
+                clouds = self.x, self.y, self.scale, self.F, self.a, self.b
+                kernels.repair(*clouds, c, self.h, self.strength, r)
             kernels.advance(self.h, r, self.b, dual, self.noise, damping, vectors, gram, anderson)
 
     @property
@@ -354,12 +351,14 @@ def solve(
     x (k, n, d), y (k, m, d), a (k, n) and b (k, m) in float64; ``warm`` is a former g (k, m). Returns the solution and,
     with ``debias``, those of x to itself and of y to itself, whose gradients are in ``grad_x``.
     """
-    (n, m), (center, unit, radius) = (x.shape[1], y.shape[1]), frames(x, y)
+    n, m = x.shape[1], y.shape[1]
+    size = max(n, m) ** 2 if debias else n * m
+    center, unit, radius = frames(x, y)
     low = _single_suffices(unit, radius, epsilon, tol) & single
     found = Results(x, y, points, debias)
     if warm is not None:
         found.h[:] = warm * (LOG2E / epsilon)
-    if tol >= 1e-5 and n * m <= CACHED and (not debias or max(n, m) ** 2 <= CACHED):
+    if tol >= 1e-5 and size <= CACHED:
         limits = strength, float(tol), min(max_iter, NEWTON_AFTER), ANNEAL_ABOVE
         _solve_cached(found, low, x, y, a, b, center, unit, epsilon, warm is not None, limits)
     room = Room()
@@ -369,12 +368,12 @@ def solve(
         frame, dtype = Frame(center[i], unit[i]), np.float32 if low[i] else np.float64
         clouds = [Cloud(z[i], w[i], frame, dtype) for z, w in ((x, a), (y, b))[int(t == 2) : 2 - int(t == 1)]]
         problem = Problem(clouds[0], clouds[1] if t == 0 else None, frame, epsilon, strength)
-        problem.keep(room if n * m >= LARGE else Room())
+        problem.keep(room if size >= LARGE else Room())
         found.solve(t, i, problem, tol, max_iter, t == 0 and warm is not None)
 
     left = found.left(tol, max_iter)
-    if n * m < LARGE:
-        _map(task, left, len(left) * n * m)
+    if size < LARGE:
+        _map(task, left, len(left) * size)
     else:
         for at in left:
             task(at)
@@ -405,10 +404,12 @@ class Results:
         h, former = (self.h, self.h_x, self.h_y)[t][i], max(self.stats[t, i, 0], 0.0)
         passes, *rest = problem.run(tol, max_iter - int(former), h if warm or former else None)
         self.stats[t, i] = former + passes, *rest
-        by_x, by_y = (self.points, (self.points[0], False), (self.points[1], False))[t]
-        for out, grad in zip(
-            self.grads[:2] if t == 0 else self.grads[t + 1 :], problem.gradients((by_x, by_y)), strict=False
-        ):
+        points, room = (
+            (self.points, self.grads[:2]),
+            (self.points[:1], self.grads[2:3]),
+            (self.points[1:], self.grads[3:]),
+        )[t]
+        for out, grad in zip(room, problem.gradients((points[0], points[-1])), strict=False):
             if grad is not None:
                 out[i] = grad
         F, h[:] = problem.potentials()
