@@ -238,8 +238,8 @@ class Problem:
             if error <= tol or (passes >= max_iter and (anderson[1] == 0 or dual >= anderson[0] - self.noise)):
                 return passes, error, dual
             if self.kernel is not None and not self.symmetric:
-                clouds = self.x, self.y, self.scale, self.F, self.a, self.b
-                kernels.repair(*clouds, c, self.h, self.strength, r)
+                points = self.x, self.y, self.scale
+                kernels.repair(*points, self.F, self.a, self.b, c, self.h, self.strength, r)
             kernels.advance(self.h, r, self.b, dual, self.noise, damping, vectors, gram, anderson)
 
     @property
