@@ -13,8 +13,10 @@ def frame(x, y, center, unit, radius):
     """Of each problem, x (k, n, d) and y (k, m, d): the middle of the box around both clouds, (k, d), the power of two
     next to its half width, (k,), 1 for a point, and a bound on the distance of any two points, divided by it.
     """
+    low, high = np.empty(x.shape[2]), np.empty(x.shape[2])
     for k in range(x.shape[0]):
-        low, high = x[k, 0].copy(), x[k, 0].copy()
+        for c in range(x.shape[2]):
+            low[c] = high[c] = x[k, 0, c]
         for points in (x[k], y[k]):
             for i in range(points.shape[0]):
                 for c in range(points.shape[1]):
@@ -33,7 +35,8 @@ def frame(x, y, center, unit, radius):
 @njit(**OPTIONS)
 def settle(x, a, center, unit, inside, mean, variance, rows, panels):
     """One cloud x (n, d) inside its frame, its mean and variances there, (d,), and itself packed (see `softmin`)."""
-    mean[:], variance[:] = 0.0, 0.0
+    for c in range(x.shape[1]):
+        mean[c] = variance[c] = 0.0
     for i in range(x.shape[0]):
         for c in range(x.shape[1]):
             inside[i, c] = (x[i, c] - center[c]) / unit
@@ -52,7 +55,8 @@ def gaussian_start(y, mean_x, variance_x, mean_y, variance_y, scale, h):
     Janati et al. (2020), arXiv:2006.02572, for diagonal covariances.
     """
     half = 0.5 * LOG2E / max(scale, 1e-150)  # σ² = ε/2
-    h[:] = 0.0
+    for j in range(len(h)):
+        h[j] = 0.0
     for c in range(y.shape[1]):
         u, v = variance_x[c], variance_y[c]
         slope = 1.0 - 2.0 * u / (np.sqrt(4.0 * u * v + half * half) + half)

@@ -24,7 +24,7 @@ def exp2(t):
 
 # Not FAST in these two, and said explicitly because callees inherit the caller's flags: reassociating
 # (t + shift) - shift would undo the rounding to an integer.
-@njit(fastmath={"contract"})
+@njit(fastmath={"contract"}, no_cfunc_wrapper=True, no_cpython_wrapper=True)
 def _exp2_single(t):
     one = np.float32
     shift, lowest, highest = fill(one(12582912.0)), fill(one(-126.0)), fill(one(127.0))
@@ -42,7 +42,7 @@ def _exp2_single(t):
     return choose(small, fill(one(0.0)), add_exponent(p, shifted))
 
 
-@njit(fastmath={"contract"})
+@njit(fastmath={"contract"}, no_cfunc_wrapper=True, no_cpython_wrapper=True)
 def _exp2_double(t):
     shift, lowest, highest = fill(6755399441055744.0), fill(-1022.0), fill(1023.0)
     t = choose(greater(t, highest), highest, t)
@@ -69,7 +69,7 @@ def _exp2(t):
     return (lambda t: _exp2_single(t)) if t == KINDS[types.float32] else (lambda t: _exp2_double(t))
 
 
-@njit(fastmath={"contract"})
+@njit(fastmath={"contract"}, no_cfunc_wrapper=True, no_cpython_wrapper=True)
 def log2(t):
     """log2 t of lanes of positive normal doubles; NaN for NaN."""
     m, k, one = mantissa(t), exponent(t), fill(1.0)
@@ -92,25 +92,27 @@ def log2(t):
     return choose(valid, z * p * fill(2.8853900817779268) + k, t + fill(np.nan))
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, no_cfunc_wrapper=True)
 def exp2_all(x):
     """2^x in place, of a contiguous array of doubles."""
-    whole = len(x) // LANES
+    whole, rest = len(x) // LANES, np.empty(LANES)
     for p in range(whole):
         store(x, p, exp2(load(x, p)))
-    rest = np.zeros(LANES)
-    rest[: len(x) - whole * LANES] = x[whole * LANES :]
+    for q in range(LANES):
+        rest[q] = x[whole * LANES + q] if whole * LANES + q < len(x) else 0.0
     store(rest, 0, exp2(load(rest, 0)))
-    x[whole * LANES :] = rest[: len(x) - whole * LANES]
+    for j in range(whole * LANES, len(x)):
+        x[j] = rest[j - whole * LANES]
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, no_cfunc_wrapper=True)
 def log2_all(x):
     """log2 x in place, of a contiguous array of positive normal doubles."""
-    whole = len(x) // LANES
+    whole, rest = len(x) // LANES, np.empty(LANES)
     for p in range(whole):
         store(x, p, log2(load(x, p)))
-    rest = np.ones(LANES)
-    rest[: len(x) - whole * LANES] = x[whole * LANES :]
+    for q in range(LANES):
+        rest[q] = x[whole * LANES + q] if whole * LANES + q < len(x) else 1.0
     store(rest, 0, log2(load(rest, 0)))
-    x[whole * LANES :] = rest[: len(x) - whole * LANES]
+    for j in range(whole * LANES, len(x)):
+        x[j] = rest[j - whole * LANES]

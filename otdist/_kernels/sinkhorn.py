@@ -11,7 +11,7 @@ from numba import njit
 from .cloud import LOG2E, gaussian_start, settle
 from .exp2 import exp2_all, log2_all
 from .lanes import BYTES
-from .softmin import GROUP, OPTIONS, pack_columns, products, sweep
+from .softmin import GROUP, INNER, OPTIONS, pack_columns, products, sweep
 
 # Differences that Anderson acceleration remembers. 5 are as good at an error of 1e-3, 10 are better at 1e-6.
 MEMORY = 10
@@ -22,7 +22,7 @@ LOST = 1e-25
 REACH_SINGLE, REACH_DOUBLE = 20.0, 200.0
 
 
-@njit(**OPTIONS)
+@njit(**INNER)
 def _penalty(a, F, strength):
     """What a potential adds to the dual: Σ a F, or its unbalanced form -Σ a (e^(-κ f) - 1)/κ."""
     total = 0.0
@@ -65,7 +65,7 @@ def assess(h, F, c, a, b, strength, symmetric, r):
     return error, dual
 
 
-@njit(**OPTIONS)
+@njit(inline="always")
 def _combine(gram, projected, gamma):
     """Solve the normal equations of Anderson's least squares by Cholesky; what is linearly dependent gets 0."""
     k = gamma.shape[0]
@@ -137,7 +137,7 @@ def advance(h, r, w, dual, noise, damping, vectors, gram, state):
     state[2] += 1.0
 
 
-@njit(**OPTIONS)
+@njit(**INNER)
 def _dot(u, w, v):
     total = 0.0
     for j in range(u.shape[0]):
@@ -145,7 +145,7 @@ def _dot(u, w, v):
     return total
 
 
-@njit(**OPTIONS)
+@njit(**INNER)
 def _softmin(x, y, scale, F, a, S):
     """-log2 Σ_i a_i 2^(F_i + S_i) for one point y; S (n,) is scratch."""
     top, total = -np.inf, 0.0
@@ -180,18 +180,20 @@ def prepare(h, b, at, G, v):
     reach, serves = REACH_SINGLE if G.itemsize == 4 else REACH_DOUBLE, True
     for j in range(len(b)):
         serves = serves and (b[j] == 0.0 or abs(h[j] - at[j]) <= reach)
+    t = np.empty(len(b))
+    for j in range(len(b)):
+        t[j] = h[j] - at[j] if serves else b[j] if b[j] > 0.0 else 1.0
     if serves:
-        t = h - at
         exp2_all(t)
-        for j in range(len(b)):
-            v[j] = t[j] if b[j] > 0.0 else 0.0
     else:
-        t = np.where(b > 0.0, b, 1.0)
         log2_all(t)
-        for j in range(len(b)):
-            G[j], v[j] = (h[j] + t[j], 1.0) if b[j] > 0.0 else (-np.inf, 0.0)
-        at[:] = h
-    G[len(b) :], v[len(b) :] = -np.inf, 0.0
+    for j in range(len(v)):
+        if j >= len(b) or b[j] == 0.0:
+            G[j], v[j] = -np.inf, 0.0
+        elif serves:
+            v[j] = t[j]
+        else:
+            G[j], v[j], at[j] = h[j] + t[j], 1.0, h[j]
     return serves
 
 
@@ -210,7 +212,8 @@ def loop(rows, panels, x, y, a, b, a_work, scale, h, F, strength, symmetric, tol
     passes = 0
     while True:
         stale = not prepare(h, b, at, G, v)
-        c[:] = 0.0
+        for j in range(m):
+            c[j] = 0.0
         sweep((rows, panels, d, scale, G, stale, E, v, shift), a_work, strength, not symmetric, F, c)
         for j in range(m):
             c[j] *= v[j]
@@ -243,27 +246,34 @@ def column_gradient(y, b, v, unit, strength, Ptx, out):
             out[j, k] = 2.0 * unit * share * (mass * y[j, k] - v[j] * Ptx[k, j])
 
 
-@njit(**OPTIONS)
-def _cost(first, second, E, unit, epsilon, h, F, started, symmetric, limits, grad_x, grad_y, stats):
+@njit(inline="always")
+def _cost(first, second, E, unit, epsilon, h, F, how, grad_x, grad_y, stats):
     """One entropic cost, from two settled clouds (points, weights, mean, variances, rows, panels).
 
-    Results: h, F, gradients, which are not wanted where they have length 0, and stats. `limits` is (λ, tol, max_iter,
-    largest exponent); a problem whose mean cost has a larger one is left, with passes = -1.
+    Results: h, F, gradients, which are not wanted where they have length 0, and stats. `how` says whether h is a start,
+    whether the clouds are the same, and (λ, tol, max_iter, largest exponent): a problem whose mean cost has a larger
+    one is left, with passes = -1.
     """
     x, a, mean_x, variance_x, groups, _ = first
     y, b, mean_y, variance_y, _, panels = second
-    strength, tol, max_iter, largest = limits
+    started, symmetric, (strength, tol, max_iter, largest) = how
     (n, d), m, N, M = x.shape, len(y), len(groups) * GROUP, panels.shape[0] * panels.shape[2]
     scale = LOG2E * (unit / epsilon) * unit
-    exponent = scale * (((mean_x - mean_y) ** 2).sum() + variance_x.sum() + variance_y.sum())
+    mean_cost = 0.0
+    for k in range(d):
+        mean_cost += (mean_x[k] - mean_y[k]) ** 2 + variance_x[k] + variance_y[k]
+    exponent = scale * mean_cost
     if not started:
         if exponent > largest:
             stats[0] = -1.0
             return
         gaussian_start(y, mean_x, variance_x, mean_y, variance_y, scale, h)
-    kernel, shift, a_work = E[: N * M], np.empty(N, E.dtype), np.zeros(N, E.dtype)
-    at, v, scaled = np.full(m, np.nan), np.empty(M, E.dtype), E.dtype.type(scale)
-    a_work[:n] = a.astype(E.dtype)
+    kernel, shift, a_work = E[: N * M], np.empty(N, E.dtype), np.empty(N, E.dtype)
+    at, v, scaled = np.empty(m), np.empty(M, E.dtype), E.dtype.type(scale)
+    for i in range(N):
+        a_work[i] = a[i] if i < n else 0.0
+    for j in range(m):
+        at[j] = np.nan
     rows, columns = groups.reshape(-1), panels.reshape(-1)
     stats[0], stats[1], stats[2] = loop(
         rows, columns, x, y, a, b, a_work, scaled, h, F,
@@ -276,10 +286,13 @@ def _cost(first, second, E, unit, epsilon, h, F, started, symmetric, limits, gra
     by_x, by_y = len(grad_x) > 0, len(grad_y) > 0
     if not (by_x or by_y):
         return
-    wide, B = np.ones((n, d + 1 if by_y else 0)), np.empty(-(-d // panels.shape[2]) * panels.shape[2] * M, E.dtype)
+    wide, B = np.empty((n, d + 1 if by_y else 0)), np.empty(-(-d // panels.shape[2]) * panels.shape[2] * M, E.dtype)
     Py, Ptx = np.zeros((n, d if by_x else 0)), np.zeros((-(-(d + 1) // GROUP) * GROUP if by_y else 0, M), E.dtype)
     if by_y:
-        wide[:, :d] = x
+        for i in range(n):
+            for k in range(d):
+                wide[i, k] = x[i, k]
+            wide[i, d] = 1.0
     if by_x:
         pack_columns(y, v, B)
     products((rows, columns, d, scaled, v, False, kernel, v, shift), a_work, F, B, wide, Py, Ptx)
@@ -323,14 +336,15 @@ def solve(members, terms, kind, x, y, a, b, center, unit, epsilon, started, limi
         settle(y[k], b[k], center[k], unit[k], *second)
         at_x = first[0], a[k], first[1], first[2], first[3], first[4]
         at_y = second[0], b[k], second[1], second[2], second[3], second[4]
-        gx, gy = grads[0][k] if len(grads[0]) else none, grads[1][k] if len(grads[1]) else none
-        gxx, gyy = grads[2][k] if len(grads[2]) else none, grads[3][k] if len(grads[3]) else none
-        if terms[0] == 0:
-            _cost(at_x, at_y, E, unit[k], epsilon, h[k], F[k], started, False, limits, gx, gy, stats[0, k])
-        if terms[0] <= 1 < terms[1]:
-            _cost(at_x, at_x, E, unit[k], epsilon, h_x[k], F_x, False, True, limits, gxx, none, stats[1, k])
-        if terms[0] <= 2 < terms[1]:
-            _cost(at_y, at_y, E, unit[k], epsilon, h_y[k], F_y, False, True, limits, gyy, none, stats[2, k])
+        for t in range(terms[0], terms[1]):  # one call for all three: each would be compiled by itself
+            one, two = at_y if t == 2 else at_x, at_x if t == 1 else at_y
+            potential = h[k] if t == 0 else h_x[k] if t == 1 else h_y[k]
+            other = F[k] if t == 0 else F_x if t == 1 else F_y
+            by_one = grads[0] if t == 0 else grads[2] if t == 1 else grads[3]
+            by_two = grads[1] if t == 0 else grads[0][:0]
+            gradient_one, gradient_two = by_one[k] if len(by_one) else none, by_two[k] if len(by_two) else none
+            how = started and t == 0, t > 0, limits
+            _cost(one, two, E, unit[k], epsilon, potential, other, how, gradient_one, gradient_two, stats[t, k])
 
 
 @njit(**OPTIONS)

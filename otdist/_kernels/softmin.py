@@ -25,7 +25,9 @@ from . import lanes
 from .exp2 import FAST, exp2, log2_all
 from .lanes import BYTES, fill, largest, load, maximum, store
 
-OPTIONS = {"cache": True, "nogil": True, "fastmath": FAST, "error_model": "numpy"}
+OPTIONS = {"cache": True, "nogil": True, "fastmath": FAST, "error_model": "numpy", "no_cfunc_wrapper": True}
+# What is called from compiled code alone: entries from Python would take as long to compile as the functions.
+INNER = OPTIONS | {"no_cpython_wrapper": True}
 # Six accumulators, a vector of the second operand and a number of the first fit into the 16 registers of AVX2, too.
 GROUP = 6
 # float32 sums run over at most so many rows, or columns, before they are added in float64.
@@ -48,7 +50,7 @@ def pack(x, size, out):
             out[g, k, q] = x[i, k] if i < n else 0.0
 
 
-@njit(**OPTIONS)
+@njit(inline="always")
 def _distances(rows, panels, g, p, d):
     """|x_i - y_j|² between six rows and a panel, from differences, which do not cancel."""
     s0 = fill(rows.dtype.type(0))
@@ -62,7 +64,7 @@ def _distances(rows, panels, g, p, d):
     return s0, s1, s2, s3, s4, s5
 
 
-@njit(**OPTIONS)
+@njit(**INNER)
 def absorb(rows, panels, d, scale, G, E, shift):
     """Six rows each of `rows` (flat groups) against `panels` (flat): E (flat, rows of len(G)) and shift."""
     P, minus = len(G) * G.itemsize // BYTES, fill(-scale)
@@ -109,7 +111,7 @@ def peaks(rows, panels, d, scale, G, out):
             out[g * GROUP + q] = tops[q]
 
 
-@njit(**OPTIONS)
+@njit(inline="always")
 def tile(part, start, stop):
     """Rows [start, stop) of the kernel of a part of the rows: those kept in E, or computed into it.
 
@@ -143,7 +145,7 @@ def sweep(part, a, strength, columns, F, c):
                 partial[j] = 0.0
 
 
-@njit(**OPTIONS)
+@njit(inline="always")
 def _spread(E, v, shift, a, strength, columns, F, partial):
     """`sweep` over rows whose kernel is there."""
     dtype = E.dtype.type
@@ -172,7 +174,7 @@ def _spread(E, v, shift, a, strength, columns, F, partial):
         F[i] = -strength * (F[i] - np.float64(shift[i]))
 
 
-@njit(**OPTIONS)
+@njit(inline="always")
 def _add_rows(E, e, P, u, out):
     """out += Σ_q u_q · row q of six."""
     u0, u1, u2, u3, u4, u5 = fill(u[0]), fill(u[1]), fill(u[2]), fill(u[3]), fill(u[4]), fill(u[5])
@@ -182,7 +184,7 @@ def _add_rows(E, e, P, u, out):
         store(out, p, load(out, p) + z)
 
 
-@njit(**OPTIONS)
+@njit(**INNER)
 def weigh(a, F, shift, u):
     """u_i = a_i 2^(F_i - shift_i), with which P_ij = u_i E_ij v_j; 0 for rows that fill up."""
     for i in range(len(u)):
@@ -211,7 +213,7 @@ def products(part, a, F, B, x, Py, Ptx):
             column_products(rows, M, packed, sums)
 
 
-@njit(**OPTIONS)
+@njit(**INNER)
 def row_products(E, width, u, B, out):
     """out (n, q) += u_i Σ_j E_ij B_jk: float64 sums of strips. E flat, rows of `width`; B packed by `pack_columns`."""
     dtype, count = E.dtype.type, BYTES // E.itemsize
@@ -255,7 +257,7 @@ def pack_columns(y, v, out):
                 out[(k * len(v) + j) * count + t] = v[j] * y[j, k * count + t] if inside else 0.0
 
 
-@njit(**OPTIONS)
+@njit(**INNER)
 def column_products(E, width, A, out):
     """out (flat, rows of `width`) += Σ_i A_ik E_ij, k by k: A packed by `pack_rows`, of as many rows as E has."""
     zero = fill(E.dtype.type(0))
@@ -277,7 +279,7 @@ def column_products(E, width, A, out):
             store(out, o + 5 * P, load(out, o + 5 * P) + s5)
 
 
-@njit(**OPTIONS)
+@njit(**INNER)
 def pack_rows(x, u, out):
     """u_i x_ik for `column_products`: out (flat) holds six coordinates k of each row i, all i before further k."""
     n, q = x.shape
