@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -20,8 +21,8 @@ class ConvergenceWarning(UserWarning):
     """An iterative solver stopped before it reached its tolerance; its result says how far it came."""
 
 
-# Entries up to which an array of booleans costs less than avoiding one.
-_SMALL = 4096
+# Numbers that Python has added before NumPy has started.
+_FEW = 64
 _HALF = ("float16", "bfloat16")
 _FLOAT = ("float32", "float64")
 
@@ -158,8 +159,11 @@ def finite(name: str, x: Array) -> None:
     elif _arrays.inspectable(x):
         v = _arrays.as_numpy(x)
         # A sum is finite only if every entry is (and reads memory once); entries whose sum overflows are looked at.
-        with np.errstate(over="ignore", invalid="ignore"):
-            suspicious = not math.isfinite(v.sum())
+        if v.size <= _FEW:
+            suspicious = not math.isfinite(sum(v.ravel().tolist()))
+        else:
+            with np.errstate(over="ignore", invalid="ignore"):
+                suspicious = not math.isfinite(v.sum())
         if suspicious and not np.isfinite(v).all():
             bad = int(v.size - np.isfinite(v).sum())
             raise ValueError(f"{name} must be finite; got {bad} NaN or infinite of {v.size} entries")
@@ -219,13 +223,17 @@ def weights(name: str, w: Array, n: int) -> Array:
     return w / total
 
 
-def symmetric(name: str, cov: Array) -> Array:
-    """Refuse a matrix that is not symmetric; average away what is less than 1e-5 of its largest entry.
+def covariance(name: str, cov: Array) -> Array:
+    """Refuse what is not a finite symmetric matrix; average away what is less than 1e-5 of its largest entry.
 
     That is generous beside rounding, so that finite differences of single entries can be taken.
     """
+    square(name, cov)
     if _arrays.inspectable(cov):
         v = _arrays.as_numpy(_arrays.without_repeats(cov, 2))
+        if _is_clean(v):
+            return cov
+        finite(name, v)
         gap = _arrays.asymmetry(v)
         if not gap.any():
             return cov
@@ -234,6 +242,26 @@ def symmetric(name: str, cov: Array) -> Array:
             worst = gap[gap > 1e-5 * scale].max()
             raise ValueError(f"{name} must be symmetric; entries differ from their mirror images by up to {worst:g}")
     return (cov + cov.mT) / 2
+
+
+def _is_clean(v: np.ndarray) -> bool:
+    """Whether matrices are certainly finite and symmetric: the common case, in one quick look."""
+    symmetry = _symmetry()
+    if not v.size or v.shape[-1] > symmetry.LARGEST or not v.flags.c_contiguous:
+        return False
+    return bool(symmetry.clean(v if v.ndim == 3 else v.reshape(-1, *v.shape[-2:]), _largest(v.dtype)))
+
+
+@cache
+def _symmetry() -> Any:
+    from ._kernels import symmetry  # at first use: `import otdist` imports no numba
+
+    return symmetry
+
+
+@cache
+def _largest(dtype: np.dtype) -> float:
+    return float(np.finfo(dtype).max)
 
 
 def semidefinite(name: str, eigenvalues: Array) -> None:

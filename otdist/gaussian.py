@@ -588,21 +588,19 @@ def _given(mean_x: Any, cov_x: Any, mean_y: Any, cov_y: Any, *, core: int = 0) -
 
     ``core`` counts the axes between batch and coordinates that do not broadcast: the members of a family.
     """
-    covs = {"cov_x": covariance.given(cov_x), "cov_y": covariance.given(cov_y)}
-    parts = {name: list(c.parts(name)) for name, c in covs.items()}
-    named = {"mean_x": mean_x, "mean_y": mean_y, **covs["cov_x"].parts("cov_x"), **covs["cov_y"].parts("cov_y")}
-    arrays, restore = _checks.arrays(**named)
-    found = dict(zip(named, arrays, strict=True))
-    means = {name: found[name] for name in ("mean_x", "mean_y")}
-    for (mean_name, mean), (name, c) in zip(means.items(), covs.items(), strict=True):
-        covs[name] = c = covariance.check(name, c.with_parts([found[part] for part in parts[name]]))
-        _checks.shape(mean_name, mean, "(..., k, d)" if core else "(..., d)", 1 + core)
-        _checks.nonempty(mean_name, mean, -1, "coordinate")
-        _checks.same_size("the number of coordinates", mean_name, mean.shape[-1], name, c.d)
-        _checks.finite(mean_name, mean)
-    (mean_x, mean_y), (x, y) = means.values(), covs.values()
+    x, y = covariance.given(cov_x), covariance.given(cov_y)
+    parts = x.parts("cov_x")
+    named = {"mean_x": mean_x, "mean_y": mean_y, **parts, **y.parts("cov_y")}
+    (mean_x, mean_y, *found), restore = _checks.arrays(**named)
+    x = covariance.check("cov_x", x.with_parts(found[: len(parts)]))
+    y = covariance.check("cov_y", y.with_parts(found[len(parts) :]))
+    for name, mean, cov_name, cov in (("mean_x", mean_x, "cov_x", x), ("mean_y", mean_y, "cov_y", y)):
+        _checks.shape(name, mean, "(..., k, d)" if core else "(..., d)", 1 + core)
+        _checks.nonempty(name, mean, -1, "coordinate")
+        _checks.same_size("the number of coordinates", name, mean.shape[-1], cov_name, cov.d)
+        _checks.finite(name, mean)
     _checks.same_size("the number of coordinates", "mean_x", mean_x.shape[-1], "mean_y", mean_y.shape[-1])
     if not core:
-        shapes = {name: m.shape[:-1] for name, m in means.items()}
-        _checks.batch({**shapes, "cov_x": x.batch_shape, "cov_y": y.batch_shape})
+        shapes = (("mean_x", mean_x.shape[:-1]), ("mean_y", mean_y.shape[:-1]))
+        _checks.batch(dict((*shapes, ("cov_x", x.batch_shape), ("cov_y", y.batch_shape))))
     return mean_x, x, mean_y, y, restore

@@ -21,8 +21,7 @@ arXiv:1712.01504; Takatsu (2011), "Wasserstein geometry of Gaussian measures", f
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable
+from collections.abc import Sequence
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -55,38 +54,22 @@ class _Factor(NamedTuple):
 def _kernel(cov_x: Array, cov_y: Array, *, needs: tuple[bool, ...]) -> tuple[Array, tuple[Array | None, ...]]:
     """B² (...) and its gradients (..., d, d); the contract is `Operator`'s."""
     batch, dtype = cov_x.shape[:-2], cov_x.dtype
-    x, y = _flat(cov_x, 2), _flat(cov_y, 2)
-    xp = _arrays.namespace(x)
-    if not math.isfinite(x.sum() + y.sum()) and bool(
-        (broken := _broken(x, y)).any()
-    ):  # LAPACK refuses NaN: let a harmless problem stand in, and the answer be NaN
-        nan = xp.where(broken, xp.nan, 0.0)[..., None, None]
-        harmless = xp.eye(x.shape[-1], dtype=x.dtype, device=x.device)
-        x, y = (xp.where(xp.isnan(nan), harmless, c) for c in (x, y))
-        value, grads = _solve(x, y, needs)
-        value, grads = value + nan[..., 0, 0], [None if g is None else g + nan for g in grads]
-    else:
-        value, grads = _solve(x, y, needs)
+    value, grads = _solve(_flat(cov_x, 2), _flat(cov_y, 2), needs)
     return _unflat(value, batch, dtype), tuple(None if g is None else _unflat(g, batch, dtype) for g in grads)
 
 
-def _broken(x: Array, y: Array) -> Array:
-    """Which pairs hold a NaN or an infinity."""
-    return ~_arrays.namespace(x).isfinite(x.sum((-2, -1)) + y.sum((-2, -1)))
-
-
 def _solve(x: Array, y: Array, needs: tuple[bool, ...]) -> tuple[Array, list[Array | None]]:
-    """The values (n,) and gradients (n, d, d) of finite problems."""
+    """The values (n,) and gradients (n, d, d)."""
     if _arrays.is_torch(x):
-        return _solve_stack(x, y, needs)
+        return _solve_finite_or_not(x, y, needs)
     n, d = max(len(x), len(y)) if len(x) and len(y) else 0, x.shape[-1]
     value = np.empty(n)
     grads: list[Array | None] = [np.empty((n, d, d)) if need else None for need in needs]
-    for i in _solve_small(x, y, value, grads):
+    for i in _solve_compiled(x, y, value, grads):
         pair = x[i % len(x)], y[i % len(y)]
         found = _solve_pair(*pair, needs)
         if found is None:
-            stacked, slopes = _solve_stack(pair[0][None], pair[1][None], needs)
+            stacked, slopes = _solve_finite_or_not(pair[0][None], pair[1][None], needs)
             found = stacked[0], [None if g is None else g[0] for g in slopes]
         value[i] = found[0]
         for all_of_them, its in zip(grads, found[1], strict=True):
@@ -95,27 +78,47 @@ def _solve(x: Array, y: Array, needs: tuple[bool, ...]) -> tuple[Array, list[Arr
     return value, grads
 
 
-def _solve_small(x: Array, y: Array, value: Array, grads: list[Array | None]) -> Iterable[int]:
-    """Fill in the answers of small pairs; return which pairs are left."""
-    _pool, bures_small, _ = _kernels()
+def _solve_compiled(x: Array, y: Array, value: Array, grads: list[Array | None]) -> Sequence[int]:
+    """Fill in the answers of pairs that are not too large; return which are left."""
+    _, bures_small, bures_single, _ = _kernels()
     n, d = len(value), x.shape[-1]
-    if not n or d > (bures_small.LARGEST_BATCHED if n >= _BATCH else bures_small.LARGEST_SINGLE):
-        return range(n)
-    status, none = np.empty(n, np.int8), np.empty((0, d, d))
-    into = (value, *(none if g is None else g for g in grads), status)
+    left: Sequence[int] = range(n)
+    without = all(g is None for g in grads)
+    if without and d <= bures_single.LARGEST and (n < _BATCH or d > bures_small.LARGEST_VALUES):
+        left = _run(bures_single.solve, x, y, value, (), 1, left)
+    if len(left) and d <= (bures_small.LARGEST_BATCHED if len(left) >= _BATCH else bures_small.LARGEST_SINGLE):
+        none = np.empty((0, d, d))
+        slopes = tuple(none if g is None else g for g in grads)
+        left = _run(bures_small.solve, x, y, value, slopes, bures_small.LANES, left)
+    return left
+
+
+def _run(
+    solve: Any, x: Array, y: Array, value: Array, grads: tuple[Array, ...], lanes: int, chosen: Sequence[int]
+) -> Sequence[int]:
+    """Have a compiled loop solve the chosen pairs, split over threads; return which of them it did not."""
+    n, d = len(chosen), x.shape[-1]
+    if n < len(value):  # the others are solved, and have no gradients
+        found = np.empty(n)
+        x, y = (c if len(c) == 1 else c[chosen] for c in (x, y))
+    else:
+        found = value
+    status = np.empty(n, np.int8)
     x, y = np.ascontiguousarray(x), np.ascontiguousarray(y)
     step = max(-(-n // _CHUNKS), 1 + _CHUNK_WORK // d**3)
-    step += -step % bures_small.LANES
+    step += -step % lanes
     if step >= n:
-        bures_small.solve(x, y, 0, n, *into)
+        solve(x, y, 0, n, found, *grads, status)
     else:
-        _pool.map(lambda i: bures_small.solve(x, y, i, min(i + step, n), *into), range(0, n, step))
-    return np.flatnonzero(status) if status.any() else ()
+        _kernels()[0].map(lambda i: solve(x, y, i, min(i + step, n), found, *grads, status), range(0, n, step))
+    if found is not value:
+        value[chosen] = found
+    return np.asarray(chosen)[status != 0] if status.any() else ()
 
 
 def _solve_pair(x: Array, y: Array, needs: tuple[bool, ...]) -> tuple[Any, list[Array | None]] | None:
     """One pair (d, d) on the CPU; None if one of the two is not positive definite."""
-    _, _, bures_large = _kernels()
+    bures_large = _kernels()[-1]
     gram = bures_large.gram(x, y)
     if gram is None:
         return None
@@ -138,11 +141,11 @@ def _solve_pair(x: Array, y: Array, needs: tuple[bool, ...]) -> tuple[Any, list[
 
 
 @cache
-def _kernels() -> tuple[Any, Any, Any]:
+def _kernels() -> tuple[Any, Any, Any, Any]:
     """Loaded at first use, because numba and SciPy take time, and once: an import statement costs 30 µs each time."""
-    from .._kernels import _pool, bures_large, bures_small
+    from .._kernels import _pool, bures_large, bures_single, bures_small
 
-    return _pool, bures_small, bures_large
+    return _pool, bures_small, bures_single, bures_large
 
 
 def _nearly_equal(x: Array, y: Array, traces: Array) -> bool:
@@ -167,6 +170,19 @@ def _is_good(value: Array, traces: Array, sigma: Array) -> Array:
     error = 2 * eps * largest * xp.sqrt((relative**4).sum(-1) * (inverse**2).sum(-1))
     bound = xp.where(relative[..., 0] > _ILL, _DOUBTFUL, _DOUBTFUL_ILL)
     return known & (error <= bound * value) & (value >= _CANCELLED * traces)
+
+
+def _solve_finite_or_not(x: Array, y: Array, needs: tuple[bool, ...]) -> tuple[Array, list[Array | None]]:
+    """`_solve_stack`, with NaN for an answer where there is NaN or infinity."""
+    xp = _arrays.namespace(x)
+    broken = ~xp.isfinite(x.sum((-2, -1)) + y.sum((-2, -1)))
+    if not bool(broken.any()):
+        return _solve_stack(x, y, needs)
+    # LAPACK refuses NaN: let a harmless problem stand in.
+    nan = xp.where(broken, xp.nan, 0.0)[..., None, None]
+    harmless = xp.eye(x.shape[-1], dtype=x.dtype, device=x.device)
+    value, grads = _solve_stack(*(xp.where(xp.isnan(nan), harmless, c) for c in (x, y)), needs)
+    return value + nan[..., 0, 0], [None if g is None else g + nan for g in grads]
 
 
 def _solve_stack(x: Array, y: Array, needs: tuple[bool, ...]) -> tuple[Array, list[Array | None]]:
@@ -296,6 +312,8 @@ def _factor(name: str, cov: Array) -> _Factor:
 def _flat(cov: Array, core: int) -> Array:
     """(..., d, d) as (n, d, d) in float64, or (1, d, d) if the whole batch shares one."""
     xp, trailing = _arrays.namespace(cov), cov.shape[cov.ndim - core :]
+    if cov.ndim == core:
+        return _arrays.astype(cov[None], xp.float64)
     own = _arrays.without_repeats(cov, core)
     shared = all(k == 1 for k in own.shape[: own.ndim - core])
     flat = own.reshape(1, *trailing) if shared else cov.reshape(-1, *trailing)
@@ -305,6 +323,8 @@ def _flat(cov: Array, core: int) -> Array:
 def _unflat(x: Array, batch: tuple[int, ...], dtype: Any) -> Array:
     """Undo `_flat`: one result for a batch that shares everything is everybody's."""
     x, core = _arrays.astype(x, dtype), tuple(x.shape[1:])
+    if not batch:
+        return x[0]
     return _arrays.broadcast_to(x[0], (*batch, *core)) if len(x) == 1 else x.reshape(*batch, *core)
 
 
