@@ -18,6 +18,7 @@ from ._arrays import Array
 from ._autograd.assignment import assignment
 from ._autograd.bures import _factor as factor
 from ._autograd.bures import bures_squared as _bures_of_dense
+from ._autograd.bures import gaussian_squared
 from ._autograd.entropic import entropic_bures
 from ._moments import Moments, fit
 from .covariance import Covariance, Dense, bures_squared
@@ -125,8 +126,8 @@ def w2_squared(mean_x: Any, cov_x: Any, mean_y: Any, cov_y: Any) -> Array:
     >>> float(gaussian.w2_squared(np.zeros(2), np.eye(2), np.array([3.0, 4.0]), 4 * np.eye(2)))
     27.0
     """
-    mean_x, x, mean_y, y, restore = _given(mean_x, cov_x, mean_y, cov_y)
-    return restore(((mean_x - mean_y) ** 2).sum(-1) + bures_squared(x, y))
+    *arguments, restore = _given(mean_x, cov_x, mean_y, cov_y)
+    return restore(_w2_squared(*arguments))
 
 
 def w2(mean_x: Any, cov_x: Any, mean_y: Any, cov_y: Any) -> Array:
@@ -139,9 +140,14 @@ def w2(mean_x: Any, cov_x: Any, mean_y: Any, cov_y: Any) -> Array:
     >>> float(gaussian.w2(np.zeros(1), np.eye(1), np.array([3.0]), 25 * np.eye(1)))
     5.0
     """
-    mean_x, x, mean_y, y, restore = _given(mean_x, cov_x, mean_y, cov_y)
-    squared = ((mean_x - mean_y) ** 2).sum(-1) + bures_squared(x, y)
-    return restore(_arrays.root(squared.clip(0, None)))
+    *arguments, restore = _given(mean_x, cov_x, mean_y, cov_y)
+    return restore(_arrays.root(_w2_squared(*arguments).clip(0, None)))
+
+
+def _w2_squared(mean_x: Array, x: Covariance, mean_y: Array, y: Covariance) -> Array:
+    if isinstance(x, Dense) and isinstance(y, Dense):
+        return gaussian_squared(mean_x, x.matrix, mean_y, y.matrix)
+    return ((mean_x - mean_y) ** 2).sum(-1) + bures_squared(x, y)
 
 
 def w2_squared_and_grad(mean_x: Any, cov_x: Any, mean_y: Any, cov_y: Any) -> tuple[Array, Gradients]:

@@ -64,7 +64,9 @@ def _solve(x: Array, y: Array, needs: tuple[bool, ...]) -> tuple[Array, list[Arr
         return _solve_finite_or_not(x, y, needs)
     n, d = max(len(x), len(y)) if len(x) and len(y) else 0, x.shape[-1]
     value = np.empty(n)
-    grads: list[Array | None] = [np.empty((n, d, d)) if need else None for need in needs]
+    # One block: glibc keeps twice its size at hand, so that the pages are not taken from the system each time anew.
+    block = iter(np.empty((sum(needs), n, d, d)))
+    grads: list[Array | None] = [next(block) if need else None for need in needs]
     for i in _solve_compiled(x, y, value, grads):
         pair = x[i % len(x)], y[i % len(y)]
         found = _solve_pair(*pair, needs)
@@ -181,7 +183,8 @@ def _solve_finite_or_not(x: Array, y: Array, needs: tuple[bool, ...]) -> tuple[A
     # LAPACK refuses NaN: let a harmless problem stand in.
     nan = xp.where(broken, xp.nan, 0.0)[..., None, None]
     harmless = xp.eye(x.shape[-1], dtype=x.dtype, device=x.device)
-    value, grads = _solve_stack(*(xp.where(xp.isnan(nan), harmless, c) for c in (x, y)), needs)
+    x, y = (xp.where(xp.isnan(nan), harmless, c) for c in (x, y))
+    value, grads = _solve_stack(x, y, needs)
     return value + nan[..., 0, 0], [None if g is None else g + nan for g in grads]
 
 
@@ -337,4 +340,26 @@ def _trace(x: Array) -> Array:
     return _arrays.namespace(x).diagonal(x, 0, -2, -1).sum(-1)
 
 
+def _kernel_with_means(
+    mean_x: Array, cov_x: Array, mean_y: Array, cov_y: Array, *, needs: tuple[bool, ...]
+) -> tuple[Array, tuple[Array | None, ...]]:
+    """|mean_x - mean_y|² + B² (...) and the gradients."""
+    bures, (slope_x, slope_y) = _kernel(cov_x, cov_y, needs=(needs[1], needs[3]))
+    shift = mean_x - mean_y
+    grads = (2 * shift if needs[0] else None, slope_x, -2 * shift if needs[2] else None, slope_y)
+    return (shift * shift).sum(-1) + bures, grads
+
+
+def _second_with_means(
+    mean_x: Array, cov_x: Array, mean_y: Array, cov_y: Array, *, cotangents: tuple[Array, ...]
+) -> tuple[Array, ...]:
+    """Means and covariances do not meet; and what nobody differentiates twice may be singular."""
+    turn = 2 * (cotangents[0] - cotangents[2])
+    slopes = cotangents[1], cotangents[3]
+    if any(bool((g != 0).any()) for g in slopes):
+        slopes = _second(cov_x, cov_y, cotangents=slopes)
+    return turn, slopes[0], -turn, slopes[1]
+
+
 bures_squared = Operator("bures_squared", _kernel, core=(2, 2), second=_second)
+gaussian_squared = Operator("gaussian_squared", _kernel_with_means, core=(1, 2, 1, 2), second=_second_with_means)

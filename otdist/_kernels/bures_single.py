@@ -1,11 +1,10 @@
 """Squared Bures distances of pairs of matrices that fit into the cache, one after another; values only.
 
-With X = FᵀF, Y = GᵀG (Cholesky) and K = G Fᵀ, ``B² = tr X + tr Y - 2 ‖K‖_*``. Reflections bring K to a bidiagonal B with
-the same singular values (Golub & Kahan 1965), and their sum is a rational function of BᵀB, without any eigenvalue:
-``√λ = 2/π ∫ λ / (λ + t²) dt``, for which quadrature by an elliptic substitution converges geometrically (Hale, Higham &
-Trefethen 2008, "Computing A^α, log(A), and related matrix functions by contour integrals", section 4; the sum is
-Zolotarev's best approximation). All its terms are positive, and so are all those of the recurrences for
-``tr BᵀB (BᵀB + t²)⁻¹``: no digit is lost that B had.
+With X = FᵀF, Y = GᵀG (Cholesky) and K = G Fᵀ, ``B² = tr X + tr Y - 2 ‖K‖_*``. Reflections bring K to a bidiagonal B
+with the same singular values (Golub & Kahan 1965). Their sum is a trace, for which no single one of them is needed:
+``√λ = 2/π ∫ λ / (λ + t²) dt``, where quadrature by an elliptic substitution converges geometrically (Hale, Higham &
+Trefethen 2008, "Computing A^α, log(A), and related matrix functions by contour integrals", section 4.2). All its terms
+are positive, and so are those of the recurrences for ``tr BᵀB (BᵀB + t²)⁻¹``: no digit is lost that B had.
 
 Matrices are flat arrays of vectors (`lanes`), rows in memory, padded with zeros.
 """
@@ -237,7 +236,7 @@ def _mean(a, b):
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def _nodes(low, high, squares, weights):
-    """Σ weights λ / (λ + squares) is √λ to 16 digits for low² <= λ <= high²; return how many vectors of them it takes."""
+    """Choose them so that Σ weights λ / (λ + squares) is √λ for low² <= λ <= high²; return their number of vectors."""
     k = low / high
     period, other = math.pi / 2 / _mean(1.0, math.sqrt(1.0 - k * k)), math.pi / 2 / _mean(1.0, k)  # K(k), K(k')
     # The error falls like exp(-2πn K(k)/K(k')): theorem 4.1, and 36 = -log eps.
@@ -272,7 +271,7 @@ def _sum_of_singular_values(d, squares, above, shifts, weights):
     low = 1.0 / math.sqrt(inverse) if inverse < math.inf else 0.0
     low = min(max(low, _EPS / d * high), 0.5 * high)
     out = fill(0.0)
-    one, two = fill(1.0), fill(2.0)
+    one = fill(1.0)
     for v in range(_nodes(low, high, shifts, weights)):
         shift, g, dg, trace = load(shifts, v), load(shifts, v), fill(0.0), fill(0.0)
         for i in range(d):
@@ -290,8 +289,8 @@ def _sum_of_singular_values(d, squares, above, shifts, weights):
 def solve(x, y, start, stop, value, status):
     """Fill value[i] and status[i] of the pairs start <= i < stop.
 
-    x, y: (n or 1, d, d); value, status: (n,). Where status[i] is UNSOLVED, a covariance was singular, indefinite or NaN,
-    or the traces cancelled: another way has to be taken.
+    x, y: (n or 1, d, d); value, status: (n,). Where status[i] is UNSOLVED, a covariance was singular, indefinite or
+    NaN, or the traces cancelled: another way has to be taken.
     """
     d = x.shape[1]
     p = -(-d // LANES)
