@@ -246,10 +246,31 @@ def covariance(name: str, cov: Array) -> Array:
 
 def _is_clean(v: np.ndarray) -> bool:
     """Whether matrices are certainly finite and symmetric: the common case, in one quick look."""
-    symmetry = _symmetry()
-    if not v.size or v.shape[-1] > symmetry.LARGEST or not v.flags.c_contiguous:
+    symmetry, d = _symmetry(), v.shape[-1]
+    if not v.size or d > symmetry.LARGEST or not v.flags.c_contiguous:
         return False
-    return bool(symmetry.clean(v if v.ndim == 3 else v.reshape(-1, *v.shape[-2:]), _largest(v.dtype)))
+    return bool(symmetry.clean(v.reshape(-1, d, d), _largest(v.dtype)))
+
+
+def impeccable_gaussians(*given: Any) -> bool:
+    """Whether two means and covariances (mean, cov, mean, cov) have nothing to convert and nothing to refuse.
+
+    Certainly so, at one compiled look: arrays of one type, dtype and batch shape. Else every rule is gone through.
+    """
+    alike = _already_alike(list(given))
+    if alike is None or not _arrays.inspectable(alike[0]):
+        return False
+    views = tuple(map(_arrays.as_numpy, alike))
+    shape, symmetry = views[1].shape, _symmetry()
+    if len(shape) < 2 or 0 in shape or shape[-1] != shape[-2] or shape[-1] > symmetry.LARGEST:
+        return False
+    if not (views[3].shape == shape and views[0].shape == views[2].shape == shape[:-1]):
+        return False
+    if not all(v.flags.c_contiguous for v in views):
+        return False
+    d = shape[-1]
+    means, covs = (v.reshape(-1) for v in views[::2]), (v.reshape(-1, d, d) for v in views[1::2])
+    return bool(symmetry.clean_gaussians(*means, *covs, _largest(views[0].dtype)))
 
 
 @cache

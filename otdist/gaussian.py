@@ -594,6 +594,8 @@ def _given(mean_x: Any, cov_x: Any, mean_y: Any, cov_y: Any, *, core: int = 0) -
 
     ``core`` counts the axes between batch and coordinates that do not broadcast: the members of a family.
     """
+    if not core and _checks.impeccable_gaussians(mean_x, cov_x, mean_y, cov_y):
+        return mean_x, Dense(cov_x), mean_y, Dense(cov_y), _arrays.scalar
     x, y = covariance.given(cov_x), covariance.given(cov_y)
     parts = x.parts("cov_x")
     named = {"mean_x": mean_x, "mean_y": mean_y, **parts, **y.parts("cov_y")}

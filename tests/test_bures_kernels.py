@@ -1,4 +1,4 @@
-"""The two compiled ways to the Bures distance: every branch against 50 digits, and against each other."""
+"""The three ways to the Bures distance on a CPU: every branch against 50 digits, and against each other."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from strategies import covariance, rotation
 
 from otdist import gaussian
 from otdist._autograd import bures
-from otdist._kernels import bures_large, bures_small
+from otdist._kernels import bures_large, bures_single, bures_small
 
 EPS = np.finfo(float).eps
 
@@ -20,6 +20,12 @@ def small(x, y, with_gradient=True):
     grads = np.empty((2, n if with_gradient else 0, d, d))
     bures_small.solve(x, y, 0, n, value, *grads, status)
     return value, grads, status
+
+
+def single(x, y):
+    value, status = np.empty(len(x)), np.empty(len(x), np.int8)
+    bures_single.solve(x, y, 0, len(x), value, status)
+    return value, status
 
 
 def pairs(n, d, condition=10.0):
@@ -35,6 +41,56 @@ def test_jacobi_has_all_digits(d, with_gradient):
     assert not status.any()
     for v, a, b in zip(value, x, y, strict=True):
         assert relative_error(v, bures_squared(a, b, 50)) < 1e-12
+
+
+@pytest.mark.parametrize("d", [1, 2, 7, 8, 9, 16, 25, 40])
+@pytest.mark.parametrize("condition", [1.0, 1e4, 1e12])
+def test_reflections_have_all_digits(d, condition):
+    x, y = pairs(2, d, condition) * np.array([1.0, 2.0])[:, None, None, None]
+    value, status = single(x, y)
+    assert not status.any()
+    for v, a, b in zip(value, x, y, strict=True):
+        # Cholesky's factors are exact for matrices that are d eps away, whose small eigenvalues move by that much.
+        assert abs(v - bures_squared(a, b, 50)) <= 10 * d * EPS * (1 + np.sqrt(d * EPS * condition)) * a.trace()
+
+
+@pytest.mark.parametrize("d", [63, 64, 65, 128, 200])
+def test_reflections_and_lapack_agree(d):
+    x, y = pairs(1, d, 100.0)
+    value, status = single(x, 3 * y)
+    assert not status.any()
+    assert value[0] == pytest.approx(bures._solve_pair(x[0], 3 * y[0], (False, False))[0], rel=1e-12)
+
+
+@pytest.mark.parametrize("spread", [1.0, 3.0, 1e2, 1e8, 1e18])
+def test_the_quadrature_is_a_root(spread):
+    squares, weights = np.zeros((2, 8 * bures_single._MOST_NODES))
+    n = 8 * bures_single._nodes(1 / spread, max(1.0, 2 / spread), squares, weights)
+    x = np.geomspace(1 / spread, 1.0, 200)
+    sums = (weights[:n] / (x[:, None] ** 2 + squares[:n])).sum(-1) * x**2
+    np.testing.assert_allclose(sums, x, rtol=n * EPS)
+
+
+def test_singular_values_of_any_size_are_summed():
+    # Graded, equal, and zero ones; the bidiagonal matrix is diagonal, so they are known.
+    for sigma in (np.geomspace(1, 1e-300, 16), np.full(5, 3.0), np.array([1.0, 0.0, 2.0]), np.array([1e-60])):
+        above, scratch = np.zeros(len(sigma)), np.zeros((2, 8 * bures_single._MOST_NODES))
+        found = bures_single._sum_of_singular_values(len(sigma), sigma**2, above, *scratch)
+        assert found == pytest.approx(sigma.sum(), rel=100 * EPS)
+
+
+@pytest.mark.parametrize("d", [1, 5, 17])
+def test_reflections_leave_what_is_not_theirs(d):
+    x, y = pairs(6, d)
+    x[0] = 0.0
+    x[1, -1] = x[1, :, -1] = 0.0
+    y[2] -= 2 * np.eye(d)
+    y[3] = np.nan
+    y[4] = x[4]
+    value, status = single(x, 4 * y)
+    assert status.tolist() == [1, 1, 1, 1, 0, 0]
+    assert single(x[4:5], y[4:5])[1] == 1
+    assert value[5] == single(x[5:], 4 * y[5:])[0]
 
 
 @pytest.mark.parametrize("t", [1e-2, 1e-4, 1e-6])
@@ -182,3 +238,4 @@ def test_one_covariance_is_shared_by_all():
 def test_variances_whose_powers_overflow_are_left_to_lapack(scale):
     x, y = pairs(2, 4)
     assert small(scale * x, scale * y)[2].all()
+    assert single(scale * x, scale * y)[1].all()
