@@ -85,36 +85,35 @@ def _solve_compiled(x: Array, y: Array, value: Array, grads: list[Array | None])
     _, bures_small, bures_single, _ = _kernels()
     n, d = len(value), x.shape[-1]
     left: Sequence[int] = range(n)
-    without = all(g is None for g in grads)
-    if without and d <= bures_single.LARGEST and (n < _BATCH or d > bures_small.LARGEST_VALUES):
-        left = _run(bures_single.solve, x, y, value, (), 1, left)
+    slopes = [np.empty((0, d, d)) if g is None else g for g in grads]
+    if d <= bures_single.LARGEST and (n < _BATCH or d > bures_small.LARGEST_FIRST):
+        left = _run(bures_single.solve, 1, left, x, y, value, *slopes)
     if len(left) and d <= (bures_small.LARGEST_BATCHED if len(left) >= _BATCH else bures_small.LARGEST_SINGLE):
-        none = np.empty((0, d, d))
-        slopes = tuple(none if g is None else g for g in grads)
-        left = _run(bures_small.solve, x, y, value, slopes, bures_small.LANES, left)
+        left = _run(bures_small.solve, bures_small.LANES, left, x, y, value, *slopes)
     return left
 
 
-def _run(
-    solve: Any, x: Array, y: Array, value: Array, grads: tuple[Array, ...], lanes: int, chosen: Sequence[int]
-) -> Sequence[int]:
-    """Have a compiled loop solve the chosen pairs, split over threads; return which of them it did not."""
+def _run(solve: Any, lanes: int, chosen: Sequence[int], x: Array, y: Array, *answers: Array) -> Sequence[int]:
+    """Have a compiled loop fill in the answers of the chosen pairs, split over threads; return which are left."""
     n, d = len(chosen), x.shape[-1]
-    if n < len(value):  # the others are solved, and have no gradients
-        found = np.empty(n)
-        x, y = (c if len(c) == 1 else c[chosen] for c in (x, y))
+    everything = n == len(answers[0])
+    if everything:
+        own = answers
     else:
-        found = value
+        x, y = (c if len(c) == 1 else c[chosen] for c in (x, y))
+        own = tuple(np.empty((n, *a.shape[1:])) if len(a) else a for a in answers)
     status = np.empty(n, np.int8)
     x, y = np.ascontiguousarray(x), np.ascontiguousarray(y)
     step = max(-(-n // _CHUNKS), 1 + _CHUNK_WORK // d**3)
     step += -step % lanes
     if step >= n:
-        solve(x, y, 0, n, found, *grads, status)
+        solve(x, y, 0, n, *own, status)
     else:
-        _kernels()[0].map(lambda i: solve(x, y, i, min(i + step, n), found, *grads, status), range(0, n, step))
-    if found is not value:
-        value[chosen] = found
+        _kernels()[0].map(lambda i: solve(x, y, i, min(i + step, n), *own, status), range(0, n, step))
+    if not everything:
+        for a, its in zip(answers, own, strict=True):
+            if len(a):
+                a[chosen] = its
     return np.asarray(chosen)[status != 0] if status.any() else ()
 
 
