@@ -21,8 +21,8 @@ class ConvergenceWarning(UserWarning):
     """An iterative solver stopped before it reached its tolerance; its result says how far it came."""
 
 
-# Numbers that Python has added before NumPy has started.
-_FEW = 64
+# Entries up to which an array of booleans costs less than avoiding one.
+_SMALL = 4096
 _HALF = ("float16", "bfloat16")
 _FLOAT = ("float32", "float64")
 
@@ -159,12 +159,11 @@ def finite(name: str, x: Array) -> None:
     elif _arrays.inspectable(x):
         v = _arrays.as_numpy(x)
         # A sum is finite only if every entry is (and reads memory once); entries whose sum overflows are looked at.
-        if v.size <= _FEW:
-            suspicious = not math.isfinite(sum(v.ravel().tolist()))
-        else:
+        if v.size > _SMALL:
             with np.errstate(over="ignore", invalid="ignore"):
-                suspicious = not math.isfinite(v.sum())
-        if suspicious and not np.isfinite(v).all():
+                if math.isfinite(v.sum()):
+                    return
+        if not np.isfinite(v).all():
             bad = int(v.size - np.isfinite(v).sum())
             raise ValueError(f"{name} must be finite; got {bad} NaN or infinite of {v.size} entries")
 

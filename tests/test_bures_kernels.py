@@ -263,3 +263,19 @@ def test_variances_whose_powers_overflow_are_left_to_lapack(scale):
     x, y = pairs(2, 4)
     assert small(scale * x, scale * y)[2].all()
     assert single(scale * x, scale * y)[2].all()
+
+
+@pytest.mark.parametrize("d", [6, 20, 45])
+def test_a_batch_of_easy_near_and_singular_pairs(d):
+    # Each kind takes another way, and their answers meet in one array.
+    x, y = pairs(12, d)
+    y[::3] = x[::3] * (1 + 1e-6)
+    x[1:3] = 0.0
+    x[2, 0, 0] = 1.0
+    zero = np.zeros((12, d))
+    value, grads = gaussian.w2_squared_and_grad(zero, x, zero, y)
+    for i in range(12):
+        alone, its = gaussian.w2_squared_and_grad(zero[i], x[i], zero[i], y[i])
+        assert value[i] == pytest.approx(alone, rel=1e-9)
+        for a, b in ((grads.cov_x[i], its.cov_x), (grads.cov_y[i], its.cov_y)):
+            np.testing.assert_allclose(a, b, rtol=0, atol=1e-9)

@@ -97,7 +97,7 @@ class _Value(torch.autograd.Function):
         if cotangents[0] is None:
             return (None,) * (4 + len(ctx.needs))
         if _is_last(cotangents[0]):
-            found = _last_times(cotangents[0], ctx.saved_tensors[len(ctx.needs) :])
+            found = _last_times(cotangents[0], ctx.saved_tensors, len(ctx.needs))
         else:
             apply = _apply(_Gradient, _EagerGradient)
             found = apply(ctx.name, ctx.twice, ctx.needs, ctx.options, cotangents[0], *ctx.saved_tensors)
@@ -189,17 +189,21 @@ def _is_last(cotangent: Tensor) -> bool:
     return not torch._C._functorch.is_legacy_batchedtensor(cotangent)  # what is_grads_batched=True passes
 
 
-def _last_times(cotangent: Tensor, grads: Sequence[Tensor]) -> list[Tensor]:
-    """cotangent · gradient, in place where no second backward pass can come.
+def _last_times(cotangent: Tensor, saved: Sequence[Tensor], n: int) -> list[Tensor]:
+    """cotangent · gradient for all but the first n, in place where no second backward pass can come.
 
     By NumPy: after a product of PyTorch's, OpenMP's threads spin for a while on the cores that our next kernel wants.
     """
-    scalars, *arrays = _unwrap((cotangent, *grads))
-    if _keeps_graph():
-        return [_wrap(_times(scalars, g), cotangent) for g in arrays]
-    for g in arrays:
-        g *= _beside(scalars, g)
-    return list(grads)
+    scalars, keep, found = _arrays.as_numpy(cotangent), _keeps_graph(), []
+    places = [t.data_ptr() for t in saved]
+    for g, place in zip(saved[n:], places[n:], strict=True):
+        v = _arrays.as_numpy(g)
+        if keep or places.count(place) > 1:  # it is an argument, or another gradient, itself
+            found.append(_wrap(_times(scalars, v), g))
+        else:
+            v *= _beside(scalars, v)
+            found.append(g)
+    return found
 
 
 def _dot(x: Tensor, y: Tensor, batch: int) -> Tensor:

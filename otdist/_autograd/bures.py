@@ -8,10 +8,11 @@ With factors X = R Rᵀ and Y = S Sᵀ, and K = SᵀR = U Σ Vᵀ, there are thr
 2. tr (X^½ Y X^½)^½ = the sum of the singular values of K: keeps the digits, still cancels;
 3. ‖R - S Q‖² with Q = U Vᵀ (Procrustes): never negative, and exact when X ≈ Y.
 
-Every problem takes the first; an estimate of its error sends the doubtful ones on. All of it runs in float64. On a CPU,
-small pairs are solved by Jacobi rotations (`_kernels.bures_small`), large ones one by one through LAPACK
-(`_kernels.bures_large`), where the third way needs no singular values: the value depends on the square of Q's error
-only. Singular covariances, and GPUs, take the stacked code below.
+All of it runs in float64. On a CPU, pairs of up to 256 coordinates take the second way, one by one
+(`_kernels.bures_single`) or, if there are many of up to 14, side by side by Jacobi rotations (`_kernels.bures_small`),
+which also take the third where X ≈ Y. Large pairs go through LAPACK, one by one (`_kernels.bures_large`): they take the
+first, and an estimate of its error sends the doubtful ones on to the third, which needs no singular values there, for
+the value depends on the square of Q's error only. Singular covariances, and GPUs, take the stacked code below.
 
 The gradient is I - T in X and I - T⁻¹ in Y, with T the transport map, T X T = Y; T = S U Σ⁻¹ Uᵀ Sᵀ.
 
@@ -36,7 +37,7 @@ from . import Operator
 _DOUBTFUL, _DOUBTFUL_ILL = 5e-13, 5e-10
 _ILL = 1e-4
 # From how many pairs on a batch fills the lanes, and how it is split over threads: evenly, but a chunk should take
-# .1 ms, and a pair takes some 1.6 d³ ns.
+# .1 ms, and a pair takes some 1.6 d³ ns, or half of that if it is large.
 _BATCH, _CHUNKS, _CHUNK_WORK = 8, 8, 60_000
 # The share of the traces below which subtracting them has cost too many digits.
 _CANCELLED = 1e-3
