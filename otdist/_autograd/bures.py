@@ -8,11 +8,12 @@ With factors X = R Rᵀ and Y = S Sᵀ, and K = SᵀR = U Σ Vᵀ, there are thr
 2. tr (X^½ Y X^½)^½ = the sum of the singular values of K: keeps the digits, still cancels;
 3. ‖R - S Q‖² with Q = U Vᵀ (Procrustes): never negative, and exact when X ≈ Y.
 
-All of it runs in float64. On a CPU, pairs of up to 256 coordinates take the second way, one by one
-(`_kernels.bures_single`) or, if there are many of up to 14, side by side by Jacobi rotations (`_kernels.bures_small`),
-which also take the third where X ≈ Y. Large pairs go through LAPACK, one by one (`_kernels.bures_large`): they take the
-first, and an estimate of its error sends the doubtful ones on to the third, which needs no singular values there, for
-the value depends on the square of Q's error only. Singular covariances, and GPUs, take the stacked code below.
+All of it runs in float64. On a CPU, pairs of up to 256 coordinates take the second way: one by one
+(`_kernels.bures_single`) or, up to 5 coordinates, or 14 if there are many pairs, side by side by Jacobi rotations
+(`_kernels.bures_small`), which also take the third where X ≈ Y. Large pairs go through LAPACK, one by one
+(`_kernels.bures_large`): they take the first, and an estimate of its error sends the doubtful ones on to the third,
+which needs no singular values there, for the value depends on the square of Q's error only. Singular covariances, and
+GPUs, take the stacked code below.
 
 The gradient is I - T in X and I - T⁻¹ in Y, with T the transport map, T X T = Y; T = S U Σ⁻¹ Uᵀ Sᵀ.
 
@@ -87,7 +88,7 @@ def _solve_compiled(x: Array, y: Array, value: Array, grads: list[Array | None])
     n, d = len(value), x.shape[-1]
     left: Sequence[int] = range(n)
     slopes = [np.empty((0, d, d)) if g is None else g for g in grads]
-    if d <= bures_single.LARGEST and (n < _BATCH or d > bures_small.LARGEST_FIRST):
+    if (bures_small.FIRST_BATCHED if n >= _BATCH else bures_small.FIRST_SINGLE) < d <= bures_single.LARGEST:
         left = _run(bures_single.solve, 1, left, x, y, value, *slopes)
     if len(left) and d <= (bures_small.LARGEST_BATCHED if len(left) >= _BATCH else bures_small.LARGEST_SINGLE):
         left = _run(bures_small.solve, bures_small.LANES, left, x, y, value, *slopes)
