@@ -63,7 +63,9 @@ def needs_gradient(x: Array) -> bool:
 
 def as_numpy(x: Array) -> np.ndarray:
     """View a CPU tensor (or an array) as a NumPy array, without copying."""
-    return x.detach().numpy() if is_torch(x) else x
+    if not is_torch(x):
+        return x
+    return (x.detach() if x.requires_grad else x).numpy()
 
 
 def like(x: Any, reference: Array) -> Array:

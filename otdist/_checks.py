@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -158,9 +159,11 @@ def finite(name: str, x: Array) -> None:
     elif _arrays.inspectable(x):
         v = _arrays.as_numpy(x)
         # A sum is finite only if every entry is (and reads memory once); entries whose sum overflows are looked at.
-        with np.errstate(over="ignore", invalid="ignore"):
-            suspicious = not math.isfinite(v.sum())
-        if suspicious and not np.isfinite(v).all():
+        if v.size > _SMALL:
+            with np.errstate(over="ignore", invalid="ignore"):
+                if math.isfinite(v.sum()):
+                    return
+        if not np.isfinite(v).all():
             bad = int(v.size - np.isfinite(v).sum())
             raise ValueError(f"{name} must be finite; got {bad} NaN or infinite of {v.size} entries")
 
@@ -219,13 +222,17 @@ def weights(name: str, w: Array, n: int) -> Array:
     return w / total
 
 
-def symmetric(name: str, cov: Array) -> Array:
-    """Refuse a matrix that is not symmetric; average away what is less than 1e-5 of its largest entry.
+def covariance(name: str, cov: Array) -> Array:
+    """Refuse what is not a finite symmetric matrix; average away what is less than 1e-5 of its largest entry.
 
     That is generous beside rounding, so that finite differences of single entries can be taken.
     """
+    square(name, cov)
     if _arrays.inspectable(cov):
         v = _arrays.as_numpy(_arrays.without_repeats(cov, 2))
+        if _is_clean(v):
+            return cov
+        finite(name, v)
         gap = _arrays.asymmetry(v)
         if not gap.any():
             return cov
@@ -234,6 +241,47 @@ def symmetric(name: str, cov: Array) -> Array:
             worst = gap[gap > 1e-5 * scale].max()
             raise ValueError(f"{name} must be symmetric; entries differ from their mirror images by up to {worst:g}")
     return (cov + cov.mT) / 2
+
+
+def _is_clean(v: np.ndarray) -> bool:
+    """Whether matrices are certainly finite and symmetric: the common case, in one quick look."""
+    symmetry, d = _symmetry(), v.shape[-1]
+    if not v.size or d > symmetry.LARGEST or not v.flags.c_contiguous:
+        return False
+    return bool(symmetry.clean(v.reshape(-1, d, d), _largest(v.dtype)))
+
+
+def impeccable_gaussians(*given: Any) -> bool:
+    """Whether two means and covariances (mean, cov, mean, cov) have nothing to convert and nothing to refuse.
+
+    Certainly so, at one compiled look: arrays of one type, dtype and batch shape. Else every rule is gone through.
+    """
+    alike = _already_alike(list(given))
+    if alike is None or not _arrays.inspectable(alike[0]):
+        return False
+    views = tuple(map(_arrays.as_numpy, alike))
+    shape, symmetry = views[1].shape, _symmetry()
+    if len(shape) < 2 or 0 in shape or shape[-1] != shape[-2] or shape[-1] > symmetry.LARGEST:
+        return False
+    if not (views[3].shape == shape and views[0].shape == views[2].shape == shape[:-1]):
+        return False
+    if not all(v.flags.c_contiguous for v in views):
+        return False
+    d = shape[-1]
+    means, covs = (v.reshape(-1) for v in views[::2]), (v.reshape(-1, d, d) for v in views[1::2])
+    return bool(symmetry.clean_gaussians(*means, *covs, _largest(views[0].dtype)))
+
+
+@cache
+def _symmetry() -> Any:
+    from ._kernels import symmetry  # at first use: `import otdist` imports no numba
+
+    return symmetry
+
+
+@cache
+def _largest(dtype: np.dtype) -> float:
+    return float(np.finfo(dtype).max)
 
 
 def semidefinite(name: str, eigenvalues: Array) -> None:

@@ -440,6 +440,8 @@ class Kronecker(Covariance):
 
 def bures_squared(x: Covariance, y: Covariance) -> Array:
     """tr x + tr y - 2 tr (x^½ y x^½)^½ by the cheapest way that the two structures allow."""
+    if isinstance(x, Dense) and isinstance(y, Dense):
+        return _bures_of_dense(x.matrix, y.matrix)
     for first, second in ((x, y), (y, x)):
         if isinstance(first, Isotropic) and isinstance(second, Kronecker):
             one = _arrays.namespace(first.variance).ones_like(first.variance)
@@ -551,9 +553,7 @@ def given(cov: Any) -> Covariance:
 def check(name: str, cov: Covariance) -> Covariance:
     """What is checked at the door of a function; a dense matrix comes back exactly symmetric."""
     if isinstance(cov, Dense):
-        _checks.square(name, cov.matrix)
-        _checks.finite(name, cov.matrix)
-        return Dense(_checks.symmetric(name, cov.matrix))
+        return Dense(_checks.covariance(name, cov.matrix))
     if isinstance(cov, Kronecker):
         new = object.__new__(Kronecker)
         new.left, new.right = check(f"{name}.left", cov.left), check(f"{name}.right", cov.right)

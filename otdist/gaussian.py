@@ -18,6 +18,7 @@ from ._arrays import Array
 from ._autograd.assignment import assignment
 from ._autograd.bures import _factor as factor
 from ._autograd.bures import bures_squared as _bures_of_dense
+from ._autograd.bures import gaussian_squared
 from ._autograd.entropic import entropic_bures
 from ._moments import Moments, fit
 from .covariance import Covariance, Dense, bures_squared
@@ -125,8 +126,8 @@ def w2_squared(mean_x: Any, cov_x: Any, mean_y: Any, cov_y: Any) -> Array:
     >>> float(gaussian.w2_squared(np.zeros(2), np.eye(2), np.array([3.0, 4.0]), 4 * np.eye(2)))
     27.0
     """
-    mean_x, x, mean_y, y, restore = _given(mean_x, cov_x, mean_y, cov_y)
-    return restore(((mean_x - mean_y) ** 2).sum(-1) + bures_squared(x, y))
+    *arguments, restore = _given(mean_x, cov_x, mean_y, cov_y)
+    return restore(_w2_squared(*arguments))
 
 
 def w2(mean_x: Any, cov_x: Any, mean_y: Any, cov_y: Any) -> Array:
@@ -139,9 +140,14 @@ def w2(mean_x: Any, cov_x: Any, mean_y: Any, cov_y: Any) -> Array:
     >>> float(gaussian.w2(np.zeros(1), np.eye(1), np.array([3.0]), 25 * np.eye(1)))
     5.0
     """
-    mean_x, x, mean_y, y, restore = _given(mean_x, cov_x, mean_y, cov_y)
-    squared = ((mean_x - mean_y) ** 2).sum(-1) + bures_squared(x, y)
-    return restore(_arrays.root(squared.clip(0, None)))
+    *arguments, restore = _given(mean_x, cov_x, mean_y, cov_y)
+    return restore(_arrays.root(_w2_squared(*arguments).clip(0, None)))
+
+
+def _w2_squared(mean_x: Array, x: Covariance, mean_y: Array, y: Covariance) -> Array:
+    if isinstance(x, Dense) and isinstance(y, Dense):
+        return gaussian_squared(mean_x, x.matrix, mean_y, y.matrix)
+    return ((mean_x - mean_y) ** 2).sum(-1) + bures_squared(x, y)
 
 
 def w2_squared_and_grad(mean_x: Any, cov_x: Any, mean_y: Any, cov_y: Any) -> tuple[Array, Gradients]:
@@ -588,21 +594,21 @@ def _given(mean_x: Any, cov_x: Any, mean_y: Any, cov_y: Any, *, core: int = 0) -
 
     ``core`` counts the axes between batch and coordinates that do not broadcast: the members of a family.
     """
-    covs = {"cov_x": covariance.given(cov_x), "cov_y": covariance.given(cov_y)}
-    parts = {name: list(c.parts(name)) for name, c in covs.items()}
-    named = {"mean_x": mean_x, "mean_y": mean_y, **covs["cov_x"].parts("cov_x"), **covs["cov_y"].parts("cov_y")}
-    arrays, restore = _checks.arrays(**named)
-    found = dict(zip(named, arrays, strict=True))
-    means = {name: found[name] for name in ("mean_x", "mean_y")}
-    for (mean_name, mean), (name, c) in zip(means.items(), covs.items(), strict=True):
-        covs[name] = c = covariance.check(name, c.with_parts([found[part] for part in parts[name]]))
-        _checks.shape(mean_name, mean, "(..., k, d)" if core else "(..., d)", 1 + core)
-        _checks.nonempty(mean_name, mean, -1, "coordinate")
-        _checks.same_size("the number of coordinates", mean_name, mean.shape[-1], name, c.d)
-        _checks.finite(mean_name, mean)
-    (mean_x, mean_y), (x, y) = means.values(), covs.values()
+    if not core and _checks.impeccable_gaussians(mean_x, cov_x, mean_y, cov_y):
+        return mean_x, Dense(cov_x), mean_y, Dense(cov_y), _arrays.scalar
+    x, y = covariance.given(cov_x), covariance.given(cov_y)
+    parts = x.parts("cov_x")
+    named = {"mean_x": mean_x, "mean_y": mean_y, **parts, **y.parts("cov_y")}
+    (mean_x, mean_y, *found), restore = _checks.arrays(**named)
+    x = covariance.check("cov_x", x.with_parts(found[: len(parts)]))
+    y = covariance.check("cov_y", y.with_parts(found[len(parts) :]))
+    for name, mean, cov_name, cov in (("mean_x", mean_x, "cov_x", x), ("mean_y", mean_y, "cov_y", y)):
+        _checks.shape(name, mean, "(..., k, d)" if core else "(..., d)", 1 + core)
+        _checks.nonempty(name, mean, -1, "coordinate")
+        _checks.same_size("the number of coordinates", name, mean.shape[-1], cov_name, cov.d)
+        _checks.finite(name, mean)
     _checks.same_size("the number of coordinates", "mean_x", mean_x.shape[-1], "mean_y", mean_y.shape[-1])
     if not core:
-        shapes = {name: m.shape[:-1] for name, m in means.items()}
-        _checks.batch({**shapes, "cov_x": x.batch_shape, "cov_y": y.batch_shape})
+        shapes = (("mean_x", mean_x.shape[:-1]), ("mean_y", mean_y.shape[:-1]))
+        _checks.batch(dict((*shapes, ("cov_x", x.batch_shape), ("cov_y", y.batch_shape))))
     return mean_x, x, mean_y, y, restore

@@ -193,6 +193,23 @@ def test_func_grad_and_vmap(case):
 
 
 @every_case
+def test_every_backward_pass_gives_the_same(case):
+    # The last one may overwrite what was saved for it; those before may not.
+    x, y = (tensors(m, requires_grad=True) for m in pair(case, 7, 3))
+    before = [z.clone() for z in (*x, *y)]
+    value = case.w2_squared(x, y)
+    first = torch.autograd.grad(3 * value, (*x, *y), retain_graph=True)
+    two = torch.tensor([1.0, 3.0], dtype=value.dtype)
+    batched = torch.autograd.grad(value, (*x, *y), two, retain_graph=True, is_grads_batched=True)
+    last = torch.autograd.grad(3 * value, (*x, *y))
+    for a, b, c in zip(first, batched, last, strict=True):
+        assert not c.requires_grad
+        assert torch.equal(a, b[1])
+        assert torch.equal(a, c)
+    assert all(torch.equal(a, b) for a, b in zip(before, (*x, *y), strict=True))
+
+
+@every_case
 def test_compiles_into_one_graph(case):
     x, y = (tensors(m, requires_grad=True) for m in pair(case, 9, 3))
     args = case.interleave(x, y)

@@ -15,9 +15,12 @@ import torch
 from torch import Tensor
 
 from .. import _arrays
+from .._arrays import Array
 from . import Operator
 
 _OPERATORS: dict[str, TorchOperator] = {}
+# Whether saved tensors outlive this backward pass; a PyTorch that does not tell is taken to keep them.
+_keeps_graph = getattr(torch._C._autograd, "_get_current_graph_task_keep_graph", lambda: True)
 
 
 class TorchOperator:
@@ -93,8 +96,11 @@ class _Value(torch.autograd.Function):
     def backward(ctx: Any, *cotangents: Any) -> Any:
         if cotangents[0] is None:
             return (None,) * (4 + len(ctx.needs))
-        apply = _apply(_Gradient, _EagerGradient)
-        found = apply(ctx.name, ctx.twice, ctx.needs, ctx.options, cotangents[0], *ctx.saved_tensors)
+        if _is_last(cotangents[0]):
+            found = _last_times(cotangents[0], ctx.saved_tensors, len(ctx.needs))
+        else:
+            apply = _apply(_Gradient, _EagerGradient)
+            found = apply(ctx.name, ctx.twice, ctx.needs, ctx.options, cotangents[0], *ctx.saved_tensors)
         return None, None, None, None, *_spread(found, ctx.needs)
 
 
@@ -167,8 +173,37 @@ def _spread(found: Sequence[Any], needs: Sequence[bool]) -> list[Any]:
     return [rest.pop(0) if need else None for need in needs]
 
 
-def _times(scalars: Tensor, x: Tensor) -> Tensor:
-    return scalars.reshape(scalars.shape + (1,) * (x.ndim - scalars.ndim)) * x
+def _times(scalars: Array, x: Array) -> Array:
+    return _beside(scalars, x) * x
+
+
+def _beside(scalars: Array, x: Array) -> Array:
+    """One number for each element of the batch, to be multiplied by arrays."""
+    return scalars.reshape(scalars.shape + (1,) * (x.ndim - scalars.ndim))
+
+
+def _is_last(cotangent: Tensor) -> bool:
+    """Whether this backward pass has plain numbers on a CPU, and will not be differentiated."""
+    if torch.is_grad_enabled() or not _arrays.inspectable(cotangent):
+        return False
+    return not torch._C._functorch.is_legacy_batchedtensor(cotangent)  # what is_grads_batched=True passes
+
+
+def _last_times(cotangent: Tensor, saved: Sequence[Tensor], n: int) -> list[Tensor]:
+    """cotangent · gradient for all but the first n, in place where no second backward pass can come.
+
+    By NumPy: after a product of PyTorch's, OpenMP's threads spin for a while on the cores that our next kernel wants.
+    """
+    scalars, keep, found = _arrays.as_numpy(cotangent), _keeps_graph(), []
+    places = [t.data_ptr() for t in saved]
+    for g, place in zip(saved[n:], places[n:], strict=True):
+        v = _arrays.as_numpy(g)
+        if keep or places.count(place) > 1:  # it is an argument, or another gradient, itself
+            found.append(_wrap(_times(scalars, v), g))
+        else:
+            v *= _beside(scalars, v)
+            found.append(g)
+    return found
 
 
 def _dot(x: Tensor, y: Tensor, batch: int) -> Tensor:
@@ -180,9 +215,10 @@ def _unwrap(tensors: Sequence[Tensor]) -> tuple[Any, ...]:
 
 
 def _wrap(x: Any, reference: Tensor) -> Tensor:
-    if isinstance(x, np.ndarray) and not x.flags.writeable:
-        x = x.copy()  # a broadcast result: the caller owns what it gets
-    return torch.as_tensor(x, dtype=reference.dtype, device=reference.device).contiguous()
+    if not isinstance(x, Tensor):
+        x = np.asarray(x)  # from a NumPy scalar, which a value without batch becomes
+        x = torch.from_numpy(x if x.flags.writeable else x.copy())  # broadcast results: the caller owns what it gets
+    return x.to(reference.device, reference.dtype).contiguous()
 
 
 def _custom_op(name: str, schema: str, implementation: Any, fake: Any) -> Any:

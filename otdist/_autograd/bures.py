@@ -8,10 +8,12 @@ With factors X = R Rᵀ and Y = S Sᵀ, and K = SᵀR = U Σ Vᵀ, there are thr
 2. tr (X^½ Y X^½)^½ = the sum of the singular values of K: keeps the digits, still cancels;
 3. ‖R - S Q‖² with Q = U Vᵀ (Procrustes): never negative, and exact when X ≈ Y.
 
-Every problem takes the first; an estimate of its error sends the doubtful ones on. All of it runs in float64. On a CPU,
-small pairs are solved by Jacobi rotations (`_kernels.bures_small`), large ones one by one through LAPACK
-(`_kernels.bures_large`), where the third way needs no singular values: the value depends on the square of Q's error
-only. Singular covariances, and GPUs, take the stacked code below.
+All of it runs in float64. On a CPU, pairs of up to 256 coordinates take the second way: one by one
+(`_kernels.bures_single`) or, up to 5 coordinates, or 14 if there are many pairs, side by side by Jacobi rotations
+(`_kernels.bures_small`), which also take the third where X ≈ Y. Large pairs go through LAPACK, one by one
+(`_kernels.bures_large`): they take the first, and an estimate of its error sends the doubtful ones on to the third,
+which needs no singular values there, for the value depends on the square of Q's error only. Singular covariances, and
+GPUs, take the stacked code below.
 
 The gradient is I - T in X and I - T⁻¹ in Y, with T the transport map, T X T = Y; T = S U Σ⁻¹ Uᵀ Sᵀ.
 
@@ -21,8 +23,7 @@ arXiv:1712.01504; Takatsu (2011), "Wasserstein geometry of Gaussian measures", f
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable
+from collections.abc import Sequence
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -37,7 +38,7 @@ from . import Operator
 _DOUBTFUL, _DOUBTFUL_ILL = 5e-13, 5e-10
 _ILL = 1e-4
 # From how many pairs on a batch fills the lanes, and how it is split over threads: evenly, but a chunk should take
-# .1 ms, and a pair takes some 1.6 d³ ns.
+# .1 ms, and a pair takes some 1.6 d³ ns, or half of that if it is large.
 _BATCH, _CHUNKS, _CHUNK_WORK = 8, 8, 60_000
 # The share of the traces below which subtracting them has cost too many digits.
 _CANCELLED = 1e-3
@@ -55,38 +56,24 @@ class _Factor(NamedTuple):
 def _kernel(cov_x: Array, cov_y: Array, *, needs: tuple[bool, ...]) -> tuple[Array, tuple[Array | None, ...]]:
     """B² (...) and its gradients (..., d, d); the contract is `Operator`'s."""
     batch, dtype = cov_x.shape[:-2], cov_x.dtype
-    x, y = _flat(cov_x, 2), _flat(cov_y, 2)
-    xp = _arrays.namespace(x)
-    if not math.isfinite(x.sum() + y.sum()) and bool(
-        (broken := _broken(x, y)).any()
-    ):  # LAPACK refuses NaN: let a harmless problem stand in, and the answer be NaN
-        nan = xp.where(broken, xp.nan, 0.0)[..., None, None]
-        harmless = xp.eye(x.shape[-1], dtype=x.dtype, device=x.device)
-        x, y = (xp.where(xp.isnan(nan), harmless, c) for c in (x, y))
-        value, grads = _solve(x, y, needs)
-        value, grads = value + nan[..., 0, 0], [None if g is None else g + nan for g in grads]
-    else:
-        value, grads = _solve(x, y, needs)
+    value, grads = _solve(_flat(cov_x, 2), _flat(cov_y, 2), needs)
     return _unflat(value, batch, dtype), tuple(None if g is None else _unflat(g, batch, dtype) for g in grads)
 
 
-def _broken(x: Array, y: Array) -> Array:
-    """Which pairs hold a NaN or an infinity."""
-    return ~_arrays.namespace(x).isfinite(x.sum((-2, -1)) + y.sum((-2, -1)))
-
-
 def _solve(x: Array, y: Array, needs: tuple[bool, ...]) -> tuple[Array, list[Array | None]]:
-    """The values (n,) and gradients (n, d, d) of finite problems."""
+    """The values (n,) and gradients (n, d, d)."""
     if _arrays.is_torch(x):
-        return _solve_stack(x, y, needs)
+        return _solve_finite_or_not(x, y, needs)
     n, d = max(len(x), len(y)) if len(x) and len(y) else 0, x.shape[-1]
     value = np.empty(n)
-    grads: list[Array | None] = [np.empty((n, d, d)) if need else None for need in needs]
-    for i in _solve_small(x, y, value, grads):
+    # One block: glibc keeps twice its size at hand, so that the pages are not taken from the system each time anew.
+    block = iter(np.empty((sum(needs), n, d, d)))
+    grads: list[Array | None] = [next(block) if need else None for need in needs]
+    for i in _solve_compiled(x, y, value, grads):
         pair = x[i % len(x)], y[i % len(y)]
         found = _solve_pair(*pair, needs)
         if found is None:
-            stacked, slopes = _solve_stack(pair[0][None], pair[1][None], needs)
+            stacked, slopes = _solve_finite_or_not(pair[0][None], pair[1][None], needs)
             found = stacked[0], [None if g is None else g[0] for g in slopes]
         value[i] = found[0]
         for all_of_them, its in zip(grads, found[1], strict=True):
@@ -95,27 +82,46 @@ def _solve(x: Array, y: Array, needs: tuple[bool, ...]) -> tuple[Array, list[Arr
     return value, grads
 
 
-def _solve_small(x: Array, y: Array, value: Array, grads: list[Array | None]) -> Iterable[int]:
-    """Fill in the answers of small pairs; return which pairs are left."""
-    _pool, bures_small, _ = _kernels()
+def _solve_compiled(x: Array, y: Array, value: Array, grads: list[Array | None]) -> Sequence[int]:
+    """Fill in the answers of pairs that are not too large; return which are left."""
+    _, bures_small, bures_single, _ = _kernels()
     n, d = len(value), x.shape[-1]
-    if not n or d > (bures_small.LARGEST_BATCHED if n >= _BATCH else bures_small.LARGEST_SINGLE):
-        return range(n)
-    status, none = np.empty(n, np.int8), np.empty((0, d, d))
-    into = (value, *(none if g is None else g for g in grads), status)
+    left: Sequence[int] = range(n)
+    slopes = [np.empty((0, d, d)) if g is None else g for g in grads]
+    if (bures_small.FIRST_BATCHED if n >= _BATCH else bures_small.FIRST_SINGLE) < d <= bures_single.LARGEST:
+        left = _run(bures_single.solve, 1, left, x, y, value, *slopes)
+    if len(left) and d <= (bures_small.LARGEST_BATCHED if len(left) >= _BATCH else bures_small.LARGEST_SINGLE):
+        left = _run(bures_small.solve, bures_small.LANES, left, x, y, value, *slopes)
+    return left
+
+
+def _run(solve: Any, lanes: int, chosen: Sequence[int], x: Array, y: Array, *answers: Array) -> Sequence[int]:
+    """Have a compiled loop fill in the answers of the chosen pairs, split over threads; return which are left."""
+    n, d = len(chosen), x.shape[-1]
+    everything = n == len(answers[0])
+    if everything:
+        own = answers
+    else:
+        x, y = (c if len(c) == 1 else c[chosen] for c in (x, y))
+        own = tuple(np.empty((n, *a.shape[1:])) if len(a) else a for a in answers)
+    status = np.empty(n, np.int8)
     x, y = np.ascontiguousarray(x), np.ascontiguousarray(y)
     step = max(-(-n // _CHUNKS), 1 + _CHUNK_WORK // d**3)
-    step += -step % bures_small.LANES
+    step += -step % lanes
     if step >= n:
-        bures_small.solve(x, y, 0, n, *into)
+        solve(x, y, 0, n, *own, status)
     else:
-        _pool.map(lambda i: bures_small.solve(x, y, i, min(i + step, n), *into), range(0, n, step))
-    return np.flatnonzero(status) if status.any() else ()
+        _kernels()[0].map(lambda i: solve(x, y, i, min(i + step, n), *own, status), range(0, n, step))
+    if not everything:
+        for a, its in zip(answers, own, strict=True):
+            if len(a):
+                a[chosen] = its
+    return np.asarray(chosen)[status != 0] if status.any() else ()
 
 
 def _solve_pair(x: Array, y: Array, needs: tuple[bool, ...]) -> tuple[Any, list[Array | None]] | None:
     """One pair (d, d) on the CPU; None if one of the two is not positive definite."""
-    _, _, bures_large = _kernels()
+    bures_large = _kernels()[-1]
     gram = bures_large.gram(x, y)
     if gram is None:
         return None
@@ -138,11 +144,11 @@ def _solve_pair(x: Array, y: Array, needs: tuple[bool, ...]) -> tuple[Any, list[
 
 
 @cache
-def _kernels() -> tuple[Any, Any, Any]:
+def _kernels() -> tuple[Any, Any, Any, Any]:
     """Loaded at first use, because numba and SciPy take time, and once: an import statement costs 30 µs each time."""
-    from .._kernels import _pool, bures_large, bures_small
+    from .._kernels import _pool, bures_large, bures_single, bures_small
 
-    return _pool, bures_small, bures_large
+    return _pool, bures_small, bures_single, bures_large
 
 
 def _nearly_equal(x: Array, y: Array, traces: Array) -> bool:
@@ -167,6 +173,20 @@ def _is_good(value: Array, traces: Array, sigma: Array) -> Array:
     error = 2 * eps * largest * xp.sqrt((relative**4).sum(-1) * (inverse**2).sum(-1))
     bound = xp.where(relative[..., 0] > _ILL, _DOUBTFUL, _DOUBTFUL_ILL)
     return known & (error <= bound * value) & (value >= _CANCELLED * traces)
+
+
+def _solve_finite_or_not(x: Array, y: Array, needs: tuple[bool, ...]) -> tuple[Array, list[Array | None]]:
+    """`_solve_stack`, with NaN for an answer where there is NaN or infinity."""
+    xp = _arrays.namespace(x)
+    broken = ~xp.isfinite(x.sum((-2, -1)) + y.sum((-2, -1)))
+    if not bool(broken.any()):
+        return _solve_stack(x, y, needs)
+    # LAPACK refuses NaN: let a harmless problem stand in.
+    nan = xp.where(broken, xp.nan, 0.0)[..., None, None]
+    harmless = xp.eye(x.shape[-1], dtype=x.dtype, device=x.device)
+    x, y = (xp.where(xp.isnan(nan), harmless, c) for c in (x, y))
+    value, grads = _solve_stack(x, y, needs)
+    return value + nan[..., 0, 0], [None if g is None else g + nan for g in grads]
 
 
 def _solve_stack(x: Array, y: Array, needs: tuple[bool, ...]) -> tuple[Array, list[Array | None]]:
@@ -296,6 +316,8 @@ def _factor(name: str, cov: Array) -> _Factor:
 def _flat(cov: Array, core: int) -> Array:
     """(..., d, d) as (n, d, d) in float64, or (1, d, d) if the whole batch shares one."""
     xp, trailing = _arrays.namespace(cov), cov.shape[cov.ndim - core :]
+    if cov.ndim == core:
+        return _arrays.astype(cov[None], xp.float64)
     own = _arrays.without_repeats(cov, core)
     shared = all(k == 1 for k in own.shape[: own.ndim - core])
     flat = own.reshape(1, *trailing) if shared else cov.reshape(-1, *trailing)
@@ -305,6 +327,8 @@ def _flat(cov: Array, core: int) -> Array:
 def _unflat(x: Array, batch: tuple[int, ...], dtype: Any) -> Array:
     """Undo `_flat`: one result for a batch that shares everything is everybody's."""
     x, core = _arrays.astype(x, dtype), tuple(x.shape[1:])
+    if not batch:
+        return x[0]
     return _arrays.broadcast_to(x[0], (*batch, *core)) if len(x) == 1 else x.reshape(*batch, *core)
 
 
@@ -317,4 +341,26 @@ def _trace(x: Array) -> Array:
     return _arrays.namespace(x).diagonal(x, 0, -2, -1).sum(-1)
 
 
+def _kernel_with_means(
+    mean_x: Array, cov_x: Array, mean_y: Array, cov_y: Array, *, needs: tuple[bool, ...]
+) -> tuple[Array, tuple[Array | None, ...]]:
+    """|mean_x - mean_y|² + B² (...) and the gradients."""
+    bures, (slope_x, slope_y) = _kernel(cov_x, cov_y, needs=(needs[1], needs[3]))
+    shift = mean_x - mean_y
+    grads = (2 * shift if needs[0] else None, slope_x, -2 * shift if needs[2] else None, slope_y)
+    return (shift * shift).sum(-1) + bures, grads
+
+
+def _second_with_means(
+    mean_x: Array, cov_x: Array, mean_y: Array, cov_y: Array, *, cotangents: tuple[Array, ...]
+) -> tuple[Array, ...]:
+    """Means and covariances do not meet; and what nobody differentiates twice may be singular."""
+    turn = 2 * (cotangents[0] - cotangents[2])
+    slopes = cotangents[1], cotangents[3]
+    if any(bool((g != 0).any()) for g in slopes):
+        slopes = _second(cov_x, cov_y, cotangents=slopes)
+    return turn, slopes[0], -turn, slopes[1]
+
+
 bures_squared = Operator("bures_squared", _kernel, core=(2, 2), second=_second)
+gaussian_squared = Operator("gaussian_squared", _kernel_with_means, core=(1, 2, 1, 2), second=_second_with_means)

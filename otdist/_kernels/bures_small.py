@@ -14,8 +14,10 @@ from numba import njit
 
 from .lanes import ALL, LANES, choose, fill, greater, load, space, sqrt, store
 
-# Dimensions up to which Jacobi beats LAPACK: a single pair, which leaves most lanes idle, and a pair in every lane.
+# Dimensions up to which Jacobi beats LAPACK, and those up to which it also beats `bures_single`: a single pair, which
+# leaves most lanes idle, and a pair in every lane.
 LARGEST_SINGLE, LARGEST_BATCHED = 16, 40
+FIRST_SINGLE, FIRST_BATCHED = 5, 14
 SOLVED, UNSOLVED = 0, 1
 
 _SWEEPS = 40  # it takes 5 to 8; LAPACK's dgesvj allows 30
