@@ -154,6 +154,16 @@ def maximum(typing, x, y):
 
 
 @intrinsic
+def minimum(typing, x, y):
+    """x where it is less than y, elsewhere (also where x is NaN) y."""
+
+    def generate(context, builder, signature, arguments):
+        return builder.select(builder.fcmp_ordered("<", *arguments), *arguments)
+
+    return x(x, x), generate
+
+
+@intrinsic
 def add_exponent(typing, mantissa, shifted):
     """`mantissa` · 2^k, numbers or lanes, where `shifted` is k + 1.5 · 2^(mantissa bits): its low bits are k's."""
     scalar = mantissa.scalar if isinstance(mantissa, _Lanes) else mantissa

@@ -1,0 +1,192 @@
+"""Two clouds of equal weights along bundles of directions, on a CPU: as many directions as a vector has lanes at once.
+
+A task takes one cloud along two bundles: it projects and sorts, and whoever has sorted the second cloud goes on to the
+cost and the slopes while both are in the cache. The gradient, a sum over directions for each point, comes last, in one
+pass over the points that adds everything else that is linear in them.
+"""
+
+from __future__ import annotations
+
+from itertools import count
+from typing import Any
+
+import numpy as np
+
+from .. import _arrays
+from .._arrays import Array
+
+# Up to here a network sorts faster than jumps do, and a bundle's columns fit into the caches of a core or nearly so.
+_LARGEST = 1 << 16
+# With few directions lanes idle: then only where a call of NumPy's costs more than the sort.
+_FEWEST, _SMALL = 6, 1 << 9
+# Slopes held at a time, of each cloud: 16 MiB of float32.
+_CHUNK = 1 << 22
+# Numbers to sort from which on threads are woken, and points whose gradients make a task.
+_PARALLEL, _POINTS = 1 << 16, 1 << 10
+
+
+def fit(x: Array, y: Array, a: Array, b: Array, n_directions: int) -> bool:
+    """Whether this is the way for these clouds."""
+    n = max(len(x), len(y))
+    uniform = not len(a) and not len(b)
+    return not _arrays.is_torch(x) and uniform and n <= (_LARGEST if n_directions >= _FEWEST else _SMALL)
+
+
+class Bundles:
+    """Two clouds x (n, d), y (m, d), NumPy arrays; see `sliced.Rows`, which does the same for everything else."""
+
+    def __init__(self, x: np.ndarray, y: np.ndarray) -> None:
+        from .._kernels.moments import weighted_mean
+
+        self.points = tuple(np.ascontiguousarray(z) for z in (x, y))
+        self.means = np.empty((2, x.shape[1]))
+        for z, mean in zip(self.points, self.means, strict=True):
+            weighted_mean(z, np.empty(0), mean)
+        self.centres = self.means.astype(x.dtype)
+        self.dtype, self.lanes = x.dtype, 64 // x.itemsize
+        self.grads: list[Any] = [None] * 5
+
+    def covariances(self) -> list[np.ndarray]:
+        """Those of the clouds, (d, d), float64."""
+        from .._kernels import _pool
+        from .._kernels.projections import gram
+
+        step = 8 * _POINTS  # a multiple of the kernel's block
+        parts = [(k, i, min(i + step, len(z))) for k, z in enumerate(self.points) for i in range(0, len(z), step)]
+        grams = np.zeros((len(parts), *2 * self.points[0].shape[1:]))
+        _pool.map(
+            lambda p: gram(self.points[p[1][0]], self.centres[p[1][0]], *p[1][1:], grams[p[0]]), [*enumerate(parts)]
+        )
+        side = np.array([k for k, _, _ in parts])
+        return [grams[side == k].sum(0) / len(z) for k, z in enumerate(self.points)]
+
+    def values(self, theta: np.ndarray, weights: np.ndarray, needs: tuple[bool, ...]) -> np.ndarray:
+        """The distance along each of theta (L, d); keeps what the gradient of Σ weights · values will need."""
+        from .._kernels.columns import walk
+
+        self.needs, self.theta, self.weights = needs, theta, weights
+        self.slopes: list[Any] = [None, None]
+        if needs[4]:
+            self.grads[4] = np.zeros(theta.shape)
+        self.walk = walk(*map(len, self.points), self.dtype)
+        values, step = np.empty(len(theta)), len(theta)
+        if any(needs):
+            step = self.lanes * max(2, _CHUNK // (self.lanes * max(map(len, self.points))))
+        for first in range(0, len(theta), step):
+            if first:
+                self._backproject(None, np.zeros_like(self.means))
+            self.chunk = slice(first, first + step)
+            self._transport(values[self.chunk])
+        return values
+
+    def gradients(self, quadratics: Any, pull: np.ndarray) -> list[Any]:
+        """Those by x, y, a, b, theta, with that of a function of the covariances and of the difference of the means."""
+        if any(self.needs):
+            self._backproject(quadratics, np.stack([pull / len(self.points[0]), -pull / len(self.points[1])]))
+        return self.grads
+
+    def _transport(self, values: np.ndarray) -> None:
+        """One chunk of directions: costs, and slopes where they are needed."""
+        from .._kernels import _pool, columns, projections
+
+        theta, lanes = self.theta[self.chunk], self.lanes
+        bundles, (used, d), turns = -(-len(theta) // lanes), theta.shape, any(self.needs)
+        rays = np.zeros((bundles, d, lanes), self.dtype)
+        for g in range(bundles):
+            rays[g, :, : used - g * lanes] = theta[g * lanes : (g + 1) * lanes].T
+        rays, sizes = rays.reshape(-1), [projections.padded(len(z)) * lanes for z in self.points]
+        wanted = [self.needs[0] or self.needs[4], self.needs[1] or self.needs[4]]
+        for k in (0, 1):
+            if wanted[k]:
+                self.slopes[k] = _aligned(bundles, sizes[k], self.dtype)
+        spare: list[list[list[np.ndarray]]] = [[], []]
+        met: dict[int, Any] = {g: count() for g in range(0, bundles, 2)}
+        found: dict[tuple[int, int], list[np.ndarray]] = {}
+        kinds = [self.dtype, np.dtype(f"i{self.dtype.itemsize}"), self.dtype][: 3 if turns else 1]
+
+        def task(which: tuple[int, int]) -> None:
+            g, k = which
+            held = spare[k].pop() if spare[k] else [_aligned(2, sizes[k], kind) for kind in kinds]
+            here = [z[: bundles - g] for z in held]
+            if wanted[k]:
+                columns.sorted_points(self.points[k], self.centres[k], rays, g, here[0], here[1])
+            else:
+                columns.sorted_values(self.points[k], self.centres[k], rays, g, here[0])
+            found[which] = held
+            if next(met[g]) == 1:
+                for b in range(g, min(g + 2, bundles)):
+                    self._meet(found[g, 0], found[g, 1], b, b - g, values[b * lanes : (b + 1) * lanes])
+                for side in (0, 1):
+                    spare[side].append(found.pop((g, side)))
+
+        tasks = [(g, k) for g in range(0, bundles, 2) for k in (0, 1)]
+        if bundles * sum(sizes) < _PARALLEL:
+            for which in tasks:
+                task(which)
+        else:
+            _pool.map(task, tasks)
+
+    def _meet(self, x: list[np.ndarray], y: list[np.ndarray], bundle: int, b: int, values: np.ndarray) -> None:
+        """Costs and slopes of one bundle, both sides sorted."""
+        from .._kernels import columns
+
+        i, j, mass = self.walk
+        columns.costs(x[0][b], y[0][b], i, j, mass, values)
+        for k, own, other, steps in ((0, x, y, (i, j)), (1, y, x, (j, i))):
+            if self.slopes[k] is None:
+                continue
+            n, out = len(self.points[k]), self.slopes[k][bundle]
+            columns.slopes(own[0][b], own[1][b], n, other[0][b], *steps, mass, values, own[2][b], out)
+        if self.needs[4]:
+            self._turn(bundle)
+
+    def _turn(self, bundle: int) -> None:
+        """The gradient by one bundle's directions."""
+        from .._kernels.projections import turn
+
+        first = self.chunk.start + bundle * self.lanes
+        theirs = self.grads[4][first : first + self.lanes]
+        total = np.zeros((theirs.shape[1], self.lanes))
+        for k in (0, 1):
+            turn(self.slopes[k][bundle], self.points[k], self.centres[k], total)
+        theirs += self.weights[first : first + self.lanes, None] * total.T[: len(theirs)]
+
+    def _backproject(self, quadratics: Any, pulls: np.ndarray) -> None:
+        """Add what a chunk of directions says to the gradients by the points."""
+        from .._kernels import _pool
+        from .._kernels.projections import backproject
+
+        theta = self.weights[self.chunk, None] * self.theta[self.chunk]
+        (used, d), lanes = theta.shape, self.lanes
+        width, more = -(-d // lanes), self.chunk.start > 0
+        panels = np.zeros((-(-used // lanes) * lanes + 2 * (d + 1), width * lanes), self.dtype)
+        panels[:used, :d] = theta
+        jobs = []
+        for k in (0, 1):
+            if not self.needs[k]:
+                continue
+            n, first = len(self.points[k]), len(panels) - (2 - k) * (d + 1)
+            own = panels[first : first + d + 1]
+            own[d, :d] = pulls[k]
+            if quadratics is not None:
+                own[:d, :d] = quadratics[k] * (2 / n)
+            if self.grads[k] is None:
+                self.grads[k] = np.empty_like(self.points[k])
+            quadratic = own[:d].reshape(-1) if quadratics is not None else own[:0].reshape(-1)
+            jobs += [(k, quadratic, own[d], i, min(i + _POINTS, n)) for i in range(0, n, _POINTS)]
+        rays = panels[: -2 * (d + 1)].reshape(-1)
+
+        def task(job: Any) -> None:
+            k, quadratic, pull, first, last = job
+            x, mean, out = self.points[k], self.centres[k], self.grads[k]
+            backproject(self.slopes[k], rays, width, x, mean, quadratic, pull, out, first, last, more)
+
+        _pool.map(task, jobs)
+
+
+def _aligned(rows: int, columns: int, dtype: Any) -> np.ndarray:
+    """An array (rows, columns), uninitialised, of vectors none of which straddles two lines of the cache."""
+    dtype = np.dtype(dtype)
+    raw = np.empty(rows * columns * dtype.itemsize + 64, np.uint8)
+    start = -raw.ctypes.data % 64
+    return raw[start : start + rows * columns * dtype.itemsize].view(dtype).reshape(rows, columns)
