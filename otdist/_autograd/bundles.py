@@ -36,12 +36,16 @@ class Bundles:
     """Two clouds x (n, d), y (m, d), NumPy arrays; see `sliced.Rows`, which does the same for everything else."""
 
     def __init__(self, x: np.ndarray, y: np.ndarray) -> None:
+        from .._kernels import _pool
         from .._kernels.moments import weighted_mean
 
         self.points = tuple(np.ascontiguousarray(z) for z in (x, y))
         self.means = np.empty((2, x.shape[1]))
-        for z, mean in zip(self.points, self.means, strict=True):
-            weighted_mean(z, np.empty(0), mean)
+        task = lambda k: weighted_mean(self.points[k], np.empty(0), self.means[k])  # noqa: E731
+        if min(x.size, y.size) < _PARALLEL:
+            task(0), task(1)
+        else:
+            _pool.map(task, (0, 1))
         self.centres = self.means.astype(x.dtype)
         self.dtype, self.lanes = x.dtype, 64 // x.itemsize
         self.grads: list[Any] = [None] * 5
@@ -68,7 +72,7 @@ class Bundles:
         self.slopes: list[Any] = [None, None]
         if needs[4]:
             self.grads[4] = np.zeros(theta.shape)
-        self.walk = walk(*map(len, self.points), self.dtype)
+        self.walk = walk(*map(len, self.points), np.float64 if any(needs) else self.dtype)
         values, step = np.empty(len(theta)), len(theta)
         if any(needs):
             step = self.lanes * max(2, _CHUNK // (self.lanes * max(map(len, self.points))))
@@ -87,69 +91,81 @@ class Bundles:
 
     def _transport(self, values: np.ndarray) -> None:
         """One chunk of directions: costs, and slopes where they are needed."""
-        from .._kernels import _pool, columns, projections
+        from .._kernels import _pool
+        from .._kernels.projections import padded
 
-        theta, lanes = self.theta[self.chunk], self.lanes
-        bundles, (used, d), turns = -(-len(theta) // lanes), theta.shape, any(self.needs)
-        rays = np.zeros((bundles, d, lanes), self.dtype)
+        theta, turns = self.theta[self.chunk], any(self.needs)
+        self.kind = np.dtype(np.float64) if turns else self.dtype  # what is sorted: numbers, or floats with tags
+        self.tags, self.width = self.kind != self.dtype, 64 // self.kind.itemsize
+        bundles, used = -(-len(theta) // self.lanes), -(-len(theta) // self.width)
+        rays = np.zeros((bundles, theta.shape[1], self.lanes), self.dtype)
         for g in range(bundles):
-            rays[g, :, : used - g * lanes] = theta[g * lanes : (g + 1) * lanes].T
-        rays, sizes = rays.reshape(-1), [projections.padded(len(z)) * lanes for z in self.points]
-        wanted = [self.needs[0] or self.needs[4], self.needs[1] or self.needs[4]]
+            own = theta[g * self.lanes : (g + 1) * self.lanes]
+            rays[g, :, : len(own)] = own.T
+        sizes = [padded(len(z)) * self.width for z in self.points]
         for k in (0, 1):
-            if wanted[k]:
-                self.slopes[k] = _aligned(bundles, sizes[k], self.dtype)
-        spare: list[list[list[np.ndarray]]] = [[], []]
-        met: dict[int, Any] = {g: count() for g in range(0, bundles, 2)}
-        found: dict[tuple[int, int], list[np.ndarray]] = {}
-        kinds = [self.dtype, np.dtype(f"i{self.dtype.itemsize}"), self.dtype][: 3 if turns else 1]
+            if self.needs[k] or self.needs[4]:
+                self.slopes[k] = _aligned(used, sizes[k], self.dtype)
+        step = 1 if turns else 2  # bundles in a task: a second one saves centring, but its columns take space
+        ratio = self.lanes // self.width
+        found: dict[tuple[int, int], tuple[np.ndarray, ...]] = {}
+        met = {g: count() for g in range(0, bundles, step)}
+        spare: list[list[tuple[np.ndarray, ...]]] = [[], []]
 
         def task(which: tuple[int, int]) -> None:
             g, k = which
-            held = spare[k].pop() if spare[k] else [_aligned(2, sizes[k], kind) for kind in kinds]
-            here = [z[: bundles - g] for z in held]
-            if wanted[k]:
-                columns.sorted_points(self.points[k], self.centres[k], rays, g, here[0], here[1])
-            else:
-                columns.sorted_values(self.points[k], self.centres[k], rays, g, here[0])
+            first, last = g * ratio, min((g + step) * ratio, used)
+            held = spare[k].pop() if spare[k] else self._space(step * ratio, sizes[k])
+            self._sort(k, rays.reshape(-1), g, last - first, [z[: (bundles - g) * ratio] for z in held])
             found[which] = held
-            if next(met[g]) == 1:
-                for b in range(g, min(g + 2, bundles)):
-                    self._meet(found[g, 0], found[g, 1], b, b - g, values[b * lanes : (b + 1) * lanes])
+            if next(met[g]) == 1:  # the other cloud was here before
+                for c in range(first, last):
+                    self._meet(found[g, 0], found[g, 1], c, c - first, values[c * self.width : (c + 1) * self.width])
                 for side in (0, 1):
                     spare[side].append(found.pop((g, side)))
 
-        tasks = [(g, k) for g in range(0, bundles, 2) for k in (0, 1)]
-        if bundles * sum(sizes) < _PARALLEL:
+        tasks = [(g, k) for g in range(0, bundles, step) for k in (0, 1)]
+        if used * sum(sizes) < _PARALLEL:
             for which in tasks:
                 task(which)
         else:
             _pool.map(task, tasks)
 
-    def _meet(self, x: list[np.ndarray], y: list[np.ndarray], bundle: int, b: int, values: np.ndarray) -> None:
-        """Costs and slopes of one bundle, both sides sorted."""
+    def _space(self, columns: int, size: int) -> tuple[np.ndarray, ...]:
+        """Columns to sort, and the points' numbers where those do not travel as tags."""
+        own = _aligned(columns, size, self.kind)
+        return (own, _aligned(columns, size, np.int64)) if any(self.needs) and not self.tags else (own,)
+
+    def _sort(self, k: int, rays: np.ndarray, g: int, used: int, held: list[np.ndarray]) -> None:
+        from .._kernels.columns import sorted_points, sorted_values
+
+        sort = sorted_values if len(held) == 1 else sorted_points
+        sort(self.points[k], self.centres[k], rays, g, used, *held)
+
+    def _meet(self, x: tuple[np.ndarray, ...], y: tuple[np.ndarray, ...], column: int, c: int, values: Any) -> None:
+        """Costs and slopes of the directions of one column, both sides sorted and in place c."""
         from .._kernels import columns
 
         i, j, mass = self.walk
-        columns.costs(x[0][b], y[0][b], i, j, mass, values)
-        for k, own, other, steps in ((0, x, y, (i, j)), (1, y, x, (j, i))):
-            if self.slopes[k] is None:
-                continue
-            n, out = len(self.points[k]), self.slopes[k][bundle]
-            columns.slopes(own[0][b], own[1][b], n, other[0][b], *steps, mass, values, own[2][b], out)
+        columns.costs(x[0][c], y[0][c], self.tags, i, j, mass, values)
+        for k, own, other, i_of, j_of in ((0, x, y, i, j), (1, y, x, j, i)):
+            if self.slopes[k] is not None:
+                numbers = own[0][c].view(np.int64) if self.tags else own[1][c]
+                n, out = len(self.points[k]), self.slopes[k][column]
+                columns.slopes(own[0][c], numbers, n, other[0][c], self.tags, i_of, j_of, mass, values, out)
         if self.needs[4]:
-            self._turn(bundle)
+            self._turn(column)
 
-    def _turn(self, bundle: int) -> None:
-        """The gradient by one bundle's directions."""
+    def _turn(self, column: int) -> None:
+        """The gradient by one column's directions."""
         from .._kernels.projections import turn
 
-        first = self.chunk.start + bundle * self.lanes
-        theirs = self.grads[4][first : first + self.lanes]
-        total = np.zeros((theirs.shape[1], self.lanes))
+        mine = slice(self.chunk.start + column * self.width, self.chunk.start + (column + 1) * self.width)
+        total = np.zeros((self.width, self.theta.shape[1]))
         for k in (0, 1):
-            turn(self.slopes[k][bundle], self.points[k], self.centres[k], total)
-        theirs += self.weights[first : first + self.lanes, None] * total.T[: len(theirs)]
+            turn(self.slopes[k][column], self.points[k], self.centres[k], total)
+        grad = self.grads[4][mine]
+        grad += self.weights[mine, None] * total[: len(grad)]
 
     def _backproject(self, quadratics: Any, pulls: np.ndarray) -> None:
         """Add what a chunk of directions says to the gradients by the points."""

@@ -9,9 +9,9 @@ import numpy as np
 from numba import njit
 
 from . import projections
-from .lanes import BYTES, fill, greater, load, store
+from .lanes import BYTES, LANES, SPARE, fill, greater, load, store, untagged
 from .line import staircase
-from .network import OPTIONS, sort
+from .network import INSIDE, OPTIONS, sort
 
 # Steps whose costs are summed in the points' own precision.
 _DEEP = 48
@@ -28,24 +28,22 @@ def walk(n, m, dtype):
 
 
 @njit(**OPTIONS)
-def sorted_values(x, mean, rays, g, columns):
-    """columns (bundles, flat) = the points along bundles g and on, in ascending order in each lane."""
+def sorted_values(x, mean, rays, g, used, columns):
+    """columns (., flat) = the points along bundles g and on, each lane of the `used` first ones in ascending order."""
     last, top = _fill_up(x, mean, rays, g, columns), fill(columns.dtype.type(np.inf))
-    for b in range(len(columns)):
+    for b in range(used):
         sort(columns[b], last, top)
 
 
 @njit(**OPTIONS)
-def sorted_points(x, mean, rays, g, columns, order):
-    """The same, with each point's number in `order` (integers as wide as the columns' floats)."""
-    last, top = _fill_up(x, mean, rays, g, columns), fill(columns.dtype.type(np.inf))
-    lanes = BYTES // columns.itemsize
-    for b in range(len(columns)):
-        numbers = order[b]
-        for k in range(last):
-            for l in range(lanes):  # noqa: E741
-                numbers[k * lanes + l] = k
-        sort((columns[b], numbers.view(columns.dtype)), last, (top, top))
+def sorted_points(x, mean, rays, g, used, columns, numbers):
+    """The same for doubles, with each point's number in `numbers`, of int64."""
+    last, top = _fill_up(x, mean, rays, g, columns), fill(np.inf)
+    for b in range(used):
+        own = numbers[b]
+        for k in range(last * LANES):
+            own[k] = k // LANES
+        sort((columns[b], own.view(np.float64)), last, (top, top))
 
 
 @njit(**OPTIONS)
@@ -60,15 +58,20 @@ def _fill_up(x, mean, rays, g, columns):
     return last
 
 
+@njit(**INSIDE)
+def _values(columns, k, tags):
+    return untagged(load(columns, k)) if tags else load(columns, k)
+
+
 @njit(**OPTIONS)
-def costs(x, y, i_of, j_of, mass, out):
+def costs(x, y, tags, i_of, j_of, mass, out):
     """out[l] = Σ_k mass_k (x_ik - y_jk)² in each lane of sorted columns."""
     zero, lanes = fill(x.dtype.type(0)), BYTES // x.itemsize
     part, total = np.empty(lanes, x.dtype), np.zeros(lanes)
     for start in range(0, len(mass), _DEEP):
         s = zero
         for k in range(start, min(start + _DEEP, len(mass))):
-            gap = load(x, i_of[k]) - load(y, j_of[k])
+            gap = _values(x, i_of[k], tags) - _values(y, j_of[k], tags)
             s = s + fill(mass[k]) * gap * gap
         store(part, 0, s)
         for l in range(lanes):  # noqa: E741
@@ -77,52 +80,54 @@ def costs(x, y, i_of, j_of, mass, out):
 
 
 @njit(**OPTIONS)
-def slopes(x, order, n, y, i_of, j_of, mass, cost, ranked, out):
-    """out = the derivatives of `costs` by the points of x (columns in the points' own order), for len(cost) lanes;
-    0 in those that are left.
+def slopes(x, numbers, n, y, tags, i_of, j_of, mass, cost, out):
+    """out = the derivatives of `costs` by the n points of x in their own order, for len(cost) lanes; 0 in others.
 
-    `ranked` is scratch of the columns' size. Along a direction whose cost is not finite, all slopes are NaN.
+    `numbers` holds the number of each point of sorted x in its last bits: x itself, where there are `tags`.
+    Along a direction whose cost is not finite, all slopes are NaN.
     """
-    dtype, lanes = x.dtype.type, BYTES // x.itemsize
-    zero, two = fill(dtype(0)), fill(dtype(2))
-    if len(mass) > n:
-        for k in range(n):
-            store(ranked, k, zero)
-        for k in range(len(mass)):
-            i = i_of[k]
-            gap = load(x, i) - load(y, j_of[k])
-            store(ranked, i, load(ranked, i) + two * fill(mass[k]) * gap)
-    else:
-        for k in range(n):
-            store(ranked, k, two * fill(mass[k]) * (load(x, k) - load(y, j_of[k])))
-    _share_ties(x, n, len(cost), ranked)
-    used = len(cost)
-    for k in range(n):
-        for l in range(used):  # noqa: E741
-            out[order[k * lanes + l] * lanes + l] = ranked[k * lanes + l]
-        for l in range(used, lanes):  # noqa: E741
-            out[k * lanes + l] = 0.0
-    for l in range(len(cost)):  # noqa: E741
+    zero, tile, used = fill(0.0), np.empty(LANES), len(cost)
+    total = zero
+    for k in range(len(mass)):
+        i = i_of[k]
+        total = total + fill(2.0 * mass[k]) * (_values(x, i, tags) - _values(y, j_of[k], tags))
+        if k + 1 == len(mass) or i_of[k + 1] != i:
+            store(tile, 0, total)
+            total = zero
+            for l in range(used):  # noqa: E741
+                out[(numbers[i * LANES + l] & SPARE) * LANES + l] = tile[l]
+            for l in range(used, LANES):  # noqa: E741
+                out[i * LANES + l] = 0.0
+    _share_ties(x, numbers, n, tags, used, out)
+    for l in range(used):  # noqa: E741
         if not np.isfinite(cost[l]):
             for i in range(n):
-                out[i * lanes + l] = np.nan
+                out[i * LANES + l] = np.nan
 
 
 @njit(**OPTIONS)
-def _share_ties(x, n, used, ranked):
+def _share_ties(x, numbers, n, tags, used, out):
     """Points that tie along a direction get the mean of their slopes there."""
-    lanes = BYTES // x.itemsize
     everywhere = (1 << used) - 1
+    here, tile = _values(x, 0, tags), np.empty(LANES)
     for k in range(n - 1):
-        if greater(load(x, k + 1), load(x, k)) & everywhere == everywhere:
+        there = _values(x, k + 1, tags)
+        larger = greater(there, here) & everywhere
+        store(tile, 0, here)
+        here = there
+        if larger == everywhere:
             continue
         for l in range(used):  # noqa: E741
-            value = x[k * lanes + l]
-            if x[(k + 1) * lanes + l] != value or (k > 0 and x[(k - 1) * lanes + l] == value):
-                continue
-            stop, total = k, 0.0
-            while stop < n and x[stop * lanes + l] == value:
-                total += ranked[stop * lanes + l]
-                stop += 1
-            for tied in range(k, stop):
-                ranked[tied * lanes + l] = total / (stop - k)
+            if larger >> l & 1 == 0 and (k == 0 or _value(x, k - 1, l, tags) != tile[l]):
+                stop, total = k, 0.0
+                while stop < n and _value(x, stop, l, tags) == tile[l]:
+                    total += out[(numbers[stop * LANES + l] & SPARE) * LANES + l]
+                    stop += 1
+                for tied in range(k, stop):
+                    out[(numbers[tied * LANES + l] & SPARE) * LANES + l] = total / (stop - k)
+
+
+@njit(**INSIDE)
+def _value(columns, k, lane, tags):
+    z = columns[k * LANES + lane]
+    return np.float64(np.float32(z)) if tags else z  # rounding takes the tag off, too

@@ -10,8 +10,9 @@ Vectors of coordinates are panels: `width` of them hold the d coordinates of a p
 
 import numpy as np
 from numba import njit
+from numba.extending import overload
 
-from .lanes import BYTES, fill, load, spread, store
+from .lanes import BYTES, LANES, fill, load, load_from, spread, store, store_to, tagged
 from .network import INSIDE, OPTIONS
 
 TILE = 6
@@ -27,15 +28,16 @@ def padded(n):
 @njit(**OPTIONS)
 def _centre(x, mean, first, pitch, block):
     """Points `first` and on, less the mean, into the flat block; those that do not exist are zero."""
-    n, d = x.shape
-    for r in range(BLOCK):
-        place = block[r * pitch : r * pitch + d]
-        if first + r < n:
-            point = x[first + r]
-            for k in range(d):
-                place[k] = point[k] - mean[k]
-        else:
-            place[:] = 0.0
+    (n, d), lanes = x.shape, BYTES // x.itemsize
+    flat, whole = x.reshape(-1), d // lanes * lanes
+    for r in range(min(BLOCK, n - first)):
+        own, at = (first + r) * d, r * pitch
+        for k in range(0, whole, lanes):
+            store_to(block, at + k, load_from(flat, own + k) - load_from(mean, k))
+        for k in range(whole, d):
+            block[at + k] = flat[own + k] - mean[k]
+    for k in range(max(0, n - first) * pitch, BLOCK * pitch):
+        block[k] = 0.0
 
 
 @njit(**INSIDE)
@@ -62,24 +64,44 @@ def _put(out, at, stride, sums):
 
 @njit(**OPTIONS)
 def project(x, mean, rays, g, columns):
-    """columns (bundles, flat) = the centred points x (n, d) along the directions of bundle g and those that follow."""
-    (n, d), (bundles, size) = x.shape, columns.shape
-    lanes, flat = BYTES // x.itemsize, columns.reshape(-1)
+    """columns = the centred points x (n, d) along the directions of bundle g and those that follow.
+
+    columns (bundles, flat); or, of floats, (2 bundles, flat) in float64: halves of bundles with the points' numbers.
+    """
+    n, d = x.shape
     zero, block = fill(x.dtype.type(0)), np.empty(BLOCK * d, x.dtype)
+    bundles = len(columns) * x.itemsize // columns.itemsize
     for first in range(0, n, BLOCK):
         _centre(x, mean, first, d, block)
         for b in range(bundles):
             for i in range(first, min(first + BLOCK, n), TILE):
-                sums = _tile(block, (i - first) * d, d, 1, rays, (g + b) * d, 1, d, zero)
-                _put(flat, b * size // lanes + i, 1, sums)
+                _write(columns, b, i, _tile(block, (i - first) * d, d, 1, rays, (g + b) * d, 1, d, zero))
+
+
+def _write(columns, b, i, sums):
+    """Six points of bundle b, from point i on."""
+
+
+@overload(_write)
+def _(columns, b, i, sums):
+    if columns.dtype == sums[0].scalar:
+        return lambda columns, b, i, sums: _put(columns[b], i, 1, sums)
+
+    def write_tagged(columns, b, i, sums):
+        low, high = columns[2 * b], columns[2 * b + 1]
+        for q in range(TILE):  # homogeneous tuples can be indexed
+            store(low, i + q, tagged(sums[q], 0, i + q))
+            store(high, i + q, tagged(sums[q], 1, i + q))
+
+    return write_tagged
 
 
 @njit(**OPTIONS)
 def backproject(columns, rays, width, x, mean, quadratic, pull, out, first, last, more):
     """out_i = Σ_l columns_il ray_l + quadraticᵀ (x_i - mean) + pull, for points first to last; added to, if `more`.
 
-    columns (bundles, flat); rays here have their lanes one after the other, each in `width` panels; quadratic likewise
-    (d rows, or none) and pull (one).
+    columns (., flat) hold LANES directions each; rays here have their directions one after the other, each in `width`
+    panels; quadratic likewise (d rows, or none) and pull (one).
     """
     (bundles, size), d, lanes = columns.shape, x.shape[1], BYTES // x.itemsize
     flat, block = columns.reshape(-1), np.empty(BLOCK * d, x.dtype)
@@ -91,7 +113,7 @@ def backproject(columns, rays, width, x, mean, quadratic, pull, out, first, last
             for p in range(width):
                 s = load(pull, p), load(pull, p), load(pull, p), load(pull, p), load(pull, p), load(pull, p)
                 for g in range(bundles):
-                    s = _more(flat, g * size + i * lanes, lanes, rays, g * lanes * width + p, width, lanes, s)
+                    s = _more(flat, g * size + i * LANES, LANES, rays, g * LANES * width + p, width, LANES, s)
                 if len(quadratic):
                     s = _more(block, (i - start) * d, d, quadratic, p, width, d, s)
                 _put(tile, 0, 1, s)
@@ -136,14 +158,17 @@ def gram(x, mean, first, last, out):
 
 @njit(**OPTIONS)
 def turn(columns, x, mean, out):
-    """out (d, lanes) float64 += Σ_i (x_i - mean) columns_i: the derivative by the directions of a bundle."""
+    """out (LANES, d) float64 += Σ_i columns_i (x_i - mean)ᵀ: the derivative by the LANES directions of some columns."""
     (n, d), lanes = x.shape, BYTES // x.itemsize
-    zero, block = fill(x.dtype.type(0)), np.zeros(BLOCK * d + TILE, x.dtype)
+    width = -(-d // lanes)
+    zero, block = fill(x.dtype.type(0)), np.zeros(BLOCK * width * lanes, x.dtype)
     tile = np.empty(TILE * lanes, x.dtype)
     for first in range(0, n, BLOCK):
-        _centre(x, mean, first, d, block)
-        for k in range(0, d, TILE):
-            _put(tile, 0, 1, _tile(block, k, 1, d, columns, first, 1, min(BLOCK, n - first), zero))
-            for q in range(min(TILE, d - k)):
-                for l in range(lanes):  # noqa: E741
-                    out[k + q, l] += tile[q * lanes + l]
+        _centre(x, mean, first, width * lanes, block)
+        for start in range(0, LANES, TILE):
+            for p in range(width):
+                at, count = first * LANES + start, min(BLOCK, n - first)
+                _put(tile, 0, 1, _tile(columns, at, 1, LANES, block, p, width, count, zero))
+                for q in range(min(TILE, LANES - start)):
+                    for k in range(min(lanes, d - p * lanes)):
+                        out[start + q, p * lanes + k] += tile[q * lanes + k]
