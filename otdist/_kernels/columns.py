@@ -89,15 +89,16 @@ def slopes(x, numbers, n, y, tags, i_of, j_of, mass, cost, out):
     zero, tile, used = fill(0.0), np.empty(LANES), len(cost)
     total = zero
     for k in range(len(mass)):
-        i = i_of[k]
+        i = i_of[k] & SPARE  # which says that it is not negative
         total = total + fill(2.0 * mass[k]) * (_values(x, i, tags) - _values(y, j_of[k], tags))
         if k + 1 == len(mass) or i_of[k + 1] != i:
             store(tile, 0, total)
             total = zero
-            for l in range(used):  # noqa: E741
-                out[(numbers[i * LANES + l] & SPARE) * LANES + l] = tile[l]
-            for l in range(used, LANES):  # noqa: E741
-                out[i * LANES + l] = 0.0
+            for l in range(LANES):  # noqa: E741
+                if l < used:
+                    out[(numbers[i * LANES + l] & SPARE) * LANES + l] = tile[l]
+                else:
+                    out[i * LANES + l] = 0.0
     _share_ties(x, numbers, n, tags, used, out)
     for l in range(used):  # noqa: E741
         if not np.isfinite(cost[l]):
