@@ -36,16 +36,12 @@ class Bundles:
     """Two clouds x (n, d), y (m, d), NumPy arrays; see `sliced.Rows`, which does the same for everything else."""
 
     def __init__(self, x: np.ndarray, y: np.ndarray) -> None:
-        from .._kernels import _pool
         from .._kernels.moments import weighted_mean
 
         self.points = tuple(np.ascontiguousarray(z) for z in (x, y))
         self.means = np.empty((2, x.shape[1]))
-        task = lambda k: weighted_mean(self.points[k], np.empty(0), self.means[k])  # noqa: E731
-        if min(x.size, y.size) < _PARALLEL:
-            task(0), task(1)
-        else:
-            _pool.map(task, (0, 1))
+        for z, mean in zip(self.points, self.means, strict=True):
+            weighted_mean(z, np.empty(0), mean)
         self.centres = self.means.astype(x.dtype)
         self.dtype, self.lanes = x.dtype, 64 // x.itemsize
         self.grads: list[Any] = [None] * 5
@@ -106,7 +102,7 @@ class Bundles:
         for k in (0, 1):
             if self.needs[k] or self.needs[4]:
                 self.slopes[k] = _aligned(used, sizes[k], self.dtype)
-        step = 1 if turns else 2  # bundles in a task: a second one saves centring, but its columns take space
+        step = 1 if turns else 2  # bundles in a task: a second one saves a centring, but its columns take space
         ratio = self.lanes // self.width
         found: dict[tuple[int, int], tuple[np.ndarray, ...]] = {}
         met = {g: count() for g in range(0, bundles, step)}
