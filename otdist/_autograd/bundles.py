@@ -48,15 +48,17 @@ class Bundles:
 
     def covariances(self) -> list[np.ndarray]:
         """Those of the clouds, (d, d), float64."""
-        from .._kernels import _pool
         from .._kernels.projections import gram
 
-        step = 8 * _POINTS  # a multiple of the kernel's block
+        step = 8 * _POINTS
         parts = [(k, i, min(i + step, len(z))) for k, z in enumerate(self.points) for i in range(0, len(z), step)]
         grams = np.zeros((len(parts), *2 * self.points[0].shape[1:]))
-        _pool.map(
-            lambda p: gram(self.points[p[1][0]], self.centres[p[1][0]], *p[1][1:], grams[p[0]]), [*enumerate(parts)]
-        )
+
+        def task(part: int) -> None:
+            k, first, last = parts[part]
+            gram(self.points[k], self.centres[k], first, last, grams[part])
+
+        _each(task, range(len(parts)), sum(z.size for z in self.points))
         side = np.array([k for k, _, _ in parts])
         return [grams[side == k].sum(0) / len(z) for k, z in enumerate(self.points)]
 
@@ -87,7 +89,7 @@ class Bundles:
 
     def _transport(self, values: np.ndarray) -> None:
         """One chunk of directions: costs, and slopes where they are needed."""
-        from .._kernels import _pool
+        from .._kernels.columns import transport
         from .._kernels.projections import padded
 
         theta, turns = self.theta[self.chunk], any(self.needs)
@@ -102,6 +104,13 @@ class Bundles:
         for k in (0, 1):
             if self.needs[k] or self.needs[4]:
                 self.slopes[k] = _aligned(used, sizes[k], self.dtype)
+        if turns and used * sum(sizes) < _PARALLEL:
+            none = np.empty((0, 0), self.dtype)
+            slopes = [none if z is None else z for z in self.slopes]
+            transport(*self.points, self.centres, rays.reshape(-1), *self.walk, values, *slopes)
+            for column in range(used if self.needs[4] else 0):
+                self._turn(column)
+            return
         step = 1 if turns else 2  # bundles in a task: a second one saves a centring, but its columns take space
         ratio = self.lanes // self.width
         found: dict[tuple[int, int], tuple[np.ndarray, ...]] = {}
@@ -121,11 +130,7 @@ class Bundles:
                     spare[side].append(found.pop((g, side)))
 
         tasks = [(g, k) for g in range(0, bundles, step) for k in (0, 1)]
-        if used * sum(sizes) < _PARALLEL:
-            for which in tasks:
-                task(which)
-        else:
-            _pool.map(task, tasks)
+        _each(task, tasks, used * sum(sizes))
 
     def _space(self, columns: int, size: int) -> tuple[np.ndarray, ...]:
         """Columns to sort, and the points' numbers where those do not travel as tags."""
@@ -165,7 +170,6 @@ class Bundles:
 
     def _backproject(self, quadratics: Any, pulls: np.ndarray) -> None:
         """Add what a chunk of directions says to the gradients by the points."""
-        from .._kernels import _pool
         from .._kernels.projections import backproject
 
         theta = self.weights[self.chunk, None] * self.theta[self.chunk]
@@ -193,6 +197,17 @@ class Bundles:
             x, mean, out = self.points[k], self.centres[k], self.grads[k]
             backproject(self.slopes[k], rays, width, x, mean, quadratic, pull, out, first, last, more)
 
+        _each(task, jobs, sum(z.size for z in self.points))
+
+
+def _each(task: Any, jobs: Any, work: int) -> None:
+    """Call task with each job: on all threads, where there is enough to do."""
+    from .._kernels import _pool
+
+    if work < _PARALLEL:
+        for job in jobs:
+            task(job)
+    else:
         _pool.map(task, jobs)
 
 

@@ -20,6 +20,7 @@ TILE = 6
 BLOCK = 48
 
 
+@njit(**OPTIONS)
 def padded(n):
     """Columns for n points: sorts want a multiple of 8, and products write whole tiles."""
     return -(-n // 8) * 8 + 8
@@ -137,7 +138,7 @@ def _more(numbers, at, pitch, vectors, first, stride, count, s):
 
 @njit(**OPTIONS)
 def gram(x, mean, first, last, out):
-    """out (d, d) float64 += Σ_i (x_i - mean)(x_i - mean)ᵀ over points first to last; `first` a multiple of BLOCK."""
+    """out (d, d) float64 += Σ_i (x_i - mean)(x_i - mean)ᵀ over points first to last."""
     d, lanes = x.shape[1], BYTES // x.itemsize
     width = -(-d // lanes)
     pitch = width * lanes
