@@ -96,10 +96,9 @@ class Bundles:
         self.kind = np.dtype(np.float64) if turns else self.dtype  # what is sorted: numbers, or floats with tags
         self.tags, self.width = self.kind != self.dtype, 64 // self.kind.itemsize
         bundles, used = -(-len(theta) // self.lanes), -(-len(theta) // self.width)
-        rays = np.zeros((bundles, theta.shape[1], self.lanes), self.dtype)
-        for g in range(bundles):
-            own = theta[g * self.lanes : (g + 1) * self.lanes]
-            rays[g, :, : len(own)] = own.T
+        rays = np.zeros((bundles * self.lanes, theta.shape[1]), self.dtype)
+        rays[: len(theta)] = theta
+        rays = rays.reshape(bundles, self.lanes, -1).transpose(0, 2, 1).ravel()
         sizes = [padded(len(z)) * self.width for z in self.points]
         for k in (0, 1):
             if self.needs[k] or self.needs[4]:
@@ -107,7 +106,7 @@ class Bundles:
         if turns and used * sum(sizes) < _PARALLEL:
             none = np.empty((0, 0), self.dtype)
             slopes = [none if z is None else z for z in self.slopes]
-            transport(*self.points, self.centres, rays.reshape(-1), *self.walk, values, *slopes)
+            transport(*self.points, self.centres, rays, *self.walk, values, *slopes)
             for column in range(used if self.needs[4] else 0):
                 self._turn(column)
             return
@@ -121,7 +120,7 @@ class Bundles:
             g, k = which
             first, last = g * ratio, min((g + step) * ratio, used)
             held = spare[k].pop() if spare[k] else self._space(step * ratio, sizes[k])
-            self._sort(k, rays.reshape(-1), g, last - first, [z[: (bundles - g) * ratio] for z in held])
+            self._sort(k, rays, g, last - first, [z[: (bundles - g) * ratio] for z in held])
             found[which] = held
             if next(met[g]) == 1:  # the other cloud was here before
                 for c in range(first, last):

@@ -5,6 +5,8 @@ serves all lanes: step k moves mass_k from the i_k-th smallest of x to the j_k-t
 float64 every so often.
 """
 
+from functools import lru_cache
+
 import numpy as np
 from numba import njit
 from numba.extending import overload
@@ -18,6 +20,7 @@ from .network import INSIDE, OPTIONS, sort
 _DEEP = 48
 
 
+@lru_cache(4)  # a training loop asks for the same one again and again
 def walk(n, m, dtype):
     """The staircase between n and m points of equal weights: i, j and mass of each step."""
     if n == m:
