@@ -103,7 +103,7 @@ class Bundles:
         for k in (0, 1):
             if self.needs[k] or self.needs[4]:
                 self.slopes[k] = _aligned(used, sizes[k], self.dtype)
-        if turns and used * sum(sizes) < _PARALLEL:
+        if self.tags and used * sum(sizes) < _PARALLEL:  # of doubles, that would take long to compile
             none = np.empty((0, 0), self.dtype)
             slopes = [none if z is None else z for z in self.slopes]
             transport(*self.points, self.centres, rays, *self.walk, values, *slopes)

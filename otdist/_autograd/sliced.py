@@ -95,7 +95,8 @@ def solve(
     fitted = None
     if by.controlled:
         floor = 3 * float(_arrays.epsilon(x)) ** 0.5
-        fitted = controls.fit(theta, *pair.covariances(), floor)
+        cov_x, cov_y = pair.covariances()
+        fitted = controls.fit(theta, cov_x, cov_y, floor)
     weights = xp.full_like(theta[:, 0], 1 / len(theta)) if fitted is None else fitted.weights
     values = pair.values(theta, weights, needs)
     total = weights @ values

@@ -9,7 +9,6 @@ from functools import lru_cache
 
 import numpy as np
 from numba import njit
-from numba.extending import overload
 
 from . import projections
 from .lanes import BYTES, LANES, SPARE, fill, greater, load, space, store, untagged
@@ -62,46 +61,26 @@ def _fill_up(x, mean, rays, g, columns):
     return last
 
 
-def _sorted(x, mean, rays, g, used, columns, numbers):
-    """Sort, and say where the points' numbers are."""
-
-
-@overload(_sorted)
-def _(x, mean, rays, g, used, columns, numbers):
-    def with_tags(x, mean, rays, g, used, columns, numbers):
-        sorted_values(x, mean, rays, g, used, columns)
-        return columns.view(np.int64)
-
-    def with_numbers(x, mean, rays, g, used, columns, numbers):
-        sorted_points(x, mean, rays, g, used, columns, numbers)
-        return numbers
-
-    return with_numbers if x.dtype == columns.dtype else with_tags
-
-
 @njit(**OPTIONS)
 def transport(x, y, means, rays, i_of, j_of, mass, values, x_slopes, y_slopes):
-    """Costs and slopes along all directions, one bundle after the other: a small problem in a single call.
+    """Costs and slopes of floats along all directions, one bundle after the other: a small problem in a single call.
 
     Slopes (columns, flat) have no rows where they are not wanted.
     """
-    lanes, tags = BYTES // x.itemsize, x.itemsize != 8
-    ratio, L = lanes // LANES, len(values)
-    n, m = projections.padded(len(x)), projections.padded(len(y))
-    u, v = space(ratio * n).reshape(ratio, -1), space(ratio * m).reshape(ratio, -1)
-    p, q = space(ratio * n).view(np.int64).reshape(ratio, -1), space(ratio * m).view(np.int64).reshape(ratio, -1)
-    for g in range(-(-L // lanes)):
-        used = min(ratio, -(-(L - g * lanes) // LANES))
-        order_x = _sorted(x, means[0], rays, g, used, u, p)
-        order_y = _sorted(y, means[1], rays, g, used, v, q)
+    n, m, L = projections.padded(len(x)), projections.padded(len(y)), len(values)
+    u, v = space(2 * n).reshape(2, -1), space(2 * m).reshape(2, -1)
+    for g in range(-(-L // (2 * LANES))):
+        used = min(2, -(-L // LANES) - 2 * g)
+        sorted_values(x, means[0], rays, g, used, u)
+        sorted_values(y, means[1], rays, g, used, v)
         for c in range(used):
-            k = g * ratio + c
-            cost = values[k * LANES : (k + 1) * LANES]
-            costs(u[c], v[c], tags, i_of, j_of, mass, cost)
+            k = 2 * g + c
+            a, b, cost = u[c].view(np.int64), v[c].view(np.int64), values[k * LANES : (k + 1) * LANES]
+            costs(u[c], v[c], True, i_of, j_of, mass, cost)
             if len(x_slopes):
-                slopes(u[c], order_x[c], len(x), v[c], tags, i_of, j_of, mass, cost, x_slopes[k])
+                slopes(u[c], a, len(x), v[c], True, i_of, j_of, mass, cost, x_slopes[k])
             if len(y_slopes):
-                slopes(v[c], order_y[c], len(y), u[c], tags, j_of, i_of, mass, cost, y_slopes[k])
+                slopes(v[c], b, len(y), u[c], True, j_of, i_of, mass, cost, y_slopes[k])
 
 
 @njit(**INSIDE)

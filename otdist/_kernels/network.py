@@ -12,6 +12,7 @@ of vectors of which the second is carried along (the bits of the positions).
 
 from numba import njit, types
 from numba.extending import overload
+from numpy import intp
 
 from . import lanes
 from .lanes import choose, greater, maximum, minimum
@@ -73,9 +74,9 @@ def sort(cells, n, top):
         for near in range(far, far_end, 1 << NEAR):
             end = min(near + (1 << NEAR), far_end)
             _eights(cells, near, end)
-            _stages(cells, near, end, 4, NEAR, top)
-        _stages(cells, far, far_end, NEAR + 1, FAR, top)
-    _stages(cells, 0, n, FAR + 1, 63, top)
+            _stages(cells, near, end, intp(4), intp(NEAR), top)  # of a literal numba would make a kernel of its own
+        _stages(cells, far, far_end, intp(NEAR + 1), intp(FAR), top)
+    _stages(cells, intp(0), n, intp(FAR + 1), intp(63), top)
 
 
 @njit(**OPTIONS)
