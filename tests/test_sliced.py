@@ -403,13 +403,15 @@ def test_bundles_and_rows_agree(n, m, d, count, dtype):
         assert near.mean() > (0.97 if dtype == np.float32 else 0.999)
 
 
-def test_an_infinite_distance_has_no_finite_gradient():
-    x = np.array([[3e38, 3e38], [-3e38, -3e38], [1.0, 2.0]], np.float32)
-    value, grads = sliced.w2_squared_and_grad(x, -x, directions=np.full((1, 2), 0.5**0.5, np.float32))
-    assert not np.isfinite(value)
-    assert not np.isfinite(grads.x).all(1).any()
-    nothing = torch.full((1, 7, 2), torch.nan)  # the door does not look inside transforms
-    assert torch.func.vmap(lambda z: sliced.w2_squared(z, z + 1, directions=16, rng=0))(nothing).isnan().all()
+@pytest.mark.parametrize("value", [3e38, np.nan])
+def test_a_distance_that_is_not_finite_has_no_finite_gradient(value):
+    x = np.array([[value, value], [-value, -value], [1.0, 2.0]], np.float32)
+    theta, weights = np.full((1, 2), 0.5**0.5), np.ones(1)
+    pair = Bundles(x, -x)
+    assert not np.isfinite(pair.values(theta, weights, (False,) * 5)).any()
+    assert not np.isfinite(pair.values(theta, weights, (True, True, False, False, False))).any()
+    for grad in pair.gradients(None, np.zeros(2))[:2]:
+        assert np.isnan(grad).all()
 
 
 @pytest.mark.parametrize("count", [24, "given"])

@@ -17,8 +17,8 @@ from .._arrays import Array
 
 # Up to here a network sorts faster than jumps do, and a bundle's columns fit into the caches of a core or nearly so.
 _LARGEST = 1 << 16
-# With few directions lanes idle: then only where a call of NumPy's costs more than the sort.
-_FEWEST, _SMALL = 6, 1 << 9
+# With few directions lanes idle, and of few numbers rows are sorted as fast.
+_FEWEST, _LEAST = 16, 1 << 15
 # Slopes held at a time, of each cloud: 16 MiB of float32.
 _CHUNK = 1 << 22
 # Numbers to sort from which on threads are woken, and points whose gradients make a task.
@@ -27,9 +27,9 @@ _PARALLEL, _POINTS = 1 << 16, 1 << 10
 
 def fit(x: Array, y: Array, a: Array, b: Array, n_directions: int) -> bool:
     """Whether this is the way for these clouds."""
-    n = max(len(x), len(y))
-    uniform = not len(a) and not len(b)
-    return not _arrays.is_torch(x) and uniform and n <= (_LARGEST if n_directions >= _FEWEST else _SMALL)
+    if _arrays.is_torch(x) or len(a) or len(b) or n_directions < _FEWEST:
+        return False
+    return min(len(x), len(y)) * n_directions >= _LEAST and max(len(x), len(y)) <= _LARGEST
 
 
 class Bundles:
@@ -70,7 +70,7 @@ class Bundles:
         self.slopes: list[Any] = [None, None]
         if needs[4]:
             self.grads[4] = np.zeros(theta.shape)
-        self.walk = walk(*map(len, self.points), np.float64 if any(needs) else self.dtype)
+        self.walk = walk(len(self.points[0]), len(self.points[1]), np.float64 if any(needs) else self.dtype)
         values, step = np.empty(len(theta)), len(theta)
         if any(needs):
             step = self.lanes * max(2, _CHUNK // (self.lanes * max(map(len, self.points))))
@@ -89,7 +89,6 @@ class Bundles:
 
     def _transport(self, values: np.ndarray) -> None:
         """One chunk of directions: costs, and slopes where they are needed."""
-        from .._kernels.columns import transport
         from .._kernels.projections import padded
 
         theta, turns = self.theta[self.chunk], any(self.needs)
@@ -103,13 +102,6 @@ class Bundles:
         for k in (0, 1):
             if self.needs[k] or self.needs[4]:
                 self.slopes[k] = _aligned(used, sizes[k], self.dtype)
-        if self.tags and used * sum(sizes) < _PARALLEL:  # of doubles, that would take long to compile
-            none = np.empty((0, 0), self.dtype)
-            slopes = [none if z is None else z for z in self.slopes]
-            transport(*self.points, self.centres, rays, *self.walk, values, *slopes)
-            for column in range(used if self.needs[4] else 0):
-                self._turn(column)
-            return
         step = 1 if turns else 2  # bundles in a task: a second one saves a centring, but its columns take space
         ratio = self.lanes // self.width
         found: dict[tuple[int, int], tuple[np.ndarray, ...]] = {}

@@ -5,13 +5,11 @@ serves all lanes: step k moves mass_k from the i_k-th smallest of x to the j_k-t
 float64 every so often.
 """
 
-from functools import lru_cache
-
 import numpy as np
 from numba import njit
 
 from . import projections
-from .lanes import BYTES, LANES, SPARE, fill, greater, load, space, store, untagged
+from .lanes import BYTES, LANES, SPARE, fill, greater, load, store, untagged
 from .line import staircase
 from .network import INSIDE, OPTIONS, sort
 
@@ -19,7 +17,6 @@ from .network import INSIDE, OPTIONS, sort
 _DEEP = 48
 
 
-@lru_cache(4)  # a training loop asks for the same one again and again
 def walk(n, m, dtype):
     """The staircase between n and m points of equal weights: i, j and mass of each step."""
     if n == m:
@@ -59,28 +56,6 @@ def _fill_up(x, mean, rays, g, columns):
         for i in range(n, last):
             store(columns[b], i, top)
     return last
-
-
-@njit(**OPTIONS)
-def transport(x, y, means, rays, i_of, j_of, mass, values, x_slopes, y_slopes):
-    """Costs and slopes of floats along all directions, one bundle after the other: a small problem in a single call.
-
-    Slopes (columns, flat) have no rows where they are not wanted.
-    """
-    n, m, L = projections.padded(len(x)), projections.padded(len(y)), len(values)
-    u, v = space(2 * n).reshape(2, -1), space(2 * m).reshape(2, -1)
-    for g in range(-(-L // (2 * LANES))):
-        used = min(2, -(-L // LANES) - 2 * g)
-        sorted_values(x, means[0], rays, g, used, u)
-        sorted_values(y, means[1], rays, g, used, v)
-        for c in range(used):
-            k = 2 * g + c
-            a, b, cost = u[c].view(np.int64), v[c].view(np.int64), values[k * LANES : (k + 1) * LANES]
-            costs(u[c], v[c], True, i_of, j_of, mass, cost)
-            if len(x_slopes):
-                slopes(u[c], a, len(x), v[c], True, i_of, j_of, mass, cost, x_slopes[k])
-            if len(y_slopes):
-                slopes(v[c], b, len(y), u[c], True, j_of, i_of, mass, cost, y_slopes[k])
 
 
 @njit(**INSIDE)
