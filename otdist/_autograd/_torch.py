@@ -168,9 +168,6 @@ def _spread(found: Sequence[Any], needs: Sequence[bool]) -> list[Any]:
 
 
 def _times(scalars: Tensor, x: Tensor) -> Tensor:
-    if scalars.ndim == 0 and _arrays.inspectable(x):
-        # PyTorch would wake its own threads, which then spin for a while and take the cores from the next kernel.
-        return torch.from_numpy(np.multiply(_arrays.as_numpy(x), _arrays.as_numpy(scalars)))
     return scalars.reshape(scalars.shape + (1,) * (x.ndim - scalars.ndim)) * x
 
 
