@@ -21,8 +21,10 @@ Clock = Callable[[int], float]
 SHORTEST_TURN_S = 2e-3
 # Up to here a call may still find its caches cold after somebody else's turn, so an untimed call goes first.
 WARM_UP_BELOW_S = 0.1
-# Idle threads of OpenBLAS and OpenMP spin for some 20 ms before they sleep, on cores that the next one needs.
-SETTLE_S = 0.05
+# Idle threads of OpenBLAS and OpenMP spin before they sleep, on cores that the next one needs: for 10 ms, or for 100.
+# The next turn waits until the process has used no time for so long (several ticks of the kernel's clock), at most a
+# second.
+SETTLE_S = 0.02
 MOST_ROUNDS = 50
 FEWEST_ROUNDS = 3
 # Quartiles of the ratios further apart than this prove nothing: on an idle machine they are some 5% apart.
@@ -195,7 +197,7 @@ def _take_turns(entrants: list[tuple[Result, Clock]], budget_s: float) -> None:
             for k in range(len(entrants)):
                 k = (k + turn) % len(entrants)
                 result, clock = entrants[k]
-                time.sleep(SETTLE_S)
+                _settle()
                 if first[k] < WARM_UP_BELOW_S:
                     clock(1)
                 result.times.append(clock(repeats[k]))
@@ -206,6 +208,15 @@ def _take_turns(entrants: list[tuple[Result, Clock]], budget_s: float) -> None:
     ours = entrants[0][0].times
     for result, _ in entrants[1:]:
         result.ratios = [theirs / mine for theirs, mine in zip(result.times, ours, strict=True)]
+
+
+def _settle() -> None:
+    """Wait until the threads that the last one left have gone to sleep."""
+    for _ in range(round(1 / SETTLE_S)):
+        used = time.process_time()
+        time.sleep(SETTLE_S)
+        if time.process_time() - used < SETTLE_S / 10:
+            return
 
 
 def _clock(contender: Contender, call: Call) -> Clock:

@@ -15,7 +15,8 @@ from strategies import covariance, seeds
 
 from otdist import exact, line, sliced
 from otdist._autograd import controls
-from otdist._autograd.sliced import _kernel, _refuse_too_large, rule
+from otdist._autograd.bundles import Bundles
+from otdist._autograd.sliced import Rows, _kernel, _refuse_too_large, rule
 
 EPS = np.finfo(float).eps
 
@@ -342,3 +343,89 @@ def test_refusals():
     huge = np.broadcast_to(np.float32(1), (10**10, 64))  # the public door would read it all first
     with pytest.raises(MemoryError, match=r"the sliced distance of these clouds needs .* average over random subsets"):
         _refuse_too_large(huge, huge, (True,))
+
+
+# Bundles of directions: what runs on a CPU without weights
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("n", [1, 8, 37, 513, 5000, 9001])
+def test_a_network_sorts(n, dtype):
+    """Sizes around those of its blocks, complete and not; with and without numbers; values that tie."""
+    from otdist._kernels import columns
+    from otdist._kernels.projections import padded
+
+    rng = np.random.default_rng(n)
+    x = rng.standard_normal((n, 3)).astype(dtype).round(2)
+    lanes = 64 // x.itemsize
+    rays = rng.standard_normal((3, lanes)).astype(dtype)
+    centre = np.zeros(3, dtype)
+    own = np.empty((1, padded(n) * lanes), dtype)
+    columns.sorted_values(x, centre, rays.reshape(-1), 0, 1, own)
+    found = own.reshape(-1, lanes)[:n]
+    doubles = np.empty((lanes // 8, padded(n) * 8))
+    if dtype == np.float64:
+        numbers = np.empty(doubles.shape, np.int64)
+        columns.sorted_points(x, centre, rays.reshape(-1), 0, 1, doubles, numbers)
+    else:
+        columns.sorted_values(x, centre, rays.reshape(-1), 0, len(doubles), doubles)
+        numbers = doubles.view(np.int64) & (1 << 29) - 1
+    np.testing.assert_array_equal(np.sort(found, 0), found)
+    np.testing.assert_allclose(found, np.sort(x @ rays, 0), atol=100 * np.finfo(dtype).eps)
+    for c in range(len(doubles)):
+        values, order = (z[c].reshape(-1, 8)[:n] for z in (doubles, numbers))
+        np.testing.assert_array_equal(values.astype(dtype), found[:, 8 * c : 8 * c + 8])
+        np.testing.assert_array_equal(np.sort(order, 0), np.arange(n)[:, None] + np.zeros(8, int))
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize(
+    ("n", "m", "d", "count"), [(1, 1, 1, 1), (90, 90, 5, 21), (90, 61, 17, 21), (3000, 3000, 3, 9)]
+)
+def test_bundles_and_rows_agree(n, m, d, count, dtype):
+    """Both ways to the same number, with ties; NaN where float32 overflows comes out as no finite gradient."""
+    rng = np.random.default_rng(n)
+    x, y = rng.standard_normal((n, d)).round(1).astype(dtype), (2 * rng.standard_normal((m, d)) + 1).astype(dtype)
+    theta, weights = sliced.directions(count, d, rng=0), rng.random(count)
+    needs, pull = (True, True, False, False, True), rng.standard_normal(d)
+    quadratics = [covariance(d, rng), covariance(d, rng)]
+    found = []
+    for pair in (Bundles(x, y), Rows(x, y, np.zeros(0), np.zeros(0))):
+        plain = pair.values(theta, weights, (False,) * 5)
+        values = pair.values(theta, weights, needs)
+        grads = pair.gradients(quadratics, pull)
+        found.append((*pair.covariances(), plain, values, *(g for g in grads if g is not None)))
+    for ours, theirs in zip(*found, strict=True):
+        # A projection is a sum of d products; where it ties in one order of summation, it need not in the other.
+        near = np.isclose(
+            ours, theirs, rtol=1e3 * np.finfo(dtype).eps, atol=1e3 * np.finfo(dtype).eps * abs(theirs).max()
+        )
+        assert near.mean() > (0.97 if dtype == np.float32 else 0.999)
+
+
+@pytest.mark.parametrize("value", [3e38, np.nan])
+def test_a_distance_that_is_not_finite_has_no_finite_gradient(value):
+    x = np.array([[value, value], [-value, -value], [1.0, 2.0]], np.float32)
+    theta, weights = np.full((1, 2), 0.5**0.5), np.ones(1)
+    pair = Bundles(x, -x)
+    assert not np.isfinite(pair.values(theta, weights, (False,) * 5)).any()
+    assert not np.isfinite(pair.values(theta, weights, (True, True, False, False, False))).any()
+    for grad in pair.gradients(None, np.zeros(2))[:2]:
+        assert np.isnan(grad).all()
+
+
+@pytest.mark.parametrize("count", [24, "given"])
+def test_values_do_not_depend_on_threads(monkeypatch, count):
+    from otdist._kernels import _pool
+
+    rng = np.random.default_rng(0)
+    x, y = rng.standard_normal((2, 3000, 20)).astype(np.float32)
+    directions = count if count != "given" else sliced.directions(40, 20, rng=0).astype(np.float32)
+    found = []
+    for threads in (1, 2, 3):
+        monkeypatch.setattr(_pool, "size", lambda threads=threads: threads)
+        value, grads = sliced.w2_squared_and_grad(x, y, directions=directions, rng=0)
+        found.append((value, grads.x, grads.y))
+    for other in found[1:]:
+        for a, b in zip(found[0], other, strict=True):
+            np.testing.assert_array_equal(a, b)

@@ -16,7 +16,8 @@ import numpy as np
 
 from .. import _arrays, _checks, _directions
 from .._arrays import Array
-from . import Operator, controls, products
+from . import Operator, bundles, controls, products
+from .bundles import Bundles
 from .line import levels_of, transport
 
 # Projections held at a time: 2^21 numbers of each cloud are 16 MiB of float64, and enough for the product to be fast.
@@ -89,30 +90,51 @@ def solve(
     """One pair of clouds x (n, d), y (m, d), weights (n,), (m,) or (0,)."""
     xp = _arrays.namespace(x)
     _refuse_too_large(x, y, needs)
-    clouds = _centred(x, a), _centred(y, b)
+    pair = Bundles(x, y) if bundles.fit(x, y, a, b, len(by.directions)) else Rows(x, y, a, b)
     theta = _asarray(by.directions, x, xp.float64)
     fitted = None
     if by.controlled:
         floor = 3 * float(_arrays.epsilon(x)) ** 0.5
-        fitted = controls.fit(theta, clouds[0].covariance(), clouds[1].covariance(), floor)
+        cov_x, cov_y = pair.covariances()
+        fitted = controls.fit(theta, cov_x, cov_y, floor)
     weights = xp.full_like(theta[:, 0], 1 / len(theta)) if fitted is None else fitted.weights
-    values, grads = _along(clouds, theta, weights, needs)
+    values = pair.values(theta, weights, needs)
     total = weights @ values
-    if fitted is not None:
-        if total < 0:  # a weight can be negative; a distance can't
-            return solve(x, y, a, b, by._replace(controlled=False), needs, with_error)
-        if any(needs):
-            for k, slope in enumerate(fitted.slopes(values)):
-                _add_quadratic(grads, k, clouds[k], slope)
-    shift = clouds[0].mean - clouds[1].mean
+    if fitted is not None and total < 0:  # a weight can be negative; a distance can't
+        return solve(x, y, a, b, by._replace(controlled=False), needs, with_error)
+    shift = pair.means[0] - pair.means[1]
     along = theta @ shift
     apart = shift @ shift / x.shape[1] if by.drawn else along @ along / len(theta)
     pull = 2 * shift / x.shape[1] if by.drawn else 2 * (along @ theta) / len(theta)
-    _add_shift(grads, clouds, pull)
+    grads = pair.gradients(fitted.slopes(values) if fitted is not None and any(needs) else None, pull)
     if grads[4] is not None:
         grads[4] += 2 * along[:, None] * shift / len(theta)
     error = _standard_error(values if by.drawn else values + along**2, by, fitted) if with_error else None
     return Estimate(total + apart, error, grads)
+
+
+class Rows:
+    """Two clouds along directions one row of projections each: with weights, of any size, on any device."""
+
+    def __init__(self, x: Array, y: Array, a: Array, b: Array) -> None:
+        self.clouds = _centred(x, a), _centred(y, b)
+        self.means = self.clouds[0].mean, self.clouds[1].mean
+
+    def covariances(self) -> list[Array]:
+        """Those of the clouds, (d, d), float64."""
+        return [cloud.covariance() for cloud in self.clouds]
+
+    def values(self, theta: Array, weights: Array, needs: tuple[bool, ...]) -> Array:
+        """The distance along each of theta (L, d); keeps the gradients of Σ weights · values."""
+        values, self.grads = _along(self.clouds, theta, weights, needs)
+        return values
+
+    def gradients(self, quadratics: Any, pull: Array) -> list[Array | None]:
+        """Those by x, y, a, b, theta, with that of a function of the covariances and of the difference of the means."""
+        for k, slope in enumerate(quadratics or ()):
+            _add_quadratic(self.grads, k, self.clouds[k], slope)
+        _add_shift(self.grads, self.clouds, pull)
+        return self.grads
 
 
 def _along(

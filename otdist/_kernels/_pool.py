@@ -5,12 +5,15 @@ The pool has as many threads as the process may use: the affinity mask, and torc
 forked child starts with a pool of its own: threads do not survive a fork.
 """
 
+import ctypes
 import os
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
+from contextlib import suppress
+from functools import cache
+from typing import Any, TypeVar
 
 Chunk = TypeVar("Chunk")
 
@@ -42,7 +45,8 @@ def map(function: Callable[[Chunk], object], chunks: Sequence[Chunk]) -> None:
         return
     queue = iter(chunks)
     taking = threading.Lock()
-    helpers = [_pool(threads).submit(_drain, function, queue, taking) for _ in range(threads - 1)]
+    elsewhere = _elsewhere()
+    helpers = [_pool(threads).submit(_help, function, queue, taking, elsewhere) for _ in range(threads - 1)]
     try:
         _drain(function, queue, taking)
     finally:
@@ -52,6 +56,35 @@ def map(function: Callable[[Chunk], object], chunks: Sequence[Chunk]) -> None:
     for error in errors:
         if error is not None:
             raise error
+
+
+def _elsewhere() -> set[int]:
+    """The processors that the caller may run on but does not; empty where that is not known."""
+    getcpu = _getcpu()
+    if getcpu is None:
+        return set()
+    return os.sched_getaffinity(0) - {getcpu()}
+
+
+@cache
+def _getcpu() -> Any:
+    """The C library's `sched_getcpu`, where there is one."""
+    return getattr(ctypes.CDLL(None), "sched_getcpu", None) if hasattr(os, "sched_setaffinity") else None
+
+
+def _help(
+    function: Callable[[Chunk], object], queue: Iterator[Chunk], taking: threading.Lock, elsewhere: set[int]
+) -> None:
+    """Drain the queue on a processor other than the caller's.
+
+    On a busy machine Linux wakes a thread where it slept last, without a look for idle processors: on two of them every
+    other call would share one processor with its caller for as long as it takes.
+    """
+    if elsewhere and getattr(_inside, "processors", None) != elsewhere:
+        with suppress(OSError):
+            os.sched_setaffinity(0, elsewhere)
+            _inside.processors = elsewhere
+    _drain(function, queue, taking)
 
 
 def _drain(function: Callable[[Chunk], object], queue: Iterator[Chunk], taking: threading.Lock) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from llvmlite import ir
 from numba import njit, types
-from numba.core import cgutils
+from numba.core import cgutils, errors
 from numba.extending import intrinsic, models, overload, register_model
 
 BYTES = 64
@@ -79,6 +79,33 @@ def store(typing, array, index, value):
     def generate(context, builder, signature, arguments):
         kind = signature.args[0]
         where = _address(context, builder, kind, *arguments[:2])
+        builder.store(arguments[2], where, align=kind.dtype.bitwidth // 8)
+        return context.get_dummy_value()
+
+    return types.none(array, types.intp, KINDS[array.dtype]), generate
+
+
+@intrinsic
+def load_from(typing, array, first):
+    """array[first : first + 8] with doubles, from wherever it is."""
+
+    def generate(context, builder, signature, arguments):
+        kind = signature.args[0]
+        data = context.make_array(kind)(context, builder, arguments[0]).data
+        where = builder.bitcast(builder.gep(data, [arguments[1]]), KINDS[kind.dtype].vector.as_pointer())
+        return builder.load(where, align=kind.dtype.bitwidth // 8)
+
+    return KINDS[array.dtype](array, types.intp), generate
+
+
+@intrinsic
+def store_to(typing, array, first, value):
+    """array[first : first + 8] = value."""
+
+    def generate(context, builder, signature, arguments):
+        kind = signature.args[0]
+        data = context.make_array(kind)(context, builder, arguments[0]).data
+        where = builder.bitcast(builder.gep(data, [arguments[1]]), arguments[2].type.as_pointer())
         builder.store(arguments[2], where, align=kind.dtype.bitwidth // 8)
         return context.get_dummy_value()
 
@@ -154,6 +181,16 @@ def maximum(typing, x, y):
 
 
 @intrinsic
+def minimum(typing, x, y):
+    """x where it is less than y, elsewhere (also where x is NaN) y."""
+
+    def generate(context, builder, signature, arguments):
+        return builder.select(builder.fcmp_ordered("<", *arguments), *arguments)
+
+    return x(x, x), generate
+
+
+@intrinsic
 def add_exponent(typing, mantissa, shifted):
     """`mantissa` · 2^k, numbers or lanes, where `shifted` is k + 1.5 · 2^(mantissa bits): its low bits are k's."""
     scalar = mantissa.scalar if isinstance(mantissa, _Lanes) else mantissa
@@ -217,6 +254,42 @@ def choose(typing, lanes, x, y):
         return builder.select(bits, arguments[1], arguments[2])
 
     return x(types.intp, x, x), generate
+
+
+# Doubles that come from floats have 29 bits to spare, in which the number of a point can travel through a sort.
+SPARE = (1 << 29) - 1
+
+
+@intrinsic
+def tagged(typing, x, half, number):
+    """The first (half = 0) or second eight of sixteen floats, as doubles with `number` in the bits left unused."""
+    if not isinstance(half, types.IntegerLiteral):
+        raise errors.RequireLiteralValue("half")
+    first, doubles = half.literal_value * LANES, KINDS[types.float64]
+
+    def generate(context, builder, signature, arguments):
+        integer = ir.IntType(64)
+        mask = ir.Constant(ir.VectorType(ir.IntType(32), LANES), list(range(first, first + LANES)))
+        part = builder.shuffle_vector(arguments[0], arguments[0], mask)
+        bits = builder.bitcast(builder.fpext(part, doubles.vector), ir.VectorType(integer, LANES))
+        undefined = ir.Constant(bits.type, ir.Undefined)
+        single = builder.insert_element(undefined, arguments[2], ir.Constant(ir.IntType(32), 0))
+        same = ir.Constant(ir.VectorType(ir.IntType(32), LANES), [0] * LANES)
+        return builder.bitcast(builder.or_(bits, builder.shuffle_vector(single, undefined, same)), doubles.vector)
+
+    return doubles(x, half, types.int64), generate
+
+
+@intrinsic
+def untagged(typing, x):
+    """Doubles as they were before `tagged`."""
+
+    def generate(context, builder, signature, arguments):
+        bits = builder.bitcast(arguments[0], ir.VectorType(ir.IntType(64), LANES))
+        kept = ir.Constant(bits.type, [-1 - SPARE] * LANES)
+        return builder.bitcast(builder.and_(bits, kept), x.vector)
+
+    return x(x), generate
 
 
 def _arithmetic(symbol: Any, instruction: str) -> None:
