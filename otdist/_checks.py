@@ -272,6 +272,25 @@ def impeccable_gaussians(*given: Any) -> bool:
     return bool(symmetry.clean_gaussians(*means, *covs, _largest(views[0].dtype)))
 
 
+def impeccable_points(x: Array, y: Array, core: int) -> bool:
+    """Whether point sets (..., n) or, with ``core`` 2, (..., n, d) of one kind certainly have nothing to refuse.
+
+    They have one batch shape, and one compiled look finds them finite. Else every rule is gone through.
+    """
+    if not _arrays.inspectable(x):
+        return False
+    one, two = _arrays.as_numpy(x), _arrays.as_numpy(y)
+    if one.ndim < core or two.ndim != one.ndim or not (one.size and two.size):
+        return False
+    n = one.ndim - core  # the axis of the points
+    if one.shape[:n] + one.shape[n + 1 :] != two.shape[:n] + two.shape[n + 1 :]:
+        return False
+    if not (one.flags.c_contiguous and two.flags.c_contiguous):
+        return False
+    finite, largest = _symmetry().finite, _largest(one.dtype)
+    return bool(finite(one.reshape(-1), largest) and finite(two.reshape(-1), largest))
+
+
 @cache
 def _symmetry() -> Any:
     from ._kernels import symmetry  # at first use: `import otdist` imports no numba

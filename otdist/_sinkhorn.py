@@ -475,9 +475,11 @@ def flatten(x: np.ndarray, y: np.ndarray, a: np.ndarray, b: np.ndarray) -> tuple
     wide = [np.require(z, np.float64, ("C", "W")).reshape(k, *z.shape[-2:]) for z in (x, y)]
     for w, points in ((a, wide[0]), (b, wide[1])):
         n = points.shape[1]
-        mass = np.asarray(w, np.float64).reshape(k, n) if w.shape[-1] else np.ones((k, n))
-        # What float32 left of the sum would be multiplied with ε.
-        wide.append(mass / mass.sum(-1, keepdims=True))
+        if w.shape[-1]:
+            mass = np.asarray(w, np.float64).reshape(k, n)
+            wide.append(mass / mass.sum(-1, keepdims=True))  # what float32 left of the sum would be multiplied with ε
+        else:
+            wide.append(np.full((k, n), 1 / n))
     return wide[0], wide[1], wide[2], wide[3]
 
 

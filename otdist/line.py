@@ -146,6 +146,9 @@ def given(x: Any, y: Any, a: Any, b: Any, *, core: int) -> tuple[list[Array], li
     """
     named = {k: v for k, v in {"x": x, "y": y, "a": a, "b": b}.items() if v is not None or k in "xy"}
     arrays, restore = _checks.arrays(**named)
+    if len(arrays) == 2 and _checks.impeccable_points(arrays[0], arrays[1], core):
+        nothing = _arrays.like(np.empty(0), arrays[0])
+        return [*arrays, nothing, nothing], [None, None], restore
     found = dict(zip(named, arrays, strict=True))
     for name, size in (("x", "n"), ("y", "m")):
         z = found[name]
