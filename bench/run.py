@@ -17,8 +17,8 @@ from bench.workloads import Tolerance, Workload
 
 Clock = Callable[[int], float]
 
-# A turn lasts at least this long: what the pause before it has slowed down (clock rate, caches, branch predictors) takes
-# several short calls to recover, and users of short calls make many.
+# A turn lasts at least this long: what the pause before it has slowed down (clock rate, caches, branch predictors)
+# takes several short calls to recover, and users of short calls make many.
 SHORTEST_TURN_S = 2e-2
 # Up to here a call may still find its caches cold after somebody else's turn, so an untimed call goes first.
 WARM_UP_BELOW_S = 0.1
