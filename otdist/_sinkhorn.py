@@ -79,14 +79,14 @@ class Frame(NamedTuple):
     unit: float
 
 
-def frames(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Centers (k, d), units and radii (k,): no two points of two clouds are farther apart than the radius, inside."""
+def frames(x: np.ndarray, y: np.ndarray, epsilon: float, tol: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Of each problem: center (k, d), unit (k,), and whether float32 resolves its plan to well below tol (k,)."""
     from ._kernels.cloud import frame
 
     k, d = len(x), x.shape[2]
-    center, unit, radius = np.empty((k, d)), np.empty(k), np.empty(k)
-    frame(x, y, center, unit, radius)
-    return center, unit, radius
+    center, unit, single = np.empty((k, d)), np.empty(k), np.empty(k, bool)
+    frame(x, y, float(epsilon), float(tol), center, unit, single)
+    return center, unit, single
 
 
 class Room:
@@ -353,8 +353,8 @@ def solve(
     """
     n, m = x.shape[1], y.shape[1]
     size = max(n, m) ** 2 if debias else n * m
-    center, unit, radius = frames(x, y)
-    low = _single_suffices(unit, radius, epsilon, tol) & single
+    center, unit, low = frames(x, y, epsilon, tol)
+    low &= single
     found = Results(x, y, points, debias)
     if warm is not None:
         found.h[:] = warm * (LOG2E / epsilon)
@@ -397,6 +397,8 @@ class Results:
     def left(self, tol: float, max_iter: int) -> list[tuple[int, int]]:
         """Terms and members that need to be solved, or solved further."""
         passes, error = self.stats[..., 0], self.stats[..., 1]
+        if passes.min(initial=0) == 0 and (error <= tol).all():
+            return []
         return list(zip(*np.nonzero((passes < 0) | ((error > tol) & (passes < max_iter))), strict=True))
 
     def solve(self, t: int, i: int, problem: Problem, tol: float, max_iter: int, warm: bool) -> None:
@@ -522,24 +524,14 @@ def _problems(
     x: np.ndarray, y: np.ndarray, a: np.ndarray, b: np.ndarray, epsilon: float, strength: float = 1.0
 ) -> list[Problem]:
     out = []
-    for points_x, points_y, weights_x, weights_y, center, unit in zip(x, y, a, b, *frames(x, y)[:2], strict=True):
+    for points_x, points_y, weights_x, weights_y, center, unit in zip(
+        x, y, a, b, *frames(x, y, epsilon, 1.0)[:2], strict=True
+    ):
         frame = Frame(center, unit)
         sides = (points_x, weights_x), (points_y, weights_y)
         first, second = (Cloud(points, weights, frame, np.float64) for points, weights in sides)
         out.append(Problem(first, second, frame, epsilon, strength))
     return out
-
-
-def _single_suffices(unit: np.ndarray, radius: np.ndarray, epsilon: float, tol: float) -> np.ndarray:
-    """Whether float32 resolves the plan to well below tol, in each problem.
-
-    The entries of the plan have relative errors of about eps times their exponents, which go up to the largest cost
-    over ε; and where ε exceeds the costs, the value is a small difference of order cost in numbers of order ε.
-    """
-    eps = float(np.finfo(np.float32).eps)
-    with np.errstate(over="ignore", divide="ignore"):
-        ratio = (unit / epsilon) * unit * radius**2
-        return (eps * ratio <= tol) & (eps / ratio <= 1e-5) & (tol > 1e-5)
 
 
 def newton_finish(problem: Problem, tol: float, max_iter: int) -> tuple[int, float, float]:

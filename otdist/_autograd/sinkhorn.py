@@ -74,7 +74,7 @@ def _divergence(
     warn(worst(xy.error, worst(xx.error, yy.error)), tol, max_iter)
     value, grads = _debias(xy, xx, yy, needs, epsilon, reach)
     same = _identical(x, y, a, b)
-    for out in (value, *grads):
+    for out in (value, *grads) if same.any() else ():
         if out is not None:
             out[same] = 0.0  # both plans have errors within the tolerance: what is known exactly is said exactly
     value = _arrays.astype(value.reshape(batch), dtype)

@@ -6,12 +6,16 @@ from numba import njit
 from .softmin import OPTIONS, pack
 
 LOG2E = 1.4426950408889634
+EPS32 = 2.0**-23
 
 
 @njit(**OPTIONS)
-def frame(x, y, center, unit, radius):
-    """Of each problem, x (k, n, d) and y (k, m, d): the middle of the box around both clouds, (k, d), the power of two
-    next to its half width, (k,), 1 for a point, and a bound on the distance of any two points, divided by it.
+def frame(x, y, epsilon, tol, center, unit, single):
+    """Frames of problems x (k, n, d), y (k, m, d): the middle of the box around both clouds and the power of two next
+    to its half width, 1 for a point; and whether float32 resolves the plan to well below tol.
+
+    The entries of the plan have relative errors of about eps times their exponents, which go up to the largest cost
+    over ε; and where ε exceeds the costs, the value is a small difference of order cost in numbers of order ε.
     """
     low, high = np.empty(x.shape[2]), np.empty(x.shape[2])
     for k in range(x.shape[0]):
@@ -29,7 +33,8 @@ def frame(x, y, center, unit, radius):
         unit[k] = 2.0 ** np.round(np.log2(half)) if half > 0.0 else 1.0
         for c in range(x.shape[2]):
             square += ((high[c] - low[c]) / unit[k]) ** 2
-        radius[k] = np.sqrt(square)
+        largest = (unit[k] / epsilon) * unit[k] * square
+        single[k] = EPS32 * largest <= tol and EPS32 / largest <= 1e-5 and tol > 1e-5
 
 
 @njit(**OPTIONS)
