@@ -193,7 +193,7 @@ def positive_number(name: str, value: Any) -> float:
         number = float(value)
     except (TypeError, ValueError):
         raise TypeError(f"{name} must be a positive number; got {type(value).__name__}") from None
-    if not (number > 0 and math.isfinite(number)):
+    if not 0 < number < math.inf:  # spelt so that torch.compile can follow a changing number
         raise ValueError(f"{name} must be positive and finite; got {number:g}")
     return number
 
@@ -303,14 +303,14 @@ def _largest(dtype: np.dtype) -> float:
     return float(np.finfo(dtype).max)
 
 
-def semidefinite(name: str, eigenvalues: Array) -> None:
+def semidefinite(name: str, eigenvalues: Array, eps: float) -> None:
     """Refuse a spectrum (..., d) that is negative beyond rounding: d · eps · 100 of the trace."""
     if not _arrays.on_cpu(eigenvalues):
         return
     eigenvalues = _arrays.as_numpy(eigenvalues)
     if eigenvalues.size:
         scale = np.abs(eigenvalues).sum(-1)
-        tolerance = 100 * eigenvalues.shape[-1] * np.finfo(eigenvalues.dtype).eps * scale
+        tolerance = 100 * eigenvalues.shape[-1] * eps * scale
         smallest = eigenvalues.min(-1)
         if (smallest < -tolerance).any():
             worst = smallest[smallest < -tolerance].min()

@@ -30,14 +30,14 @@ LARGE = 2**18
 NEWTON_POINTS = 2048
 # It takes over after so many passes, or earlier, at a marginal error of 1e-3, where the tolerance is below 1e-5.
 NEWTON_AFTER = 500
+# Its quadratic model is not trusted at first to move a potential by more than this, in base 2: entries change by 2^16.
+NEWTON_REACH = 16.0
 # Tasks that a pass over one problem is cut into, whatever the number of threads: sums then add up alike everywhere.
 SHARES = 16
 # From this size on (and 128 d³) eigendecompositions for a start with correlations cost less than the passes they save.
 CORRELATED = 2**18
 # From this size on, the three terms of one divergence are worth solving on several threads.
 SIDE_BY_SIDE = 2**18
-# Its quadratic model is not trusted to move a potential by more than this, in base 2: entries change by 2^16.
-NEWTON_REACH = 16.0
 # Below this ratio of ε to the mean cost, potentials are first found for larger ε, each stage to this marginal error.
 ANNEAL_BELOW, ANNEAL_FACTOR, ANNEAL_TOL = 1 / 300, 4.0, 0.03
 ANNEAL_ABOVE = LOG2E / ANNEAL_BELOW  # the mean cost inside
@@ -178,7 +178,8 @@ class Problem:
         from ._kernels.cloud import gaussian_start
 
         (n, m), d, first, second = self.shape, self.x.shape[1], self.first, self.second
-        if d == 1 or n * m < CORRELATED + 128 * d**3:
+        finite = math.isfinite(self.mean_cost)  # NaN is not refused everywhere, and eigensolvers refuse it
+        if d == 1 or n * m < CORRELATED + 128 * d**3 or not finite:
             moments = first.mean, first.variances, second.mean, second.variances
             gaussian_start(self.y, *moments, self.scale, self.h)
             return
@@ -235,12 +236,29 @@ class Problem:
             c = self.sweep()
             passes += 1
             error, dual = kernels.assess(self.h, self.F, c, self.a, self.b, *limits, r)
-            if error <= tol or (passes >= max_iter and (anderson[1] == 0 or dual >= anderson[0] - self.noise)):
+            if kernels.done(error, dual, tol, passes >= max_iter, self.noise, anderson):
                 return passes, error, dual
-            if self.kernel is not None and not self.symmetric:
-                points = self.x, self.y, self.scale
-                kernels.repair(*points, self.F, self.a, self.b, c, self.h, self.strength, r)
+            if not self.symmetric:
+                self.repair(c, r)
             kernels.advance(self.h, r, self.b, dual, self.noise, damping, vectors, gram, anderson)
+
+    def repair(self, c: np.ndarray, r: np.ndarray) -> None:
+        """`_kernels.sinkhorn.repair`; if there is much to do, by a pass over columns."""
+        from ._kernels import sinkhorn as kernels
+
+        lost = (self.b > 0) & (c < kernels.LOST * self.b)
+        if lost.sum() * SHARES <= len(lost):
+            points = self.x, self.y, self.scale
+            kernels.repair(*points, self.F, self.a, self.b, c, self.h, self.strength, r)
+        else:
+            r[lost] = self.column_softmin()[lost] - self.h[lost]
+
+    def column_softmin(self) -> np.ndarray:
+        """-λ log2 Σ_i a_i 2^(F_i + S_ij) of every column."""
+        swapped = Problem(self.second, self.first, self.frame, self.epsilon, self.strength)
+        swapped.scale, swapped.h = self.scale, self.F
+        swapped.sweep()
+        return swapped.F
 
     @property
     def noise(self) -> float:
@@ -270,13 +288,7 @@ class Problem:
         """F and h, continued by the softmin to points without weight."""
         if (self.b > 0).all():
             return self.F, self.h
-        other = self.F
-        if not self.symmetric:
-            swapped = Problem(self.second, self.first, self.frame, self.epsilon, self.strength)
-            swapped.h = self.F
-            swapped.sweep()
-            other = swapped.F
-        return self.F, np.where(self.b > 0, self.h, other)
+        return self.F, np.where(self.b > 0, self.h, self.F if self.symmetric else self.column_softmin())
 
     def gradients(self, points: tuple[bool, bool]) -> tuple[np.ndarray | None, np.ndarray | None]:
         """Envelope theorem: ∂/∂x_i = 2 Σ_j P_ij (x_i - y_j), and its mirror image, each after its own last update.
@@ -553,7 +565,7 @@ def newton_finish(problem: Problem, tol: float, max_iter: int) -> tuple[int, flo
         return c, error, dual
 
     (c, error, dual), passes = measure(), 1
-    noise = problem.noise
+    noise, reach = problem.noise, NEWTON_REACH
     for _ in range(50):
         if error <= tol or passes >= max_iter:
             break
@@ -565,7 +577,7 @@ def newton_finish(problem: Problem, tol: float, max_iter: int) -> tuple[int, flo
         step = np.zeros(len(b))
         step[live] = _newton_step(problem, c, live, root) * LOG2E
         start, former = problem.h.copy(), error
-        t = longest = min(1.0, NEWTON_REACH / max(float(np.abs(step).max()), 1e-300))
+        t = longest = min(1.0, reach / max(float(np.abs(step).max()), 1e-300))
         slope = step @ (b - c)
         while t > 1e-4 * longest:
             problem.h = start + t * step
@@ -578,6 +590,7 @@ def newton_finish(problem: Problem, tol: float, max_iter: int) -> tuple[int, flo
             problem.h = start
             c, error, dual = measure()
             break
+        reach = 4 * reach if t == longest else NEWTON_REACH
         dual = new_dual
         if error > 0.5 * former and error < 1e-11:
             break  # rounding

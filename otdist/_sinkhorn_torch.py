@@ -148,8 +148,9 @@ class Problem:
             r, error, dual = self.assess(self.sweep())
             step += 1
             passes += active
-            active = active & ~(error <= tol)
-            undone = active & (dual < anderson.best - noise)  # do not end on a step that will be undone
+            undone = dual < anderson.best - noise  # do not end on a step that will be undone
+            active = active & (~(error <= tol) | undone) & ~error.isnan()
+            undone = active & undone
             if not active.any() or (step >= max_iter and not undone.any()):
                 break
             self.h = torch.where(active[:, None], anderson.advance(self.h, r, dual, noise), self.h)

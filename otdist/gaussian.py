@@ -445,9 +445,8 @@ def barycenter(means: Any, covs: Any, weights: Any = None, *, tol: float = 1e-10
     mean = (w[..., None] * means).sum(-2)
     batch = np.broadcast_shapes(w.shape, matrices.shape[:-2])
     wide = _arrays.astype(_arrays.broadcast_to(matrices, (*batch, *matrices.shape[-2:])), xp.float64)
-    turned, n_iter, residual = _fixed_point(
-        wide, _arrays.astype(_arrays.broadcast_to(w, batch), xp.float64)[..., None, None], tol, max_iter
-    )
+    wide_w = _arrays.astype(_arrays.broadcast_to(w, batch), xp.float64)[..., None, None]
+    turned, n_iter, residual = _fixed_point(wide, wide_w, tol, max_iter, float(_arrays.epsilon(matrices)))
     converged = bool((residual <= tol).all())
     if not converged:
         warnings.warn(
@@ -458,13 +457,13 @@ def barycenter(means: Any, covs: Any, weights: Any = None, *, tol: float = 1e-10
     return Barycenter(restore(mean), restore(turned @ turned.mT), n_iter, restore(residual), converged)
 
 
-def _fixed_point(covs: Array, w: Array, tol: float, max_iter: int) -> tuple[Array, int, Array]:
-    """Iterate R ← Σ wᵢ Sᵢ Qᵢ from the factor of the mean covariance."""
+def _fixed_point(covs: Array, w: Array, tol: float, max_iter: int, eps: float) -> tuple[Array, int, Array]:
+    """Iterate R ← Σ wᵢ Sᵢ Qᵢ from the factor of the mean covariance; `eps` is the precision that covs came in."""
     xp = _arrays.namespace(covs)
     shape = covs.shape
-    roots = factor("covs", covs.reshape(-1, *shape[-2:])).root.reshape(shape)
+    roots = factor("covs", covs.reshape(-1, *shape[-2:]), eps).root.reshape(shape)
     average = (w * covs).sum(-3)
-    current = factor("covs", average.reshape(-1, *shape[-2:])).root.reshape(average.shape)
+    current = factor("covs", average.reshape(-1, *shape[-2:]), eps).root.reshape(average.shape)
     n_iter, going = 0, True
     while going and n_iter < max_iter:
         u, _, vt = xp.linalg.svd(roots.mT @ current[..., None, :, :])

@@ -5,7 +5,7 @@ The cost is |x - y|², not halved, and ``epsilon`` is in units of it. In other l
 
 Potentials are found by alternating updates, on a kernel that has absorbed them so that nothing underflows, accelerated
 by Anderson's method with a safeguard, started from the closed form between Gaussians, and finished by Newton's method
-where the tolerance is tight. A small problem's kernel stays in the cache; that of a large one is not kept, its rows are
+where the tolerance is tight. A small problem's kernel stays in the cache; one above 256 MiB is not kept, its rows are
 recomputed in each pass, so that memory is linear in n + m.
 """
 
@@ -53,7 +53,8 @@ class SinkhornResult:
     ----------
     value : (...)
         ``OT_ε = ⟨P, C⟩ + ε KL(P ‖ a⊗b)``, from the dual: its error is of second order in that of the potentials.
-        Unbalanced, plus ``ρ KL(P1 ‖ a) + ρ KL(Pᵀ1 ‖ b)``. For PyTorch, differentiable in points and weights.
+        Unbalanced, plus ``ρ KL(P1 ‖ a) + ρ KL(Pᵀ1 ‖ b)``. For PyTorch, differentiable in points and weights; it alone
+        is, what follows from the plan is not.
     transport_cost : (...)
         ``⟨P, C⟩`` alone.
     f, g : (..., n), (..., m)
@@ -113,9 +114,11 @@ class SinkhornResult:
         """Where each x_i goes on average, ``Σ_j P_ij y_j / Σ_j P_ij``: (..., n, d), without forming P."""
         out = np.empty(self._flat[0].shape)
         for k, problem in enumerate(self._problems()):
-            problem.a_work[:] = 1.0  # the share of each target: defined without weight, too
-            moved, _ = problem.moments(_with_ones(problem.y), np.empty((len(problem.x), 0)))
-            out[k] = moved[:, :-1] / moved[:, -1:] * problem.unit + problem.center
+            # The share of each target: defined without weight, and where no mass moves, too.
+            problem.a_work[:], problem.strength = 1.0, 1.0
+            problem.sweep()
+            moved, _ = problem.moments(problem.y, np.empty((len(problem.x), 0)))
+            out[k] = moved * problem.unit + problem.center
         return self._shaped(out)
 
     def bounds(self) -> tuple[Array, Array]:
@@ -209,6 +212,7 @@ def solve(
     array([[0.5, 0. ],
            [0. , 0.5]])
     """
+    _refuse_transforms("solve")
     arrays, _, restore = given(x, y, a, b, core=2)
     epsilon, tol, max_iter, reach = _numbers(epsilon, tol, max_iter, reach)
     first = arrays[0]
@@ -385,6 +389,7 @@ def bracket(x: Any, y: Any, a: Any = None, b: Any = None, *, rel_tol: float = 1e
     >>> bool(found.lower <= 18 <= found.upper), bool(found.converged)
     (True, True)
     """
+    _refuse_transforms("bracket")
     arrays, _, restore = given(x, y, a, b, core=2)
     rel_tol = _checks.positive_number("rel_tol", rel_tol)
     wide, batch = _broadcast(arrays)
@@ -414,6 +419,13 @@ def bracket(x: Any, y: Any, a: Any = None, b: Any = None, *, rel_tol: float = 1e
         _arrays.scalar(kind(passes.astype(np.int64).reshape(batch))),
         _arrays.scalar(kind(converged.astype(bool).reshape(batch))),
     )
+
+
+def _refuse_transforms(name: str) -> None:
+    if _arrays.in_transform():
+        raise RuntimeError(
+            f"sinkhorn.{name} needs values, which torch.func and torch.compile hide; sinkhorn.w2_squared does without"
+        )
 
 
 def _numbers(epsilon: Any, tol: Any, max_iter: Any, reach: Any) -> tuple[float, float, int, float]:

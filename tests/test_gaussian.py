@@ -176,3 +176,26 @@ def test_a_covariance_indefinite_by_rounding_is_accepted():
 def test_refusals(arguments, message):
     with pytest.raises(ValueError, match=message):
         gaussian.w2_squared(*arguments)
+
+
+@pytest.mark.parametrize("d", [2, 20, 60])
+def test_single_precision_may_make_a_singular_covariance_slightly_indefinite(d):
+    rng = np.random.default_rng(d)
+    samples = rng.standard_normal((d // 2, d)).astype(np.float32)
+    cov = samples.T @ samples
+    exact = samples.astype(float)
+    zero, eye = np.zeros(d, np.float32), np.eye(d, dtype=np.float32)
+    # W2² to N(0, I) by the singular values of the samples; eigenvalues are off by d eps, their roots by its root.
+    expected = (exact**2).sum() + d - 2 * np.linalg.svd(exact, compute_uv=False).sum()
+    tolerance = 4 * d * np.sqrt(d * np.finfo(np.float32).eps * (exact**2).sum())
+    for value in (gaussian.w2_squared(zero, cov, zero, eye), gaussian.w2_squared(zero, eye, zero, cov)):
+        assert abs(value - expected) <= tolerance
+
+
+@pytest.mark.parametrize("d", [1, 3, 6, 20, 300])
+def test_nan_behind_a_transform_stays_in_its_problem(d):
+    cov = torch.eye(d).repeat(3, 1, 1)
+    cov[1] = torch.nan
+    zero, other = torch.zeros(3, d), 2 * torch.eye(d).repeat(3, 1, 1)
+    value = torch.func.vmap(gaussian.w2_squared)(zero, cov, zero, other)
+    assert value.isnan().tolist() == [False, True, False]

@@ -19,3 +19,19 @@ def test_numpy_callers_need_no_torch():
     )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert float(out.stdout) == 1.0
+
+
+def test_a_compiler_may_be_the_first_to_call():
+    code = """
+import torch
+from otdist import gaussian, line, sinkhorn
+x, y, eye = torch.randn(7, 2), torch.randn(7, 2), torch.eye(2)
+for function in (
+    lambda p, q: sinkhorn.w2_squared(p, q, epsilon=0.4),
+    lambda p, q: gaussian.w2_squared(p[0], eye, q[0], eye),
+    lambda p, q: line.w2_squared(p[:, 0], q[:, 0]),
+):
+    print(float(torch.compile(function, fullgraph=True, backend="aot_eager")(x, y) - function(x, y)))
+"""
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert [float(line) for line in out.stdout.split()] == [0.0] * 3

@@ -271,15 +271,62 @@ def test_regimes_agree(monkeypatch, limits, reach):
     np.testing.assert_allclose(sinkhorn.solve(x, y, a, b, **options).plan(), solved.plan(), atol=1e-12)
 
 
+@pytest.mark.parametrize("streamed", [False, True])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_a_start_from_far_away_is_followed(dtype):
-    # The potential moves by 400/ε: kernels that absorbed it on the way stop serving, and have to be renewed.
+def test_a_start_from_far_away_is_followed(monkeypatch, dtype, streamed):
+    # The potential moves by 400/ε: kernels that absorbed it on the way stop serving and have to be renewed, and columns
+    # lose all their mass on the way.
+    from otdist import _sinkhorn
+
     x, y, _, _ = clouds(31, n=60, m=50)
     x, y = x.astype(dtype), y.astype(dtype)
     far = sinkhorn.solve(x + np.array([20.0] + [0.0] * (x.shape[1] - 1), dtype), y, epsilon=0.5)
-    found = sinkhorn.solve(x, y, epsilon=0.5, init=far)
+    reference = sinkhorn.solve(x, y, epsilon=0.5, tol=1e-8).value
+    if streamed:
+        monkeypatch.setattr(_sinkhorn, "CACHED", 0)
+        monkeypatch.setattr(_sinkhorn, "STORED_BYTES", 0)
+    found = sinkhorn.solve(x, y, epsilon=0.5, init=far, max_iter=100)
     assert found.converged
-    np.testing.assert_allclose(found.value, sinkhorn.solve(x, y, epsilon=0.5, tol=1e-8).value, rtol=1e-4)
+    np.testing.assert_allclose(found.value, reference, rtol=1e-4)
+
+
+def test_columns_of_hardly_any_weight_are_not_lost():
+    # Within tol the marginals can be right while the potential of the second column is anything.
+    x, y = np.array([[1.5266301830115059], [0.9989749136801044]]), np.array([[1.2664002355722317], [-0.61347864447609]])
+    a = np.array([0.004897540823264409, 0.9951024591767356])
+    b = np.array([1.2981174639380926e-07, 0.9999998701882536])
+    found = sinkhorn.solve(x, y, a, b, epsilon=0.002285624347113785, tol=1e-6)
+    P = found.plan()
+    assert found.converged
+    actual = np.abs(P.sum(1) - a).sum() + np.abs(P.sum(0) - b).sum()
+    np.testing.assert_allclose(found.marginal_error, actual, atol=1e-10)
+    np.testing.assert_allclose(found.value, log_domain(cost(x, y), a, b, found.epsilon)[3], rtol=1e-5)
+
+
+def test_many_points_against_few_need_no_square():
+    rng = np.random.default_rng(33)
+    x, y = rng.standard_normal((50_000, 1)), rng.standard_normal((8, 1))  # 50 000² entries would be 20 GB
+    assert sinkhorn.solve(x, y, epsilon=0.5).converged
+
+
+def test_where_no_mass_moves_the_map_is_still_defined():
+    found = sinkhorn.solve(np.zeros((1, 2)), np.full((1, 2), 10.0), epsilon=0.1, reach=0.3)
+    np.testing.assert_allclose(found.barycentric_map(), [[10.0, 10.0]])
+
+
+@pytest.mark.parametrize("tol", [1e-3, 1e-6])
+def test_nan_behind_a_transform_stays_in_its_problem(tol):
+    x = torch.tensor(clouds(34, n=530, m=520, batch=(2,), zeros=False)[0])
+    x[0, 0, 0] = torch.nan
+    value = torch.func.vmap(lambda z: sinkhorn.w2_squared(z, x[1, :520], epsilon=0.5, tol=tol))(x)
+    assert value.isnan().tolist() == [True, False]
+
+
+def test_what_needs_values_says_so():
+    x = torch.zeros(3, 2)
+    for function in (lambda z: sinkhorn.solve(z, x, epsilon=1.0).value, lambda z: sinkhorn.bracket(z, x).lower):
+        with pytest.raises(RuntimeError, match="w2_squared does without"):
+            torch.func.grad(function)(x)
 
 
 def test_hardly_more_passes_than_asked_for():

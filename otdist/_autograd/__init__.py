@@ -8,7 +8,6 @@ float32 or float64. ``grads`` holds an array of the argument's shape where ``nee
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -43,12 +42,24 @@ class Operator:
         second: Second | None = None,
     ) -> None:
         self.name, self.kernel, self.core, self.options, self.second = name, kernel, core, options, second
+        self.twin: Any = None
+
+        def prepare() -> None:
+            if self.twin is None:
+                from ._torch import TorchOperator  # only now: `import otdist` imports no framework
+
+                self.twin = TorchOperator(self)
+
+        # As `torch._dynamo.assume_constant_result` does: a compiler that comes first calls this and does not trace it.
+        prepare._dynamo_marked_constant = True  # type: ignore[attr-defined]
+        self._prepare = prepare
 
     def __call__(self, *arrays: Array, **options: Any) -> Array:
         """The value, with the broadcast batch shape."""
         arrays = self.broadcast(arrays)
         if _arrays.is_torch(arrays[0]):
-            return self._torch.apply(arrays, options)
+            self._prepare()
+            return self.twin.apply(arrays, options)
         value, _ = self.kernel(*arrays, needs=(False,) * len(arrays), **options)
         return value
 
@@ -67,9 +78,3 @@ class Operator:
         return tuple(
             _arrays.broadcast_to(x, (*batch, *x.shape[len(b) :])) for x, b in zip(arrays, batches, strict=True)
         )
-
-    @cached_property
-    def _torch(self) -> Any:
-        from ._torch import TorchOperator  # only now: `import otdist` imports no framework
-
-        return TorchOperator(self)

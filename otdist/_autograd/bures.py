@@ -56,14 +56,14 @@ class _Factor(NamedTuple):
 def _kernel(cov_x: Array, cov_y: Array, *, needs: tuple[bool, ...]) -> tuple[Array, tuple[Array | None, ...]]:
     """B² (...) and its gradients (..., d, d); the contract is `Operator`'s."""
     batch, dtype = cov_x.shape[:-2], cov_x.dtype
-    value, grads = _solve(_flat(cov_x, 2), _flat(cov_y, 2), needs)
+    value, grads = _solve(_flat(cov_x, 2), _flat(cov_y, 2), needs, float(_arrays.epsilon(cov_x)))
     return _unflat(value, batch, dtype), tuple(None if g is None else _unflat(g, batch, dtype) for g in grads)
 
 
-def _solve(x: Array, y: Array, needs: tuple[bool, ...]) -> tuple[Array, list[Array | None]]:
-    """The values (n,) and gradients (n, d, d)."""
+def _solve(x: Array, y: Array, needs: tuple[bool, ...], eps: float) -> tuple[Array, list[Array | None]]:
+    """The values (n,) and gradients (n, d, d); `eps` is the precision that the covariances came in."""
     if _arrays.is_torch(x):
-        return _solve_finite_or_not(x, y, needs)
+        return _solve_finite_or_not(x, y, needs, eps)
     n, d = max(len(x), len(y)) if len(x) and len(y) else 0, x.shape[-1]
     value = np.empty(n)
     # One block: glibc keeps twice its size at hand, so that the pages are not taken from the system each time anew.
@@ -71,9 +71,10 @@ def _solve(x: Array, y: Array, needs: tuple[bool, ...]) -> tuple[Array, list[Arr
     grads: list[Array | None] = [next(block) if need else None for need in needs]
     for i in _solve_compiled(x, y, value, grads):
         pair = x[i % len(x)], y[i % len(y)]
-        found = _solve_pair(*pair, needs)
+        finite = np.isfinite(pair[0].sum() + pair[1].sum())  # LAPACK refuses NaN
+        found = _solve_pair(*pair, needs) if finite else None
         if found is None:
-            stacked, slopes = _solve_finite_or_not(pair[0][None], pair[1][None], needs)
+            stacked, slopes = _solve_finite_or_not(pair[0][None], pair[1][None], needs, eps)
             found = stacked[0], [None if g is None else g[0] for g in slopes]
         value[i] = found[0]
         for all_of_them, its in zip(grads, found[1], strict=True):
@@ -175,23 +176,23 @@ def _is_good(value: Array, traces: Array, sigma: Array) -> Array:
     return known & (error <= bound * value) & (value >= _CANCELLED * traces)
 
 
-def _solve_finite_or_not(x: Array, y: Array, needs: tuple[bool, ...]) -> tuple[Array, list[Array | None]]:
+def _solve_finite_or_not(x: Array, y: Array, needs: tuple[bool, ...], eps: float) -> tuple[Array, list[Array | None]]:
     """`_solve_stack`, with NaN for an answer where there is NaN or infinity."""
     xp = _arrays.namespace(x)
     broken = ~xp.isfinite(x.sum((-2, -1)) + y.sum((-2, -1)))
     if not bool(broken.any()):
-        return _solve_stack(x, y, needs)
+        return _solve_stack(x, y, needs, eps)
     # LAPACK refuses NaN: let a harmless problem stand in.
     nan = xp.where(broken, xp.nan, 0.0)[..., None, None]
     harmless = xp.eye(x.shape[-1], dtype=x.dtype, device=x.device)
     x, y = (xp.where(xp.isnan(nan), harmless, c) for c in (x, y))
-    value, grads = _solve_stack(x, y, needs)
+    value, grads = _solve_stack(x, y, needs, eps)
     return value + nan[..., 0, 0], [None if g is None else g + nan for g in grads]
 
 
-def _solve_stack(x: Array, y: Array, needs: tuple[bool, ...]) -> tuple[Array, list[Array | None]]:
+def _solve_stack(x: Array, y: Array, needs: tuple[bool, ...], eps: float) -> tuple[Array, list[Array | None]]:
     """`_solve` for whole stacks, whatever their library and rank."""
-    x_factor, y_factor = _factor("cov_x", x), _factor("cov_y", y)
+    x_factor, y_factor = _factor("cov_x", x, eps), _factor("cov_y", y, eps)
     value, grads, doubtful = _by_eigenvalues(x, y, x_factor, needs)
     if bool(doubtful.any()):
         n = len(value)
@@ -297,15 +298,18 @@ def _second(cov_x: Array, cov_y: Array, *, cotangents: tuple[Array, Array]) -> t
     return _arrays.astype(grad_x, dtype).reshape(shape), _arrays.astype(grad_y, dtype).reshape(shape)
 
 
-def _factor(name: str, cov: Array) -> _Factor:
-    """Factor covariances (n, d, d): by Cholesky, or by eigenvectors as soon as one of them is singular."""
+def _factor(name: str, cov: Array, eps: float) -> _Factor:
+    """Factor covariances (n, d, d): by Cholesky, or by eigenvectors as soon as one of them is singular.
+
+    `eps` is the precision that they came in: so much of the trace, and no more, may be negative.
+    """
     root = _arrays.cholesky(cov)
     if root is not None:
         return _Factor(root)
     xp = _arrays.namespace(cov)
     eigenvalues, vectors = xp.linalg.eigh(cov)
     if _arrays.on_cpu(cov):
-        _checks.semidefinite(name, eigenvalues)
+        _checks.semidefinite(name, eigenvalues, eps)
     tolerance = cov.shape[-1] * _arrays.epsilon(cov) * xp.abs(eigenvalues[..., -1:])
     null = (eigenvalues <= tolerance)[..., None, :]
     zero = xp.zeros_like(vectors)

@@ -26,7 +26,8 @@ def _kernel(
     """The cost (...) and its gradients (..., d, d); the contract is `Operator`'s."""
     xp, dtype, d = _arrays.namespace(cov_x), cov_x.dtype, cov_x.shape[-1]
     x, y = (_arrays.astype(_arrays.without_repeats(c, 2), xp.float64) for c in (cov_x, cov_y))
-    r, s = _factor("cov_x", x).root, _factor("cov_y", y).root
+    eps = float(_arrays.epsilon(cov_x))
+    r, s = _factor("cov_x", x, eps).root, _factor("cov_y", y, eps).root
     cross = s.mT @ r
     if any(needs):
         u, sigma, vt = xp.linalg.svd(cross)

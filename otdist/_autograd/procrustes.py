@@ -63,7 +63,7 @@ def _from_root_and_cov(root_x: Array, cov_y: Array, *, needs: tuple[bool, ...]) 
     """B² of R Rᵀ, with R (..., d, r), and a dense Y (..., d, d)."""
     xp, dtype = _arrays.namespace(root_x), root_x.dtype
     r, y = _arrays.astype(root_x, xp.float64), _arrays.astype(_arrays.without_repeats(cov_y, 2), xp.float64)
-    s = _factor("cov_y", y).root
+    s = _factor("cov_y", y, float(_arrays.epsilon(cov_y))).root
     value, (grad_x, _) = _from_roots(
         r, _arrays.broadcast_to(s, (*r.shape[:-2], *s.shape[-2:])), needs=(needs[0], False)
     )

@@ -35,7 +35,7 @@ def weight_gradient(f: Array, epsilon: float, reach: float) -> Array:
 
 def warn(error: Any, tol: float, max_iter: int) -> None:
     """One warning for all problems of a batch that did not converge."""
-    missed = int((~(error <= tol)).sum())
+    missed = int((error > tol).sum())  # NaN is not a matter of passes
     if missed:
         warnings.warn(
             f"Sinkhorn stopped after max_iter={max_iter} passes in {missed} of {len(error)} problems; the largest "

@@ -34,7 +34,7 @@ def frame(x, y, epsilon, tol, center, unit, single):
         for c in range(x.shape[2]):
             square += ((high[c] - low[c]) / unit[k]) ** 2
         largest = (unit[k] / epsilon) * unit[k] * square
-        single[k] = EPS32 * largest <= tol and EPS32 / largest <= 1e-5 and tol > 1e-5
+        single[k] = 4.0 * EPS32 * largest <= tol and EPS32 / largest <= 1e-5 and tol > 1e-5
 
 
 @njit(**OPTIONS)

@@ -198,6 +198,18 @@ def prepare(h, b, at, G, v):
 
 
 @njit(**OPTIONS)
+def done(error, dual, tol, late, noise, state):
+    """Whether to stop: converged, or late, but not on a step of Anderson's that lowered the dual and will be undone.
+
+    Such a step may lose columns of little weight, whose marginals are then right within tol and whose potentials are
+    anything. NaN does not get better.
+    """
+    if error != error:
+        return True
+    return (error <= tol or late) and (state[1] == 0.0 or dual >= state[0] - noise)
+
+
+@njit(**OPTIONS)
 def loop(rows, panels, x, y, a, b, a_work, scale, h, F, strength, symmetric, tol, max_iter, noise, kernel):
     """Iterate on one problem until its marginal error is at most tol: passes, error, dual value.
 
@@ -219,8 +231,8 @@ def loop(rows, panels, x, y, a, b, a_work, scale, h, F, strength, symmetric, tol
             c[j] *= v[j]
         passes += 1
         error, dual = assess(h, F, c, a, b, strength, symmetric, r)
-        if error <= tol or (passes >= max_iter and (state[1] == 0.0 or dual >= state[0] - noise)):
-            return passes, error, dual  # but not on a step that will be undone
+        if done(error, dual, tol, passes >= max_iter, noise, state):
+            return passes, error, dual
         if not symmetric:
             repair(x, y, scale, F, a, b, c, h, strength, r)
         advance(h, r, b, dual, noise, damping, vectors, gram, state)
@@ -312,9 +324,11 @@ def solve(members, terms, kind, x, y, a, b, center, unit, epsilon, started, limi
     length k; stats (3, k, 3): passes, error, dual value.
     """
     (n, d), m, count = x.shape[1:], y.shape[1], BYTES // kind.itemsize
-    N, M = -(-n // GROUP), -(-m // GROUP)
-    P, Q = -(-n // count), -(-m // count)
-    E = np.empty(max(N, M) * GROUP * max(P, Q) * count, kind.dtype)
+    N, M, P, Q = -(-n // GROUP), -(-m // GROUP), -(-n // count), -(-m // count)
+    entries = max(
+        N * Q if terms[0] == 0 else 0, N * P if terms[0] <= 1 < terms[1] else 0, M * Q if terms[1] == 3 else 0
+    )
+    E = np.empty(entries * GROUP * count, kind.dtype)
     first = (
         np.empty((n, d)),
         np.empty(d),

@@ -30,14 +30,10 @@ OPTIONS = {"cache": True, "nogil": True, "fastmath": FAST, "error_model": "numpy
 INNER = OPTIONS | {"no_cpython_wrapper": True}
 # Six accumulators, a vector of the second operand and a number of the first fit into the 16 registers of AVX2, too.
 GROUP = 6
-# float32 sums run over at most so many rows, or columns, before they are added in float64.
+# float32 sums run over about so many rows, or over a strip of columns, before they are added in float64; those of
+# products with columns, over a part's rows.
 DEEP = 48
 STRIP = 256
-
-
-def padded(n: int, to: int) -> int:
-    """The least multiple of `to` that is not below n."""
-    return -(-n // to) * to
 
 
 @njit(**OPTIONS)
@@ -139,7 +135,7 @@ def sweep(part, a, strength, columns, F, c):
         stop = min(start + step, N)
         rows = tile(part, start, stop)
         _spread(rows, v, shift[start:stop], a[start:stop], strength, columns, F[start : min(stop, n)], partial)
-        if columns and (stop % DEEP == 0 or stop == N):
+        if columns and (stop % DEEP < step or stop == N):
             for j in range(len(c)):
                 c[j] += np.float64(partial[j])
                 partial[j] = 0.0
