@@ -147,14 +147,14 @@ class Problem:
         """Rows of a kernel that is not kept to compute at a time: as many as fit in a second cache."""
         return max(GROUP, TILE // self.full[1] // GROUP * GROUP)
 
-    def part(self) -> Callable[[slice, int], tuple]:
+    def part(self, free: bool = False) -> Callable[[slice, int], tuple]:
         """What gives `_kernels.softmin` the kernel's rows: those kept or, if they are too old, new ones."""
         from ._kernels.sinkhorn import prepare
 
         if self.kernel is None:
             self.at[:] = np.nan
         m, G = self.full[1], np.empty_like(self.v)
-        stale = not prepare(self.h, self.b, self.at, G, self.v)
+        stale = not prepare(self.h, self.b, self.at, G, self.v, free)
         common = self.panels.reshape(-1), self.x.shape[1], self.dtype.type(self.scale), G, stale
 
         def rows(at: slice, room: int) -> tuple:
@@ -233,16 +233,15 @@ class Problem:
         gram, anderson = np.empty((kernels.MEMORY, kernels.MEMORY)), np.array([-np.inf, 0.0, 0.0])
         passes, damping = 0, 2.0 / 3.0 if self.symmetric else 1.0
         while True:
-            c = self.sweep()
+            c = self.sweep(free=self.strength == 1.0 and not self.symmetric)
             passes += 1
             error, dual = kernels.assess(self.h, self.F, c, self.a, self.b, *limits, r)
-            if kernels.done(error, dual, tol, passes >= max_iter, self.noise, anderson):
+            lost = 0 if self.symmetric else self.repair(c, r)
+            if kernels.done(error <= tol and lost == 0, error, dual, passes >= max_iter, self.noise, anderson):
                 return passes, error, dual
-            if not self.symmetric:
-                self.repair(c, r)
             kernels.advance(self.h, r, self.b, dual, self.noise, damping, vectors, gram, anderson)
 
-    def repair(self, c: np.ndarray, r: np.ndarray) -> None:
+    def repair(self, c: np.ndarray, r: np.ndarray) -> int:
         """`_kernels.sinkhorn.repair`; if there is much to do, by a pass over columns."""
         from ._kernels import sinkhorn as kernels
 
@@ -252,6 +251,7 @@ class Problem:
             kernels.repair(*points, self.F, self.a, self.b, c, self.h, self.strength, r)
         else:
             r[lost] = self.column_softmin()[lost] - self.h[lost]
+        return int(lost.sum())
 
     def column_softmin(self) -> np.ndarray:
         """-λ log2 Σ_i a_i 2^(F_i + S_ij) of every column."""
@@ -267,11 +267,11 @@ class Problem:
 
         return rounding(self.v, self.scale * self.mean_cost)
 
-    def sweep(self) -> np.ndarray:
-        """One pass: updates F, returns the second marginal (zeros where symmetric)."""
+    def sweep(self, free: bool = False) -> np.ndarray:
+        """One pass: updates F, chooses a `free` constant of h; the second marginal (zeros where symmetric)."""
         from ._kernels.softmin import sweep
 
-        (n, m), part, tasks, tile = self.shape, self.part(), self.tasks(), self.tile()
+        (n, m), part, tasks, tile = self.shape, self.part(free), self.tasks(), self.tile()
         c = np.zeros((len(tasks), m))
 
         def task(t: int) -> None:

@@ -164,22 +164,34 @@ def _softmin(x, y, scale, F, a, S):
 
 @njit(**OPTIONS)
 def repair(x, y, scale, F, a, b, c, h, strength, r):
-    """The step of columns whose mass underflowed, c_j ≪ b_j, by their own softmin: it is right however far they are."""
-    S = np.empty(len(F))
+    """The step of columns whose mass underflowed, c_j ≪ b_j, by their own softmin: it is right however far they are.
+
+    Returns how many there were.
+    """
+    S, lost = np.empty(len(F)), 0
     for j in range(len(h)):
         if b[j] > 0.0 and c[j] < LOST * b[j]:
             r[j] = strength * _softmin(x, y[j], scale, F, a, S) - h[j]
+            lost += 1
+    return lost
 
 
 @njit(**OPTIONS)
-def prepare(h, b, at, G, v):
+def prepare(h, b, at, G, v, free):
     """Whether the kernel of the potential `at` (NaN: none) serves h: then v_j = 2^(h_j - at_j), else G, v = 1, at = h.
 
-    Columns without weight, and those that fill up, get v = 0.
+    Columns without weight, and those that fill up, get v = 0. Where the potentials' constant is `free`, a new kernel
+    gets the one for which Σ b h = 0: another one may grow until all digits drown in it.
     """
     reach, serves = REACH_SINGLE if G.itemsize == 4 else REACH_DOUBLE, True
     for j in range(len(b)):
         serves = serves and (b[j] == 0.0 or abs(h[j] - at[j]) <= reach)
+    if free and not serves:
+        constant = 0.0
+        for j in range(len(b)):
+            constant += b[j] * h[j]
+        for j in range(len(b)):
+            h[j] -= constant
     t = np.empty(len(b))
     for j in range(len(b)):
         t[j] = h[j] - at[j] if serves else b[j] if b[j] > 0.0 else 1.0
@@ -198,15 +210,15 @@ def prepare(h, b, at, G, v):
 
 
 @njit(**OPTIONS)
-def done(error, dual, tol, late, noise, state):
+def done(converged, error, dual, late, noise, state):
     """Whether to stop: converged, or late, but not on a step of Anderson's that lowered the dual and will be undone.
 
-    Such a step may lose columns of little weight, whose marginals are then right within tol and whose potentials are
-    anything. NaN does not get better.
+    Such a step may lose columns of little weight, whose marginals are then right within the tolerance and whose
+    potentials are anything. NaN does not get better.
     """
     if error != error:
         return True
-    return (error <= tol or late) and (state[1] == 0.0 or dual >= state[0] - noise)
+    return (converged or late) and (state[1] == 0.0 or dual >= state[0] - noise)
 
 
 @njit(**OPTIONS)
@@ -223,7 +235,7 @@ def loop(rows, panels, x, y, a, b, a_work, scale, h, F, strength, symmetric, tol
     damping = 2.0 / 3.0 if symmetric else 1.0
     passes = 0
     while True:
-        stale = not prepare(h, b, at, G, v)
+        stale = not prepare(h, b, at, G, v, strength == 1.0 and not symmetric)
         for j in range(m):
             c[j] = 0.0
         sweep((rows, panels, d, scale, G, stale, E, v, shift), a_work, strength, not symmetric, F, c)
@@ -231,10 +243,9 @@ def loop(rows, panels, x, y, a, b, a_work, scale, h, F, strength, symmetric, tol
             c[j] *= v[j]
         passes += 1
         error, dual = assess(h, F, c, a, b, strength, symmetric, r)
-        if done(error, dual, tol, passes >= max_iter, noise, state):
+        lost = 0 if symmetric else repair(x, y, scale, F, a, b, c, h, strength, r)
+        if done(error <= tol and lost == 0, error, dual, passes >= max_iter, noise, state):
             return passes, error, dual
-        if not symmetric:
-            repair(x, y, scale, F, a, b, c, h, strength, r)
         advance(h, r, b, dual, noise, damping, vectors, gram, state)
 
 
