@@ -138,13 +138,13 @@ class Bundles:
         """Costs and slopes of the directions of one column, both sides sorted and in place c."""
         from .._kernels import columns
 
-        i, j, mass = self.walk
-        columns.costs(x[0][c], y[0][c], self.tags, i, j, mass, values)
-        for k, own, other, i_of, j_of in ((0, x, y, i, j), (1, y, x, j, i)):
-            if self.slopes[k] is not None:
-                numbers = own[0][c].view(np.int64) if self.tags else own[1][c]
-                n, out = len(self.points[k]), self.slopes[k][column]
-                columns.slopes(own[0][c], numbers, n, other[0][c], self.tags, i_of, j_of, mass, values, out)
+        if any(self.needs):
+            numbers = [z[0][c].view(np.int64) if self.tags else z[1][c] for z in (x, y)]
+            outs = [np.empty(0, self.dtype) if own is None else own[column] for own in self.slopes]
+            n, m = map(len, self.points)
+            columns.slopes(x[0][c], numbers[0], n, y[0][c], numbers[1], m, self.tags, *self.walk, values, *outs)
+        else:
+            columns.costs(x[0][c], y[0][c], *self.walk, values)
         if self.needs[4]:
             self._turn(column)
 

@@ -64,14 +64,14 @@ def _values(columns, k, tags):
 
 
 @njit(**OPTIONS)
-def costs(x, y, tags, i_of, j_of, mass, out):
+def costs(x, y, i_of, j_of, mass, out):
     """out[l] = Σ_k mass_k (x_ik - y_jk)² in each lane of sorted columns."""
     zero, lanes = fill(x.dtype.type(0)), BYTES // x.itemsize
     part, total = np.empty(lanes, x.dtype), np.zeros(lanes)
     for start in range(0, len(mass), _DEEP):
         s = zero
         for k in range(start, min(start + _DEEP, len(mass))):
-            gap = _values(x, i_of[k], tags) - _values(y, j_of[k], tags)
+            gap = load(x, i_of[k]) - load(y, j_of[k])
             s = s + fill(mass[k]) * gap * gap
         store(part, 0, s)
         for l in range(lanes):  # noqa: E741
@@ -80,30 +80,53 @@ def costs(x, y, tags, i_of, j_of, mass, out):
 
 
 @njit(**OPTIONS)
-def slopes(x, numbers, n, y, tags, i_of, j_of, mass, cost, out):
-    """out = the derivatives of `costs` by the n points of x in their own order, for len(cost) lanes; 0 in others.
+def slopes(x, x_numbers, n, y, y_numbers, m, tags, i_of, j_of, mass, out, x_out, y_out):
+    """`costs`, and their derivatives by the n points of x and the m of y, in the points' own order; 0 in lanes unused.
 
-    `numbers` holds the number of each point of sorted x in its last bits: x itself, where there are `tags`.
-    Along a direction whose cost is not finite, all slopes are NaN.
+    `numbers` hold the number of each sorted point in their last bits: x and y themselves, where there are `tags`.
+    Derivatives into arrays of no length are left out; along a direction whose cost is not finite they are NaN.
     """
-    zero, tile, used = fill(0.0), np.empty(LANES), len(cost)
-    total = zero
-    for k in range(len(mass)):
-        i = i_of[k] & SPARE  # which says that it is not negative
-        total = total + fill(2.0 * mass[k]) * (_values(x, i, tags) - _values(y, j_of[k], tags))
-        if k + 1 == len(mass) or i_of[k + 1] != i:
-            store(tile, 0, total)
-            total = zero
-            for l in range(LANES):  # noqa: E741
-                if l < used:
-                    out[(numbers[i * LANES + l] & SPARE) * LANES + l] = tile[l]
-                else:
-                    out[i * LANES + l] = 0.0
-    _share_ties(x, numbers, n, tags, used, out)
+    zero, below, tile, used = fill(0.0), fill(-np.inf), np.empty(LANES), len(out)
+    total, for_x, for_y, x_before, y_before = zero, zero, zero, below, below
+    x_rising = y_rising = everywhere = (1 << used) - 1
+    x_out[:], y_out[:] = 0.0, 0.0  # unused lanes; and all that is written out of order is in the cache then
+    for start in range(0, len(mass), _DEEP):
+        part = zero
+        for k in range(start, min(start + _DEEP, len(mass))):
+            i, j = i_of[k] & SPARE, j_of[k] & SPARE  # which says that they are not negative
+            own, other = _values(x, i, tags), _values(y, j, tags)
+            gap = own - other
+            moved = fill(mass[k]) * gap
+            part, for_x, for_y = part + moved * gap, for_x + moved, for_y - moved
+            if k + 1 == len(mass) or i_of[k + 1] != i:
+                if len(x_out):
+                    x_rising &= greater(own, x_before)
+                    _scatter(for_x + for_x, x_numbers, i, tile, used, x_out)
+                for_x, x_before = zero, own
+            if k + 1 == len(mass) or j_of[k + 1] != j:
+                if len(y_out):
+                    y_rising &= greater(other, y_before)
+                    _scatter(for_y + for_y, y_numbers, j, tile, used, y_out)
+                for_y, y_before = zero, other
+        total = total + part
+    store(tile, 0, total)
+    out[:] = tile[:used]
+    if len(x_out) and x_rising != everywhere:
+        _share_ties(x, x_numbers, n, tags, used, x_out)
+    if len(y_out) and y_rising != everywhere:
+        _share_ties(y, y_numbers, m, tags, used, y_out)
     for l in range(used):  # noqa: E741
-        if not np.isfinite(cost[l]):
-            for i in range(n):
-                out[i * LANES + l] = np.nan
+        if not np.isfinite(out[l]):
+            x_out[l::LANES] = np.nan
+            y_out[l::LANES] = np.nan
+
+
+@njit(**INSIDE)
+def _scatter(values, numbers, i, tile, used, out):
+    """The values of sorted cell i to where its points are."""
+    store(tile, 0, values)
+    for l in range(used):  # noqa: E741
+        out[(numbers[i * LANES + l] & SPARE) * LANES + l] = tile[l]
 
 
 @njit(**OPTIONS)
