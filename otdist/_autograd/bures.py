@@ -60,7 +60,7 @@ def _kernel(cov_x: Array, cov_y: Array, *, needs: tuple[bool, ...]) -> tuple[Arr
     return _unflat(value, batch, dtype), tuple(None if g is None else _unflat(g, batch, dtype) for g in grads)
 
 
-def _solve(x: Array, y: Array, needs: tuple[bool, ...], eps: float) -> tuple[Array, list[Array | None]]:
+def _solve(x: Array, y: Array, needs: tuple[bool, ...], eps: float = 2.0**-52) -> tuple[Array, list[Array | None]]:
     """The values (n,) and gradients (n, d, d); `eps` is the precision that the covariances came in."""
     if _arrays.is_torch(x):
         return _solve_finite_or_not(x, y, needs, eps)
