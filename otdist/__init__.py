@@ -5,7 +5,7 @@ Importing ``otdist`` imports neither torch nor numba.
 """
 
 from . import covariance, diagonal, exact, gaussian, inference, line, sinkhorn, sliced
-from ._checks import ConvergenceWarning
+from ._core.checks import ConvergenceWarning
 from .distributions import w2, w2_squared
 
 __version__ = "0.1.0"

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from . import _arrays, _checks
-from ._arrays import Array
+from ._core import backend, checks
+from ._core.backend import Array
 
 
 class Gradients(NamedTuple):
@@ -58,8 +58,8 @@ def w2_squared(mean_x: Any, scale_x: Any, mean_y: Any = 0.0, scale_y: Any = 1.0)
     >>> float(diagonal.w2_squared(np.array([3.0, 0.0]), np.array([1.0, 2.0])))
     10.0
     """
-    (mean_x, scale_x, mean_y, scale_y), restore = _given(mean_x, scale_x, mean_y, scale_y)
-    return restore(((mean_x - mean_y) ** 2 + (scale_x - scale_y) ** 2).sum(-1))
+    (mean_x, scale_x, mean_y, scale_y), cast_back = _validate(mean_x, scale_x, mean_y, scale_y)
+    return cast_back(((mean_x - mean_y) ** 2 + (scale_x - scale_y) ** 2).sum(-1))
 
 
 def w2(mean_x: Any, scale_x: Any, mean_y: Any = 0.0, scale_y: Any = 1.0) -> Array:
@@ -71,8 +71,8 @@ def w2(mean_x: Any, scale_x: Any, mean_y: Any = 0.0, scale_y: Any = 1.0) -> Arra
     >>> float(diagonal.w2([3.0], [5.0]))
     5.0
     """
-    (mean_x, scale_x, mean_y, scale_y), restore = _given(mean_x, scale_x, mean_y, scale_y)
-    return restore(_arrays.norm(_arrays.concatenate(mean_x - mean_y, scale_x - scale_y)))
+    (mean_x, scale_x, mean_y, scale_y), cast_back = _validate(mean_x, scale_x, mean_y, scale_y)
+    return cast_back(backend.norm(backend.concatenate(mean_x - mean_y, scale_x - scale_y)))
 
 
 def w2_squared_and_grad(mean_x: Any, scale_x: Any, mean_y: Any = 0.0, scale_y: Any = 1.0) -> tuple[Array, Gradients]:
@@ -86,12 +86,12 @@ def w2_squared_and_grad(mean_x: Any, scale_x: Any, mean_y: Any = 0.0, scale_y: A
     >>> grads.mean_x, grads.scale_x
     (array([6., 0.]), array([0., 2.]))
     """
-    (mean_x, scale_x, mean_y, scale_y), restore = _given(mean_x, scale_x, mean_y, scale_y)
-    _checks.numpy_only("diagonal.w2_squared_and_grad", mean_x)
+    (mean_x, scale_x, mean_y, scale_y), cast_back = _validate(mean_x, scale_x, mean_y, scale_y)
+    checks.numpy_only("diagonal.w2_squared_and_grad", mean_x)
     dm, ds = mean_x - mean_y, scale_x - scale_y
     slopes = zip((2 * dm, 2 * ds, -2 * dm, -2 * ds), (mean_x, scale_x, mean_y, scale_y), strict=True)
-    grads = (_arrays.sum_to(_arrays.broadcast_to(g, (dm + ds).shape), x.shape) for g, x in slopes)
-    return restore((dm**2 + ds**2).sum(-1)), Gradients(*map(restore, grads))
+    grads = (backend.sum_to(backend.broadcast_to(g, (dm + ds).shape), x.shape) for g, x in slopes)
+    return cast_back((dm**2 + ds**2).sum(-1)), Gradients(*map(cast_back, grads))
 
 
 def pairwise_w2_squared(mean_x: Any, scale_x: Any, mean_y: Any, scale_y: Any) -> Array:
@@ -118,39 +118,39 @@ def pairwise_w2_squared(mean_x: Any, scale_x: Any, mean_y: Any, scale_y: Any) ->
     >>> diagonal.pairwise_w2_squared(zero, one, np.eye(2), np.ones((2, 2)))
     array([[1., 1.]])
     """
-    (mean_x, scale_x, mean_y, scale_y), restore = _given(mean_x, scale_x, mean_y, scale_y, core=2)
-    u, v = _arrays.concatenate(mean_x, scale_x), _arrays.concatenate(mean_y, scale_y)
-    return restore(_squared_distances(u, v))
+    (mean_x, scale_x, mean_y, scale_y), cast_back = _validate(mean_x, scale_x, mean_y, scale_y, core=2)
+    u, v = backend.concatenate(mean_x, scale_x), backend.concatenate(mean_y, scale_y)
+    return cast_back(_squared_distances(u, v))
 
 
 def _squared_distances(u: Array, v: Array) -> Array:
     """|uᵢ - vⱼ|² = [-2uᵢ, |uᵢ|², 1]·[vⱼ, 1, |vⱼ|²]: everything in one matrix product, in float64."""
-    xp = _arrays.namespace(u)
+    xp = backend.namespace(u)
     dtype = u.dtype
-    u, v = _arrays.astype(u, xp.float64), _arrays.astype(v, xp.float64)
+    u, v = backend.astype(u, xp.float64), backend.astype(v, xp.float64)
     centre = v.mean(-2)[..., None, :] if v.shape[-2] else 0.0  # what both share costs digits and changes nothing
     u, v = u - centre, v - centre
     uu, vv = (u * u).sum(-1)[..., None], (v * v).sum(-1)[..., None]
-    left = _arrays.concatenate(-2 * u, uu, xp.ones_like(uu))
-    right = _arrays.concatenate(v, xp.ones_like(vv), vv)
-    return _arrays.astype(_arrays.clip_below(left @ right.mT), dtype)
+    left = backend.concatenate(-2 * u, uu, xp.ones_like(uu))
+    right = backend.concatenate(v, xp.ones_like(vv), vv)
+    return backend.astype(backend.clip_below(left @ right.mT), dtype)
 
 
-def _given(mean_x: Any, scale_x: Any, mean_y: Any, scale_y: Any, *, core: int = 1) -> tuple[list[Array], Any]:
+def _validate(mean_x: Any, scale_x: Any, mean_y: Any, scale_y: Any, *, core: int = 1) -> tuple[list[Array], Any]:
     """The four arguments, checked; scalars stand for every coordinate."""
     named = {"mean_x": mean_x, "scale_x": scale_x, "mean_y": mean_y, "scale_y": scale_y}
-    arrays, restore = _checks.arrays(**named)
+    arrays, cast_back = checks.arrays(**named)
     words = "(..., d)" if core == 1 else "(..., k, d)"
     for name, x in zip(named, arrays, strict=True):
         if x.ndim or name == "mean_x":
-            _checks.shape(name, x, words, core)
-            _checks.nonempty(name, x, -1, "coordinate")
-            _checks.same_size("the number of coordinates", "mean_x", arrays[0].shape[-1], name, x.shape[-1])
+            checks.shape(name, x, words, core)
+            checks.nonempty(name, x, -1, "coordinate")
+            checks.same_size("the number of coordinates", "mean_x", arrays[0].shape[-1], name, x.shape[-1])
         given = named[name] if isinstance(named[name], float | int) else x
-        _checks.finite(name, given)
+        checks.finite(name, given)
         if name.startswith("scale"):
-            _checks.nonnegative(name, given)
+            checks.nonnegative(name, given)
     families = (named,) if core == 1 else (("mean_x", "scale_x"), ("mean_y", "scale_y"))
     for family in families:
-        _checks.batch({k: x.shape[:-1] for k, x in zip(named, arrays, strict=True) if x.ndim and k in family})
-    return arrays, restore
+        checks.batch({k: x.shape[:-1] for k, x in zip(named, arrays, strict=True) if x.ndim and k in family})
+    return arrays, cast_back

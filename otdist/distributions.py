@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from . import _arrays, covariance, diagonal, gaussian
-from ._arrays import Array
+from . import covariance, diagonal, gaussian
+from ._core import backend
+from ._core.backend import Array
 
 
 class _Gaussian(NamedTuple):
@@ -66,7 +67,7 @@ def w2(p: Any, q: Any) -> Array:
     """
     x, y = _comparable(p, q)
     if x.factors:
-        return _arrays.root(_between(x, y, diagonal.w2_squared, gaussian.w2_squared))
+        return backend.root(_between(x, y, diagonal.w2_squared, gaussian.w2_squared))
     return _between(x, y, diagonal.w2, gaussian.w2)
 
 
@@ -103,7 +104,7 @@ def _name(x: Any) -> str:
 
 def _read(x: Any) -> _Gaussian | None:
     """A distribution as means and covariances, or None if it is not one that we know."""
-    torch = _arrays.torch_module()
+    torch = backend.torch_module()
     if torch is not None and isinstance(x, torch.distributions.Distribution):
         return _read_torch(torch.distributions, x)
     return _read_scipy(x) if _library(x) == "scipy" else None

@@ -8,8 +8,7 @@ from oracles import bures_squared, relative_error
 from strategies import covariance, rotation
 
 from otdist import gaussian
-from otdist._autograd import bures
-from otdist._kernels import bures_large, bures_single, bures_small
+from otdist.gaussian import bures, bures_large, bures_single, bures_small
 
 EPS = np.finfo(float).eps
 

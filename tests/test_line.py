@@ -16,7 +16,7 @@ from oracles import transport_cost
 from strategies import seeds
 
 from otdist import line
-from otdist._autograd.line import transport
+from otdist.line.monotone import transport
 
 EPS = np.finfo(float).eps
 sizes = st.integers(1, 9)
@@ -108,7 +108,7 @@ def test_potentials_are_feasible_and_tight():
     rng = np.random.default_rng(1)
     x, y = rng.integers(0, 4, (3, 7)) * 1.0, rng.integers(0, 4, (3, 5)) * 1.0
     a, b = np.stack([weights(rng, 7, zeros=True) for _ in range(3)]), np.stack([weights(rng, 5) for _ in range(3)])
-    found = transport(x.copy(), y.copy(), a, b, p=2.0, needs=(False, False, True, True))
+    found = transport(x.copy(), y.copy(), a, b, p=2.0, needs_input_grad=(False, False, True, True))
     f, g = found.a_potentials, found.b_potentials
     cost = (x[:, :, None] - y[:, None, :]) ** 2
     offset = found.cost - (f * a).sum(1) - (g * b).sum(1)  # both start at 0; together they are known up to a constant
@@ -120,7 +120,7 @@ def test_potentials_are_feasible_and_tight():
     "values", ["normal", "ties", "offset", "signed zeros", "huge", "subnormal", "sorted", "outlier"]
 )
 def test_permutations(values, dtype):
-    from otdist._kernels.sort import sort_rows
+    from otdist.line.sort import sort_rows
 
     rng = np.random.default_rng(0)
     rows = rng.standard_normal((3, 2000)).astype(dtype)
@@ -155,8 +155,8 @@ def test_torch_operators_and_kernels_agree(n, m, rows_of_weights, p):
         for k, size in zip(rows_of_weights, (n, m), strict=True)
     )
     needs = (True, True, len(a) > 0, len(b) > 0)
-    ours = transport(x.copy(), y.copy(), a, b, p=p, needs=needs)
-    theirs = transport(*(torch.tensor(z) for z in (x, y, a, b)), p=p, needs=needs)
+    ours = transport(x.copy(), y.copy(), a, b, p=p, needs_input_grad=needs)
+    theirs = transport(*(torch.tensor(z) for z in (x, y, a, b)), p=p, needs_input_grad=needs)
     for u, v in zip(ours, theirs, strict=True):
         assert (u is None) == (v is None)
         if u is not None:
@@ -223,26 +223,26 @@ def test_after_a_fork():
 
 
 def test_a_failure_in_a_thread_reaches_the_caller():
-    from otdist._kernels import _pool
+    from otdist._core import threads
 
     def fail(k):
         if k == 7:
             raise RuntimeError("seven")
 
     with pytest.raises(RuntimeError, match="seven"):
-        _pool.map(fail, range(100))
+        threads.map(fail, range(100))
     done: list = []
-    _pool.map(done.append, range(100))
+    threads.map(done.append, range(100))
     assert sorted(done) == list(range(100))
 
 
 def test_torch_threads_bound_the_pool():
-    from otdist._kernels import _pool
+    from otdist._core import threads
 
     before = torch.get_num_threads()
     try:
         torch.set_num_threads(1)
-        assert _pool.size() == 1
+        assert threads.size() == 1
     finally:
         torch.set_num_threads(before)
 

@@ -254,7 +254,7 @@ REGIMES = {
 @pytest.mark.parametrize("reach", [None, 2.0])
 @pytest.mark.parametrize("limits", REGIMES.values(), ids=REGIMES)
 def test_regimes_agree(monkeypatch, limits, reach):
-    from otdist import _sinkhorn
+    from otdist.sinkhorn import numpy_engine
 
     x, y, a, b = clouds(13, n=91, m=70)
     a[2] = b[3] = 0.0
@@ -263,7 +263,7 @@ def test_regimes_agree(monkeypatch, limits, reach):
     whole = sinkhorn.w2_squared_and_grad(x, y, a, b, **options)
     solved = sinkhorn.solve(x, y, a, b, **options)
     for name, limit in limits.items():
-        monkeypatch.setattr(_sinkhorn, name, limit)
+        monkeypatch.setattr(numpy_engine, name, limit)
     other = sinkhorn.w2_squared_and_grad(x, y, a, b, **options)
     np.testing.assert_allclose(other[0], whole[0], rtol=1e-9)
     for mine, theirs in zip(other[1], whole[1], strict=True):
@@ -276,15 +276,15 @@ def test_regimes_agree(monkeypatch, limits, reach):
 def test_a_start_from_far_away_is_followed(monkeypatch, dtype, streamed):
     # The potential moves by 400/ε: kernels that absorbed it on the way stop serving and have to be renewed, and columns
     # lose all their mass on the way.
-    from otdist import _sinkhorn
+    from otdist.sinkhorn import numpy_engine
 
     x, y, _, _ = clouds(31, n=60, m=50)
     x, y = x.astype(dtype), y.astype(dtype)
     far = sinkhorn.solve(x + np.array([20.0] + [0.0] * (x.shape[1] - 1), dtype), y, epsilon=0.5)
     reference = sinkhorn.solve(x, y, epsilon=0.5, tol=1e-8).value
     if streamed:
-        monkeypatch.setattr(_sinkhorn, "CACHED", 0)
-        monkeypatch.setattr(_sinkhorn, "STORED_BYTES", 0)
+        monkeypatch.setattr(numpy_engine, "CACHED", 0)
+        monkeypatch.setattr(numpy_engine, "STORED_BYTES", 0)
     found = sinkhorn.solve(x, y, epsilon=0.5, init=far, max_iter=100)
     assert found.converged
     np.testing.assert_allclose(found.value, reference, rtol=1e-4)
@@ -338,16 +338,16 @@ def test_hardly_more_passes_than_asked_for():
 
 
 def test_split_over_threads_equals_one_thread(monkeypatch):
-    from otdist._kernels import _pool
+    from otdist._core import threads
 
     x, y, _, _ = clouds(14, n=700, m=600)
     parallel = sinkhorn.solve(x, y, epsilon=0.3)
-    monkeypatch.setattr(_pool, "size", lambda: 1)
+    monkeypatch.setattr(threads, "size", lambda: 1)
     assert (sinkhorn.solve(x, y, epsilon=0.3).g == parallel.g).all()
 
 
 def test_torch_twin_equals_the_kernels():
-    from otdist import _sinkhorn, _sinkhorn_torch
+    from otdist.sinkhorn import numpy_engine, torch_engine
 
     arrays = clouds(15, batch=(2,))
     for strength in (1.0, 0.7):
@@ -356,7 +356,7 @@ def test_torch_twin_equals_the_kernels():
             x, y, a, b = arrays
             tensors = [torch.tensor(z) for z in arrays]
             options |= {"single": False, "points": (True, True), "debias": True}
-            pairs = zip(_sinkhorn.solve(x, y, a, b, **options), _sinkhorn_torch.solve(*tensors, **options), strict=True)
+            pairs = zip(numpy_engine.solve(x, y, a, b, **options), torch_engine.solve(*tensors, **options), strict=True)
             for kernel, twin in pairs:
                 assert (twin.error <= tol).all()
                 np.testing.assert_allclose(twin.value, kernel.value, rtol=tol)
@@ -370,17 +370,16 @@ def test_torch_twin_equals_the_kernels():
 
 
 def test_torch_twin_makes_the_whole_operator(monkeypatch):
-    from otdist import _sinkhorn_torch
-    from otdist._autograd import sinkhorn as operators
+    from otdist.sinkhorn import operators, torch_engine
 
     x, y, a, b = clouds(16)
     numpy_value, numpy_grads = operators.divergence.value_and_grad(
         x, y, a, b, epsilon=0.3, tol=1e-9, max_iter=1000, reach=np.inf
     )
     tensors = [torch.tensor(z) for z in (x, y, a, b)]
-    monkeypatch.setattr(operators, "engine_for", lambda x: _sinkhorn_torch)
+    monkeypatch.setattr(operators, "engine_for", lambda x: torch_engine)
     options = {"epsilon": 0.3, "tol": 1e-9, "max_iter": 1000, "reach": np.inf}
-    value, grads = operators._divergence(*tensors, needs=(True,) * 4, **options)
+    value, grads = operators._divergence(*tensors, needs_input_grad=(True,) * 4, **options)
     np.testing.assert_allclose(value, numpy_value, rtol=1e-8)
     for k, (mine, theirs) in enumerate(zip(grads, numpy_grads, strict=True)):
         gap = mine.numpy() - theirs

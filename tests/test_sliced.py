@@ -13,10 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from strategies import covariance, seeds
 
-from otdist import exact, line, sliced
-from otdist._autograd import controls
-from otdist._autograd.bundles import Bundles
-from otdist._autograd.sliced import Rows, _kernel, _refuse_too_large, rule
+from otdist import ConvergenceWarning, exact, line, sliced
+from otdist.sliced import control_variates as controls
+from otdist.sliced.estimator import Rows, _kernel, _refuse_too_large, rule
+from otdist.sliced.simd_blocks import Bundles
 
 EPS = np.finfo(float).eps
 
@@ -176,8 +176,8 @@ def test_torch_operators_and_kernels_agree(d, weighted, count):
     a, b = (w if k in weighted else np.zeros(0) for k, w in enumerate((a, b)))
     arrays = (x, y, a, b, np.zeros((0, d)))
     needs = (True, True, len(a) > 0, len(b) > 0, False)
-    value, grads = _kernel(*arrays, needs=needs, count=count, seed=1)
-    theirs, their_grads = _kernel(*(torch.tensor(z) for z in arrays), needs=needs, count=count, seed=1)
+    value, grads = _kernel(*arrays, needs_input_grad=needs, count=count, seed=1)
+    theirs, their_grads = _kernel(*(torch.tensor(z) for z in arrays), needs_input_grad=needs, count=count, seed=1)
     assert float(theirs) == pytest.approx(float(value), rel=1e-9, abs=1e-12)
     for g, h in zip(grads, their_grads, strict=True):
         assert (g is None) == (h is None)
@@ -302,7 +302,7 @@ def test_the_gradient_of_the_maximum_is_that_along_its_direction():
     found.value.backward()
     given = found.direction[None]
     np.testing.assert_allclose(tx.grad, sliced.w2_squared_and_grad(x, y, directions=given.numpy())[1].x, atol=1e-12)
-    with pytest.warns(sliced._checks.ConvergenceWarning, match="had not converged after 1 steps"):
+    with pytest.warns(ConvergenceWarning, match="had not converged after 1 steps"):
         assert not sliced.max_w2_squared(x, y, rng=0, max_iter=1).converged
     batch = sliced.max_w2_squared(np.stack([x, x + 1]), y, rng=0)
     assert batch.direction.shape == (2, 3)
@@ -352,8 +352,8 @@ def test_refusals():
 @pytest.mark.parametrize("n", [1, 8, 37, 513, 5000, 9001])
 def test_a_network_sorts(n, dtype):
     """Sizes around those of its blocks, complete and not; with and without numbers; values that tie."""
-    from otdist._kernels import columns
-    from otdist._kernels.projections import padded
+    from otdist.sliced import columns
+    from otdist.sliced.projections import padded
 
     rng = np.random.default_rng(n)
     x = rng.standard_normal((n, 3)).astype(dtype).round(2)
@@ -416,14 +416,14 @@ def test_a_distance_that_is_not_finite_has_no_finite_gradient(value):
 
 @pytest.mark.parametrize("count", [24, "given"])
 def test_values_do_not_depend_on_threads(monkeypatch, count):
-    from otdist._kernels import _pool
+    from otdist._core import threads as pool
 
     rng = np.random.default_rng(0)
     x, y = rng.standard_normal((2, 3000, 20)).astype(np.float32)
     directions = count if count != "given" else sliced.directions(40, 20, rng=0).astype(np.float32)
     found = []
     for threads in (1, 2, 3):
-        monkeypatch.setattr(_pool, "size", lambda threads=threads: threads)
+        monkeypatch.setattr(pool, "size", lambda threads=threads: threads)
         value, grads = sliced.w2_squared_and_grad(x, y, directions=directions, rng=0)
         found.append((value, grads.x, grads.y))
     for other in found[1:]:

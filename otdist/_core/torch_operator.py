@@ -1,0 +1,259 @@
+"""An `operator.Operator` in PyTorch: under autograd, ``torch.func``, ``vmap`` and ``torch.compile(fullgraph=True)``.
+
+Two layers, because neither does all four alone: an opaque ``torch.library.custom_op``, into which the compiler does
+not look, and around it a ``torch.autograd.Function``, which ``torch.func`` can differentiate (it can't differentiate a
+custom op) and which differentiates twice. While compiling, the custom op's own first derivative stands in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from . import backend
+from .backend import Array
+
+_OPERATORS: dict[str, TorchOperator] = {}
+# Whether saved tensors outlive this backward pass; a PyTorch that does not tell is taken to keep them.
+_keeps_graph = getattr(torch._C._autograd, "_get_current_graph_task_keep_graph", lambda: True)
+
+
+class TorchOperator:
+    """The PyTorch side of one `operator.Operator`, which makes it at first use."""
+
+    def __init__(self, operator: Any) -> None:
+        self.operator = operator
+        _OPERATORS[operator.name] = self
+        self.option_names = tuple(part.split()[-1] for part in operator.options.split(",") if part.strip())
+        tail = f", {operator.options}" if operator.options else ""
+        schema = f"(Tensor[] arrays, bool[] needs_input_grad{tail}) -> Tensor[]"
+        self.value_op = _custom_op(operator.name, schema, self._value, self._fake_value)
+        self.value_op.register_autograd(_compiled_backward, setup_context=_compiled_setup)
+        if operator.second_derivative is not None:
+            schema = f"(Tensor[] arrays, Tensor[] cotangents{tail}) -> Tensor[]"
+            _custom_op(f"{operator.name}_second", schema, self._second, self._fake_second)
+
+    def apply(self, arrays: tuple[Tensor, ...], options: dict[str, Any]) -> Tensor:
+        needs_input_grad = tuple(backend.needs_gradient(x) for x in arrays)
+        if not any(needs_input_grad) and not backend.in_transform():
+            value, _ = self.operator.kernel(*_unwrap(arrays), needs_input_grad=needs_input_grad, **options)
+            return _wrap(value, arrays[0])
+        values = tuple(options[name] for name in self.option_names)
+        if torch.compiler.is_compiling() or not any(needs_input_grad):
+            return self.value_op(list(arrays), needs_input_grad, *values)[0]
+        name, twice = self.operator.name, self.operator.second_derivative is not None
+        return _apply(_Value, _EagerValue)(name, twice, needs_input_grad, values, *arrays)[0]
+
+    # What runs, and what the compiler sees of it: shapes.
+
+    def _value(self, arrays: Sequence[Tensor], needs_input_grad: Sequence[bool], *options: Any) -> list[Tensor]:
+        named = dict(zip(self.option_names, options, strict=True))
+        value, grads = self.operator.kernel(*_unwrap(arrays), needs_input_grad=tuple(needs_input_grad), **named)
+        wanted = [g for g, need in zip(grads, needs_input_grad, strict=True) if need]
+        return [_wrap(out, arrays[0]) for out in (value, *wanted)]
+
+    def _fake_value(self, arrays: Sequence[Tensor], needs_input_grad: Sequence[bool], *options: Any) -> list[Tensor]:
+        batch = arrays[0].shape[: arrays[0].ndim - self.operator.core_ndims[0]]
+        return [
+            arrays[0].new_empty(batch),
+            *(x.new_empty(x.shape) for x, need in zip(arrays, needs_input_grad, strict=True) if need),
+        ]
+
+    def _second(self, arrays: Sequence[Tensor], cotangents: Sequence[Tensor], *options: Any) -> list[Tensor]:
+        assert self.operator.second_derivative is not None
+        named = dict(zip(self.option_names, options, strict=True))
+        grads = self.operator.second_derivative(*_unwrap(arrays), cotangents=_unwrap(cotangents), **named)
+        return [_wrap(g, arrays[0]) for g in grads]
+
+    def _fake_second(self, arrays: Sequence[Tensor], cotangents: Sequence[Tensor], *options: Any) -> list[Tensor]:
+        return [x.new_empty(x.shape) for x in arrays]
+
+
+class _Value(torch.autograd.Function):
+    """The value; its gradients are computed beside it and wait for the backward pass."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(name: str, twice: bool, needs_input_grad: Any, options: Any, *arrays: Tensor) -> Any:
+        operator = _OPERATORS[name]
+        run = operator.value_op if backend.in_transform() else operator._value
+        return tuple(run(list(arrays), needs_input_grad, *options))
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
+        ctx.name, ctx.twice, ctx.differentiated, ctx.options = inputs[:4]
+        ctx.save_for_backward(*inputs[4:], *output[1:])
+        ctx.mark_non_differentiable(*output[1:])
+        ctx.set_materialize_grads(False)
+
+    @staticmethod
+    def backward(ctx: Any, *cotangents: Any) -> Any:
+        if cotangents[0] is None:
+            return (None,) * (4 + len(ctx.differentiated))
+        if _is_last(cotangents[0]):
+            found = _last_times(cotangents[0], ctx.saved_tensors, len(ctx.differentiated))
+        else:
+            apply = _apply(_Gradient, _EagerGradient)
+            found = apply(ctx.name, ctx.twice, ctx.differentiated, ctx.options, cotangents[0], *ctx.saved_tensors)
+        return None, None, None, None, *_spread(found, ctx.differentiated)
+
+
+class _Gradient(torch.autograd.Function):
+    """cotangent ↦ cotangent · gradient, as a function that is differentiated again or says that it can't be."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(name: str, twice: bool, needs_input_grad: Any, options: Any, cotangent: Tensor, *saved: Tensor) -> Any:
+        return tuple(_times(cotangent, g) for g in saved[len(needs_input_grad) :])
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
+        ctx.name, ctx.twice, ctx.differentiated, ctx.options = inputs[:4]
+        ctx.save_for_backward(*inputs[4:])
+
+    @staticmethod
+    def backward(ctx: Any, *cotangents: Any) -> Any:
+        cotangent, *saved = ctx.saved_tensors
+        n = len(ctx.differentiated)
+        arrays, grads = saved[:n], saved[n:]
+        along = sum(_dot(c, g, cotangent.ndim) for c, g in zip(cotangents, grads, strict=True))
+        if not ctx.twice:
+            along = torch.ops.otdist.refuse_second(along, ctx.name)
+            return None, None, None, None, along, *([None] * len(saved))
+        weighted = [
+            torch.zeros_like(x) if c is None else _times(cotangent, c)
+            for x, c in zip(arrays, _spread(cotangents, ctx.differentiated), strict=True)
+        ]
+        second = getattr(torch.ops.otdist, f"{ctx.name}_second")(arrays, weighted, *ctx.options)
+        return None, None, None, None, along, *second, *([None] * len(grads))
+
+
+def _eager(function: Any) -> Any:
+    """``function`` without what ``torch.func`` needs: binding a signature costs more than a small problem."""
+
+    class Eager(torch.autograd.Function):
+        backward = function.backward
+
+        @staticmethod
+        def forward(ctx: Any, *inputs: Any) -> Any:
+            output = function.forward(*inputs)
+            function.setup_context(ctx, inputs, output)
+            return output
+
+    return Eager
+
+
+_EagerValue, _EagerGradient = _eager(_Value), _eager(_Gradient)
+
+
+def _apply(function: Any, eager: Any) -> Any:
+    return (function if backend.in_transform() else eager).apply
+
+
+def _compiled_setup(ctx: Any, inputs: Any, output: Any) -> None:
+    ctx.differentiated, ctx.n_options = inputs[1], len(inputs) - 2
+    ctx.save_for_backward(*output[1:])
+
+
+def _compiled_backward(ctx: Any, cotangents: Any) -> Any:
+    found = [_times(cotangents[0], g) for g in ctx.saved_tensors]
+    return _spread(found, ctx.differentiated), *(None,) * (1 + ctx.n_options)
+
+
+def _spread(found: Sequence[Any], needs_input_grad: Sequence[bool]) -> list[Any]:
+    """Put one entry where each need is, None elsewhere."""
+    rest = list(found)
+    return [rest.pop(0) if need else None for need in needs_input_grad]
+
+
+def _times(scalars: Array, x: Array) -> Array:
+    return _beside(scalars, x) * x
+
+
+def _beside(scalars: Array, x: Array) -> Array:
+    """One number for each element of the batch, to be multiplied by arrays."""
+    return scalars.reshape(scalars.shape + (1,) * (x.ndim - scalars.ndim))
+
+
+def _is_last(cotangent: Tensor) -> bool:
+    """Whether this backward pass has plain numbers on a CPU, and will not be differentiated."""
+    if torch.is_grad_enabled() or not backend.inspectable(cotangent):
+        return False
+    return not torch._C._functorch.is_legacy_batchedtensor(cotangent)  # what is_grads_batched=True passes
+
+
+def _last_times(cotangent: Tensor, saved: Sequence[Tensor], n: int) -> list[Tensor]:
+    """cotangent · gradient for all but the first n, in place where no second backward pass can come.
+
+    By NumPy: after a product of PyTorch's, OpenMP's threads spin for a while on the cores that our next kernel wants.
+    """
+    scalars, keep, found = backend.as_numpy(cotangent), _keeps_graph(), []
+    places = [t.data_ptr() for t in saved]
+    for g, place in zip(saved[n:], places[n:], strict=True):
+        v = backend.as_numpy(g)
+        if keep or places.count(place) > 1:  # it is an argument, or another gradient, itself
+            found.append(_wrap(_times(scalars, v), g))
+        else:
+            v *= _beside(scalars, v)
+            found.append(g)
+    return found
+
+
+def _dot(x: Tensor, y: Tensor, batch: int) -> Tensor:
+    return (x * y).reshape(*x.shape[:batch], -1).sum(-1)
+
+
+def _unwrap(tensors: Sequence[Tensor]) -> tuple[Any, ...]:
+    return tuple(backend.as_numpy(t) if backend.on_cpu(t) else t.detach() for t in tensors)
+
+
+def _wrap(x: Any, reference: Tensor) -> Tensor:
+    if not isinstance(x, Tensor):
+        x = np.asarray(x)  # from a NumPy scalar, which a value without batch becomes
+        x = torch.from_numpy(x if x.flags.writeable else x.copy())  # broadcast results: the caller owns what it gets
+    return x.to(reference.device, reference.dtype).contiguous()
+
+
+def _custom_op(name: str, schema: str, implementation: Any, fake: Any) -> Any:
+    op = torch.library.custom_op(f"otdist::{name}", implementation, mutates_args=(), schema=schema)
+    op.register_fake(fake)
+
+    def batched(info: Any, in_dims: Any, *args: Any) -> Any:
+        moved = [
+            [_front(x, dim, info.batch_size) for x, dim in zip(arg, dims, strict=True)] if _are_tensors(arg) else arg
+            for arg, dims in zip(args, in_dims, strict=True)
+        ]
+        out = op(*moved)
+        return out, [0] * len(out)
+
+    op.register_vmap(batched)
+    return op
+
+
+def _are_tensors(arg: Any) -> bool:
+    return isinstance(arg, list | tuple) and bool(arg) and isinstance(arg[0], Tensor)
+
+
+def _front(x: Tensor, dim: int | None, size: int) -> Tensor:
+    return x.expand(size, *x.shape) if dim is None else x.movedim(dim, 0)
+
+
+@torch.library.custom_op("otdist::refuse_second", mutates_args=())
+def _refuse_second(x: Tensor, name: str) -> Tensor:
+    raise NotImplementedError(f"otdist's {name} has no second derivative: it can be differentiated once only")
+
+
+@_refuse_second.register_fake
+def _(x: Tensor, name: str) -> Tensor:
+    return torch.empty_like(x)
+
+
+@_refuse_second.register_vmap
+def _(info: Any, in_dims: Any, x: Tensor, name: str) -> Any:
+    return _refuse_second(x, name), in_dims[0]

@@ -1,0 +1,133 @@
+"""Means and covariances of points: at once, or batch by batch where the data does not fit in memory."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .._core import backend, checks
+from .._core.backend import Array
+from .._core.clouds import validate_points
+
+
+def fit(x: Any, a: Any = None, *, biased: bool = False) -> tuple[Array, Array]:
+    """The Gaussian with the mean and covariance of points.
+
+    Parameters
+    ----------
+    x : (..., n, d)
+        Points.
+    a : (..., n), optional
+        Weights that sum to 1; None is uniform.
+    biased : bool
+        Divide the scatter by n instead of n - 1 (with weights: by 1 instead of 1 - Σ a²).
+
+    Returns
+    -------
+    mean : (..., d)
+    cov : (..., d, d)
+
+    Raises
+    ------
+    ValueError
+        If there are fewer than two points (or effectively one, by the weights) and ``biased`` is False.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from otdist import gaussian
+    >>> mean, cov = gaussian.fit(np.array([[0.0], [2.0]]))
+    >>> mean, cov
+    (array([1.]), array([[2.]]))
+    """
+    named = {"x": x} if a is None else {"x": x, "a": a}
+    (x, *given), cast_back = checks.arrays(**named)
+    validate_points("x", x)
+    n = x.shape[-2]
+    xp = backend.namespace(x)
+    x = backend.astype(x, xp.float64)
+    if given:
+        a = backend.astype(checks.weights("a", given[0], n), xp.float64)[..., None]
+        mean = (a * x).sum(-2)
+        centred, lost = x - mean[..., None, :], (a * a).sum(-2)[..., None]
+        scatter = (a * centred).mT @ centred
+        left = xp.ones_like(lost) if biased else 1 - lost
+        if not biased and backend.inspectable(left) and not bool((left > 0).all()):
+            raise ValueError("a must spread over two points or more; all of it is in one (biased=True divides by 1)")
+        return cast_back(mean), cast_back(scatter / left)
+    if n < 2 and not biased:
+        raise ValueError(f"x must have at least 2 points; got {n} (biased=True divides by n)")
+    mean = x.mean(-2)
+    centred = x - mean[..., None, :]
+    return cast_back(mean), cast_back(centred.mT @ centred / (n if biased else n - 1))
+
+
+class Moments:
+    """Mean and covariance of points that arrive in batches, in any order and on any number of machines.
+
+    The batches' means and scatters are combined by the update of Chan, Golub & LeVeque (1979), in float64: no sum of
+    squares is formed from which a squared mean would be subtracted. Memory is O(d²), however many points come.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from otdist import gaussian
+    >>> x = np.arange(12.0).reshape(6, 2)
+    >>> left, right = gaussian.Moments().update(x[:4]), gaussian.Moments().update(x[4:])
+    >>> left.merge(right).cov
+    array([[14., 14.],
+           [14., 14.]])
+    """
+
+    def __init__(self) -> None:
+        self.n = 0
+        self._mean: Array = None
+        self._scatter: Array = None
+
+    def update(self, batch: Any) -> Moments:
+        """Add points (n, d), NumPy or PyTorch; returns self."""
+        (x,), _ = checks.arrays(batch=batch)
+        if x.ndim != 2:
+            raise ValueError(f"batch must have shape (n, d); got {tuple(x.shape)}")
+        checks.nonempty("batch", x, -1, "coordinate")
+        checks.finite("batch", x)
+        if x.shape[0]:
+            x = backend.astype(x, backend.namespace(x).float64)
+            mean = x.mean(0)
+            self._combine(x.shape[0], mean, (x - mean).mT @ (x - mean))
+        return self
+
+    def merge(self, other: Moments) -> Moments:
+        """Add everything that ``other`` has seen; returns self."""
+        if not isinstance(other, Moments):
+            raise TypeError(f"other must be Moments; got {type(other).__name__}")
+        if other.n:
+            self._combine(other.n, other._mean, other._scatter)
+        return self
+
+    def _combine(self, n: int, mean: Array, scatter: Array) -> None:
+        if self.n == 0:
+            self.n, self._mean, self._scatter = n, mean, scatter
+            return
+        checks.arrays(moments=self._mean, batch=mean)
+        checks.same_size("the number of coordinates", "the moments", self._mean.shape[0], "batch", mean.shape[0])
+        total, shift = self.n + n, mean - self._mean
+        self._scatter = self._scatter + scatter + shift[:, None] * shift * (self.n * n / total)
+        self._mean = self._mean + shift * (n / total)
+        self.n = total
+
+    @property
+    def mean(self) -> Array:
+        """The mean so far, (d,), in float64."""
+        if self.n < 1:
+            raise ValueError("the mean needs at least 1 point; got 0")
+        return self._mean
+
+    @property
+    def cov(self) -> Array:
+        """The covariance so far, (d, d), in float64, divided by n - 1."""
+        if self.n < 2:
+            raise ValueError(f"the covariance needs at least 2 points; got {self.n}")
+        return self._scatter / (self.n - 1)
+
+    def __repr__(self) -> str:
+        return f"Moments(n={self.n})"
