@@ -42,7 +42,7 @@ def test_second_derivatives_of_bures():
     twin = bures.bures_squared.second_derivative(
         *map(torch.from_numpy, (x, y)), cotangents=tuple(map(torch.from_numpy, (g, h)))
     )
-    for a, b in zip(ours, twin, strict=True):
+    for a, b in zip(ours, theirs, strict=True):
         np.testing.assert_allclose(b.numpy(), a, rtol=1e-9, atol=1e-9)
 
 
