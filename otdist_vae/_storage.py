@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +27,19 @@ def prepare(folder: Path) -> None:
         raise OSError(f"cannot write to {folder}: {error.strerror or error}") from None
 
 
+def write_atomically(path: Path, content: bytes) -> None:
+    """Replace `path` by `content` so that a kill at any moment leaves the old file or the new one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".partial")
+    with open(partial, "wb") as f:
+        f.write(content)
+        f.flush()
+        os.fsync(f.fileno())
+    os.replace(partial, path)
+
+
 def save(folder: Path, description: dict[str, Any], tensors: dict[str, Tensor]) -> None:
     """Write both files, each whole or not at all."""
-    from .training import write_atomically
-
     text = json.dumps({"format": FORMAT, "version": VERSION, **description}, indent=2)
     contiguous = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
     write_atomically(folder / WEIGHTS, save_tensors(contiguous))

@@ -18,7 +18,7 @@ from .regularizers import Regularizer, at_least_float32
 
 
 @dataclass
-class Parts:
+class Components:
     """What a model is made of, before the data's shape is known."""
 
     latent_dim: int
@@ -40,17 +40,17 @@ class Autoencoder(nn.Module):
     scale: Tensor
 
     def __init__(
-        self, parts: Parts, sample_shape: tuple[int, ...], n_classes: int, shift: Tensor, scale: Tensor
+        self, components: Components, sample_shape: tuple[int, ...], n_classes: int, shift: Tensor, scale: Tensor
     ) -> None:
         super().__init__()
-        self.latent_dim, self.sample_shape, self.n_classes = parts.latent_dim, sample_shape, n_classes
-        self.family = parts.posterior
-        self.prior, self.likelihood, self.regularizer = parts.prior, parts.likelihood, parts.regularizer
-        n_outputs = parts.posterior.n_outputs(parts.latent_dim)
-        self.encoder = networks.build_encoder(parts.encoder, sample_shape, n_outputs, n_classes)
-        self.decoder = networks.build_decoder(parts.decoder, parts.latent_dim, sample_shape, n_classes)
-        self.prior.build(parts.latent_dim)
-        self.regularizer.build(parts.latent_dim)
+        self.latent_dim, self.sample_shape, self.n_classes = components.latent_dim, sample_shape, n_classes
+        self.family = components.posterior
+        self.prior, self.likelihood, self.regularizer = components.prior, components.likelihood, components.regularizer
+        n_outputs = components.posterior.n_outputs(components.latent_dim)
+        self.encoder = networks.build_encoder(components.encoder, sample_shape, n_outputs, n_classes)
+        self.decoder = networks.build_decoder(components.decoder, components.latent_dim, sample_shape, n_classes)
+        self.prior.build(components.latent_dim)
+        self.regularizer.build(components.latent_dim)
         self.register_buffer("shift", shift.clone())
         self.register_buffer("scale", scale.clone())
 
@@ -101,12 +101,12 @@ def losses(
     *,
     rng: torch.Generator,
     gather: Callable[[Tensor], Tensor] = lambda codes: codes,
-    lap: Callable[[str], None] = lambda name: None,
+    end_stage: Callable[[str], None] = lambda name: None,
 ) -> Losses:
     """Reconstruction (summed over features, averaged over the batch) and penalty of one batch.
 
     `gather` joins the codes of all processes, with gradients, for a regularizer that compares the whole batch with
-    the prior. `lap` is told when the forward pass and the regularizer are done.
+    the prior. `end_stage` is told when the forward pass and the regularizer are done.
     """
     scaled = model.scaled(x)
     posterior = model.posterior(scaled, y)
@@ -116,12 +116,12 @@ def losses(
     output = model.output(codes, y)
     with torch.autocast(x.device.type, enabled=False):
         reconstruction = model.likelihood.negative_log_likelihood(output, scaled).mean()
-        lap("forward")
+        end_stage("forward")
         regularizer, prior = model.regularizer, model.prior
         together = gather(codes) if regularizer.scope == "aggregate" else codes
         penalty = _penalty(regularizer, posterior, together, prior, rng)
         adversary = regularizer.adversary(together, prior, rng)
-        lap("regularizer")
+        end_stage("regularizer")
     return Losses(reconstruction, penalty, adversary, posterior, codes)
 
 

@@ -12,6 +12,21 @@ EXIT_BAD_INPUT = 2
 EXIT_INTERRUPTED = 130  # 128 + SIGINT, as shells say it
 
 
+class Setting(click.Option):
+    """An option that sets a setting; its choices and default are read off the library when help is asked for."""
+
+    def get_help_record(self, ctx: click.Context) -> tuple[str, str] | None:
+        record = super().get_help_record(ctx)
+        if record is None:
+            return None
+        from . import settings
+
+        names, text = record
+        choices, default = settings.CHOICES.get(str(self.name)), settings.default(str(self.name))
+        of = f" One of {', '.join(choices)}." if choices else ""
+        return names, f"{text}{of}" + ("" if default is None else f"  [default: {default}]")
+
+
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(package_name="otdist")
 def cli() -> None:
@@ -26,32 +41,34 @@ def cli() -> None:
 
 @cli.command()
 @click.option("--data", help="'digits', or a file or folder of examples.")
-@click.option("--regularizer", help="kl, w2, moments, sinkhorn, sliced, exact, mmd, gan or nothing.")
-@click.option("--weight", type=float, help="Factor of the penalty; the regularizer's own default if not given.")
-@click.option("--latent-dim", type=int, help="Dimension of the codes (8).")
+@click.option("--regularizer", cls=Setting, help="What pulls the codes towards the prior.")
 @click.option(
-    "--posterior", help="deterministic, diagonal, full or circulant; what suits the regularizer if not given."
+    "--weight", cls=Setting, type=float, help="Factor of the penalty; the regularizer's own default if not given."
 )
-@click.option("--prior", help="normal or mixture.")
-@click.option("--encoder", help="mlp or conv; the decoder is its mirror.")
-@click.option("--likelihood", help="gaussian or bernoulli.")
-@click.option("--schedule", help="constant, warmup or cyclical.")
-@click.option("--conditional/--unconditional", default=None, help="Use the data's labels as classes.")
-@click.option("--max-epochs", type=int, help="Passes over the data (50).")
-@click.option("--batch-size", type=int, help="Examples per step (128).")
-@click.option("--learning-rate", type=float, help="Of Adam (0.001).")
-@click.option("--validation", type=float, help="Fraction held out (0.1).")
-@click.option("--early-stopping", type=int, help="Epochs without improvement before stopping.")
-@click.option("--seed", type=int, help="Of everything random (0).")
+@click.option("--latent-dim", cls=Setting, type=int, help="Dimension of the codes.")
+@click.option("--posterior", cls=Setting, help="What suits the regularizer if not given.")
+@click.option("--prior", cls=Setting, help="What codes should look like.")
+@click.option("--encoder", cls=Setting, help="The decoder is its mirror.")
+@click.option("--likelihood", cls=Setting, help="How data scatter about the decoder's output.")
+@click.option("--schedule", cls=Setting, help="How the weight moves.")
+@click.option(
+    "--conditional/--unconditional", cls=Setting, default=None, help="Use the data's labels as classes, or not."
+)
+@click.option("--max-epochs", cls=Setting, type=int, help="Passes over the data.")
+@click.option("--batch-size", cls=Setting, type=int, help="Examples per step.")
+@click.option("--learning-rate", cls=Setting, type=float, help="Of Adam.")
+@click.option("--validation", cls=Setting, type=float, help="Fraction held out.")
+@click.option("--early-stopping", cls=Setting, type=int, help="Epochs without improvement before stopping.")
+@click.option("--seed", cls=Setting, type=int, help="Of everything random.")
 @click.option("--config", type=click.Path(path_type=Path), help="YAML with any of the settings; options given win.")
 @click.option(
-    "--set", "settings", multiple=True, metavar="KEY=VALUE", help="Any setting, e.g. regularizer.directions=32."
+    "--set", "changes", multiple=True, metavar="KEY=VALUE", help="Any setting, e.g. regularizer.directions=32."
 )
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder of the run.")
 @click.option("--resume", type=click.Choice(["auto"]), help="Go on from the run's last checkpoint, if there is one.")
 @click.option("--overwrite", is_flag=True, help="Replace a run that is already in the folder.")
 def train(
-    config: Path | None, settings: tuple[str, ...], out: Path, resume: str | None, overwrite: bool, **given: Any
+    config: Path | None, changes: tuple[str, ...], out: Path, resume: str | None, overwrite: bool, **given: Any
 ) -> int:
     """Train a model and leave it in a folder with pictures, curves, a table of metrics and its configuration.
 
@@ -60,15 +77,15 @@ def train(
       otdist-vae train --data digits --regularizer sliced --max-epochs 50 --seed 0 --out RUN
       otdist-vae train --out RUN --resume auto
     """
-    from . import runs
+    from . import runs, settings
 
     if resume and overwrite:
         raise click.UsageError("--resume and --overwrite exclude each other")
     former = out / runs.CONFIG
     source = config or (former if resume and former.is_file() else None)
-    whole = {**runs.DEFAULTS, **(runs.read_config(_existing(source)) if source else {})}
+    whole = {**settings.DEFAULTS, **(settings.read_config(_existing(source)) if source else {})}
     whole |= {key: value for key, value in given.items() if value is not None}
-    for setting in settings:
+    for setting in changes:
         _set(whole, setting)
     if not resume and not overwrite and runs.occupied(out):
         raise click.UsageError(f"{out} is not empty; add --overwrite to replace the run in it, or --resume auto")
@@ -94,14 +111,14 @@ def _set(config: dict[str, Any], setting: str) -> None:
     """One KEY=VALUE into the configuration; a dot reaches into a component."""
     import yaml
 
-    from . import runs
+    from . import settings
 
     key, equals, text = setting.partition("=")
     if not equals:
         raise click.UsageError(f"--set takes KEY=VALUE; got {setting!r}")
     value = yaml.safe_load(text)
     name, _, inner = key.partition(".")
-    runs.check_keys({name: None}, "--set")
+    settings.check_keys({name: None}, "--set")
     if not inner:
         config[name] = value
         return
@@ -264,17 +281,17 @@ def doctor(run: Path) -> None:
 @click.option("--data", default="digits", show_default=True, help="'digits', or a file or folder of examples.")
 @click.option("--regularizers", help="Names with commas between; all of them if not given.")
 @click.option("--seeds", default=3, show_default=True, help="Runs of each, paired by seed.")
-@click.option("--max-epochs", default=50, show_default=True, help="Passes over the data.")
-@click.option("--latent-dim", default=8, show_default=True, help="Dimension of the codes.")
-@click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Any setting of train, for all of them.")
+@click.option("--max-epochs", cls=Setting, type=int, help="Passes over the data.")
+@click.option("--latent-dim", cls=Setting, type=int, help="Dimension of the codes.")
+@click.option("--set", "changes", multiple=True, metavar="KEY=VALUE", help="Any setting of train, for all of them.")
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder for tables and pictures.")
 def compare(
     data: str,
     regularizers: str | None,
     seeds: int,
-    max_epochs: int,
-    latent_dim: int,
-    settings: tuple[str, ...],
+    max_epochs: int | None,
+    latent_dim: int | None,
+    changes: tuple[str, ...],
     out: Path,
 ) -> None:
     """Train one model with each regularizer, several seeds each, and compare them on held-out data.
@@ -283,10 +300,12 @@ def compare(
     Example:
       otdist-vae compare --data digits --regularizers kl,w2,sliced --seeds 5 --out COMPARISON
     """
-    from . import _storage, comparison, runs
+    from . import _storage, comparison
+    from .settings import DEFAULTS
 
-    whole = {**runs.DEFAULTS, "data": data, "max_epochs": max_epochs, "latent_dim": latent_dim}
-    for setting in settings:
+    given = {"max_epochs": max_epochs, "latent_dim": latent_dim}
+    whole = {**DEFAULTS, "data": data} | {key: value for key, value in given.items() if value is not None}
+    for setting in changes:
         _set(whole, setting)
     names = [name.strip() for name in regularizers.split(",")] if regularizers else None
     _storage.prepare(out)

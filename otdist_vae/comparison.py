@@ -69,7 +69,7 @@ def _one(
     config: dict[str, Any], name: str, seed: int, examples: data.Examples
 ) -> tuple[dict[str, Any], np.ndarray, str]:
     """One run's metrics, samples, and where their codes come from."""
-    from .training import OPTION_NAMES
+    from .options import OPTION_NAMES
 
     kept, held = batches.split(len(examples.x), 0.3, seed)
     labels = examples.y if config["conditional"] else None

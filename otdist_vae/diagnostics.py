@@ -9,6 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from . import chunked
+
 if TYPE_CHECKING:
     from .model import WVAE
 
@@ -31,7 +33,7 @@ class Finding:
 
 
 @dataclass(frozen=True)
-class Signs:
+class Measurements:
     """What was measured.
 
     Attributes
@@ -63,21 +65,21 @@ class Signs:
     held_distance: float
 
 
-def examine(model: WVAE, x: Any, held: Any, y: Any = None, held_y: Any = None) -> Signs:
+def measure(model: WVAE, x: Any, held: Any, y: Any = None, held_y: Any = None) -> Measurements:
     """Measure a fitted model on its training data `x` (n, ...) and on held-out data `held` (m, ...)."""
     x, y = _thin(np.asarray(x), y)
     held, held_y = _thin(np.asarray(held), held_y)
     if model.classes is None:
         y = held_y = None
-    rows, indices = model._inputs(x, y)
+    rows, indices = model.inputs(x, y)
     means, spread = _codes(model, rows, indices)
-    prior_variance = model._fitted().prior.moments(model.latent_dim)[1].diagonal().detach()
+    prior_variance = model.fitted_network().prior.moments(model.latent_dim)[1].diagonal().detach()
     aggregate = means.var(0) + spread
     errors = [_error(model, a, b) for a, b in ((x, y), (held, held_y))]
     variance = float(((np.asarray(held, dtype=float) - x.mean(0, dtype=float)) ** 2).mean())
     last = model.history[-1]
     drawn = np.asarray(model.sample(len(held), held_y))
-    return Signs(
+    return Measurements(
         explained=1 - errors[1] / variance if variance else 1.0,
         effect=_effects(model, means, indices),
         variance=float((aggregate / prior_variance).mean()),
@@ -98,19 +100,20 @@ def _thin(x: np.ndarray, y: Any) -> tuple[np.ndarray, Any]:
 @torch.no_grad()
 def _codes(model: WVAE, rows: Tensor, indices: Tensor | None) -> tuple[Tensor, Tensor]:
     """Posterior means (n, d), and posterior variances averaged over the data (d,)."""
-    network = model._fitted()
+    network = model.fitted_network()
     posterior = network.posterior(network.scaled(rows), indices)
     return posterior.mean, posterior.variance.mean(0)
 
 
 def _effects(model: WVAE, codes: Tensor, indices: Tensor | None) -> list[float]:
-    whole = model._decode(codes, indices)
+    network = model.fitted_network()
+    whole = chunked.decode(network, codes, indices)
     total = float(whole.var(0).sum())
     effects = []
     for j in range(codes.shape[1]):
         fixed = codes.clone()
         fixed[:, j] = codes[:, j].mean()
-        change = (model._decode(fixed, indices) - whole).square().mean(0).sum()
+        change = (chunked.decode(network, fixed, indices) - whole).square().mean(0).sum()
         effects.append(float(change) / total if total else 0.0)
     return effects
 
@@ -127,20 +130,20 @@ def _nearest(x: np.ndarray, y: np.ndarray) -> float:
     return float(np.median(distances.min(axis=1)))
 
 
-def diagnose(model: WVAE, signs: Signs) -> list[Finding]:
+def diagnose(model: WVAE, measured: Measurements) -> list[Finding]:
     """The findings, worst first; an empty list for a healthy model."""
     name, weight = type(model.regularizer).__name__, model.weight
     findings: list[Finding | None] = [
-        _collapse(signs, name, weight),
-        _shrinkage(model, signs) or _scale(signs, name, weight),
-        _dead(signs),
-        _weight(model, signs),
-        _memory(signs),
+        _collapse(measured, name, weight),
+        _shrinkage(model, measured) or _scale(measured, name, weight),
+        _dead(measured),
+        _weight(model, measured),
+        _memory(measured),
     ]
     return [finding for finding in findings if finding]
 
 
-def _collapse(s: Signs, name: str, weight: float) -> Finding | None:
+def _collapse(s: Measurements, name: str, weight: float) -> Finding | None:
     if s.explained >= BLIND:
         return None
     seen = f"reconstructions explain {100 * s.explained:.0f}% of the held-out variance"
@@ -153,7 +156,7 @@ def _collapse(s: Signs, name: str, weight: float) -> Finding | None:
     return Finding("no learning", f"{seen}.", "more epochs, another learning rate, or a larger network.")
 
 
-def _scale(s: Signs, name: str, weight: float) -> Finding | None:
+def _scale(s: Measurements, name: str, weight: float) -> Finding | None:
     if s.explained < BLIND:
         return None
     seen = f"the codes' variance is {s.variance:.2g} times the prior's"
@@ -170,7 +173,7 @@ def _scale(s: Signs, name: str, weight: float) -> Finding | None:
     return None
 
 
-def _shrinkage(model: WVAE, s: Signs) -> Finding | None:
+def _shrinkage(model: WVAE, s: Measurements) -> Finding | None:
     biased = type(model.regularizer).__name__ in ("Exact", "Sinkhorn") and not model.regularizer.unbiased
     if not biased or s.variance > 0.9 or s.explained < BLIND:
         return None
@@ -182,7 +185,7 @@ def _shrinkage(model: WVAE, s: Signs) -> Finding | None:
     )
 
 
-def _dead(s: Signs) -> Finding | None:
+def _dead(s: Measurements) -> Finding | None:
     dead = [j for j, effect in enumerate(s.effect) if effect < DEAD]
     if not dead or s.explained < BLIND:
         return None
@@ -193,7 +196,7 @@ def _dead(s: Signs) -> Finding | None:
     )
 
 
-def _weight(model: WVAE, s: Signs) -> Finding | None:
+def _weight(model: WVAE, s: Measurements) -> Finding | None:
     if type(model.regularizer).__name__ in ("Nothing", "GAN") or model.weight == 0:
         return None
     if s.pressure > 3:
@@ -205,7 +208,7 @@ def _weight(model: WVAE, s: Signs) -> Finding | None:
     return None
 
 
-def _memory(s: Signs) -> Finding | None:
+def _memory(s: Measurements) -> Finding | None:
     learned = s.train_error < 0.25 * s.held_error
     copies = s.sample_distance < 0.5 * s.held_distance and s.train_error < 0.5 * s.held_error
     if not (learned or copies):
@@ -218,12 +221,12 @@ def _memory(s: Signs) -> Finding | None:
     )
 
 
-def report(signs: Signs, findings: list[Finding]) -> str:
+def report(measured: Measurements, findings: list[Finding]) -> str:
     """What the doctor says, as Markdown."""
     lines = [f"- **{f.name}**: {f.seen}\n  Try: {f.remedy}" for f in findings]
     lines = lines or ["Nothing found: the codes carry information, fill the prior, and generalise."]
-    measured = [f"| {k.replace('_', ' ')} | {_shown(v)} |" for k, v in asdict(signs).items()]
-    return "\n".join([*lines, "", "| sign | value |", "|---|---|", *measured]) + "\n"
+    rows = [f"| {k.replace('_', ' ')} | {_shown(v)} |" for k, v in asdict(measured).items()]
+    return "\n".join([*lines, "", "| sign | value |", "|---|---|", *rows]) + "\n"
 
 
 def _shown(value: Any) -> str:

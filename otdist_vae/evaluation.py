@@ -199,10 +199,10 @@ def log_likelihood(
     random_state : int
         Seed; None is the model's.
     """
-    network = model._fitted()
+    network = model.fitted_network()
     if isinstance(model.posterior, posteriors.Deterministic):
         return None
-    rows, indices = model._inputs(x, y)
+    rows, indices = model.inputs(x, y)
     rng = torch.Generator().manual_seed(model.seed if random_state is None else int(random_state))
     values = [
         _importance_weighted(network, rows[k : k + 1], None if indices is None else indices[k : k + 1], n_samples, rng)

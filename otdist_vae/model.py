@@ -14,14 +14,25 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from . import _storage, likelihoods, networks, posteriors, priors, regularizers, samplers, schedules
+from . import (
+    _storage,
+    augmentation,
+    chunked,
+    likelihoods,
+    networks,
+    posteriors,
+    priors,
+    regularizers,
+    samplers,
+    schedules,
+)
 from ._config import describe, make
-from .autoencoder import Autoencoder, Parts
-from .batches import Batches, Order, as_rows, split, subset, take
+from .autoencoder import Autoencoder, Components
+from .batches import Batches, BatchSampler, split, take
+from .rows import as_labels, as_rows, subset
+from .scaling import SCALINGS, check_unit_range, resolve, shift_and_scale
 
 CODES_KEPT = 10_000  # training codes stored with a model for the fitted samplers
-CHUNK = 1024  # examples sent through the network at once outside training
-SCALINGS = ("auto", "none", "standard", "range")
 
 M = TypeVar("M", bound="WVAE")
 
@@ -145,7 +156,7 @@ class WVAE:
             "auto" goes on from the folder's last checkpoint, if there is one, and ends with the weights of the run that
             was not interrupted.
         **options
-            The fields of :class:`otdist_vae.training.Options`: batch_size, learning_rate, precision, ...
+            The fields of :class:`otdist_vae.options.Options`: batch_size, learning_rate, precision, ...
 
         Raises
         ------
@@ -161,8 +172,8 @@ class WVAE:
         train_part, held = self._parts(rows, labels, validation)
         self._build(*train_part)
         assert self.network is not None
-        batches = Batches(*self._indexed(*train_part), Order(len(train_part[0]), settings.batch_size, self.seed))
-        held_out = held and Batches(*self._indexed(*held), Order(len(held[0]), settings.batch_size, None))
+        batches = Batches(*self._indexed(*train_part), BatchSampler(len(train_part[0]), settings.batch_size, self.seed))
+        held_out = held and Batches(*self._indexed(*held), BatchSampler(len(held[0]), settings.batch_size, None))
         run = training.Run(
             max_epochs=max_epochs,
             weight=self.weight,
@@ -211,30 +222,22 @@ class WVAE:
 
     def _build(self, rows: Any, labels: Any) -> None:
         """The network for data of this shape, its first weights drawn from the seed alone."""
-        shift, scale = _scaling(rows, self._scaling_of(rows))
+        shift, scale = shift_and_scale(rows, resolve(rows, self.scaling))
         if isinstance(self.likelihood, likelihoods.Bernoulli):
-            _check_unit_range(rows, shift, scale)
+            check_unit_range(rows, shift, scale)
         self.classes = None if labels is None else np.unique(labels)
         self.returns_tensors = isinstance(rows, Tensor)
         shape = tuple(int(n) for n in rows.shape[1:])
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed)
             self.network = Autoencoder(
-                self._component_parts(), shape, 0 if self.classes is None else len(self.classes), shift, scale
+                self._components(), shape, 0 if self.classes is None else len(self.classes), shift, scale
             )
 
-    def _component_parts(self) -> Parts:
+    def _components(self) -> Components:
         """Copies, so that every fit starts afresh and a module of the user's is left as it was."""
         names = ("posterior", "prior", "likelihood", "regularizer", "encoder", "decoder")
-        return Parts(self.latent_dim, *(copy.deepcopy(getattr(self, name)) for name in names))
-
-    def _scaling_of(self, rows: Any) -> str:
-        if self.scaling != "auto":
-            return self.scaling
-        low, high = _range(rows)
-        if low >= 0 and high <= 1:
-            return "none"
-        return "standard" if len(rows.shape) == 2 else "range"
+        return Components(self.latent_dim, *(copy.deepcopy(getattr(self, name)) for name in names))
 
     def _indexed(self, rows: Any, labels: Any) -> tuple[Any, Tensor | None]:
         return rows, None if labels is None else self._class_indices(labels, len(rows))
@@ -266,29 +269,32 @@ class WVAE:
         """One draw from q(z|x) for training examples spread over the set: what the fitted samplers are fitted to."""
         keep = np.linspace(0, len(rows) - 1, min(CODES_KEPT, len(rows))).astype(int)
         labels = None if indices is None else indices[torch.from_numpy(keep)]
-        self._codes = self._encode(take(rows, keep), labels, torch.Generator().manual_seed(self.seed))
+        self._codes = chunked.encode(
+            self.fitted_network(), take(rows, keep), labels, torch.Generator().manual_seed(self.seed)
+        )
         self._code_classes = labels
 
     # --- using it ---
 
     def encode(self, x: Any, y: Any = None) -> Any:
         """Posterior means (n, d) of examples (n, ...). A class-conditional model needs `y` (n,)."""
-        rows, indices = self._inputs(x, y)
-        return _like(x, self._encode(rows, indices))
+        network = self.fitted_network()
+        return _like(x, chunked.encode(network, *self.inputs(x, y)))
 
     def decode(self, z: Any, y: Any = None) -> Any:
         """E[x | z] (n, ...) in the data's units, from codes (n, d)."""
-        network = self._fitted()
+        network = self.fitted_network()
         codes = torch.as_tensor(np.asarray(z) if not isinstance(z, Tensor) else z)
         if codes.dim() != 2 or codes.shape[1] != self.latent_dim:
             raise ValueError(f"z must have shape (n, {self.latent_dim}); got {tuple(codes.shape)}")
         indices = self._labels(y, len(codes))
-        return _like(z, self._decode(codes.to("cpu", network.scale.dtype), indices))
+        return _like(z, chunked.decode(network, codes.to("cpu", network.scale.dtype), indices))
 
     def reconstruct(self, x: Any, y: Any = None) -> Any:
         """decode(encode(x)): shape and units as `x`."""
-        rows, indices = self._inputs(x, y)
-        return _like(x, self._decode(self._encode(rows, indices), indices))
+        network = self.fitted_network()
+        rows, indices = self.inputs(x, y)
+        return _like(x, chunked.decode(network, chunked.encode(network, rows, indices), indices))
 
     def sample(self, n: int = 1, y: Any = None, *, sampler: str | None = None, random_state: int | None = None) -> Any:
         """`n` new examples (n, ...), of the classes `y` (one label, or n) if the model is class-conditional.
@@ -306,7 +312,7 @@ class WVAE:
             Seed of the draw; None is the model's seed, so that the same call gives the same examples.
         """
         z, indices = self._draw(n, y, sampler, random_state)
-        drawn = self._decode(z, indices)
+        drawn = chunked.decode(self.fitted_network(), z, indices)
         return drawn if self.returns_tensors else drawn.numpy()
 
     @property
@@ -322,7 +328,7 @@ class WVAE:
         return self.regularizer.sampler
 
     def _draw(self, n: int, y: Any, sampler: str | None, random_state: int | None) -> tuple[Tensor, Tensor | None]:
-        network = self._fitted()
+        network = self.fitted_network()
         if isinstance(n, bool) or not isinstance(n, (int, np.integer)) or n < 0:
             raise ValueError(f"n must be a nonnegative integer; got {n!r}")
         name = sampler or self.default_sampler
@@ -371,9 +377,27 @@ class WVAE:
         ValueError
             Naming the argument, the rule and what arrived.
         """
-        from .augmentation import augment
-
-        return augment(self, x, y, ratio=ratio, method=method, sampler=sampler, random_state=random_state)
+        augmentation.check(method, ratio)
+        if y is not None and self.classes is None and method == "prior":
+            raise ValueError(
+                "the model has no classes, so draws from the prior have no label: fit it with y, "
+                "or use method 'posterior' or 'interpolation'"
+            )
+        labels = None if y is None else as_labels(y, len(x))
+        rows, indices = self.inputs(x, labels if self.classes is not None else None)
+        seed = self.seed if random_state is None else int(random_state)
+        rng = torch.Generator().manual_seed(seed)
+        first, second = augmentation.partners(labels, len(rows), ratio, rng)
+        new_labels = None if labels is None else labels[first.numpy()]
+        if method == "prior":
+            return self.sample(len(first), new_labels, sampler=sampler, random_state=seed), new_labels
+        network, new_indices = self.fitted_network(), None if indices is None else indices[first]
+        if method == "posterior":
+            codes = chunked.encode(network, rows[first], new_indices, rng)
+        else:
+            means = chunked.encode(network, rows, indices)
+            codes = augmentation.interpolate(means[first], means[second], rng)
+        return _like(x, chunked.decode(network, codes, new_indices)), new_labels
 
     def effective_weight(self) -> float | None:
         """The weight against the plain squared error summed over features, 2·scale²·weight, or None for Bernoulli.
@@ -384,18 +408,20 @@ class WVAE:
             return None
         scale = self.likelihood.scale
         if scale is None:
-            fitted = self._fitted().likelihood
+            fitted = self.fitted_network().likelihood
             assert isinstance(fitted, likelihoods.Gaussian)
             scale = float(fitted.log_scale.exp())
         return 2 * scale**2 * self.weight
 
-    def _fitted(self) -> Autoencoder:
+    def fitted_network(self) -> Autoencoder:
+        """The trained network. Raises ValueError before fit or load."""
         if self.network is None:
             raise ValueError("this WVAE is not fitted yet: call fit or load first")
         return self.network
 
-    def _inputs(self, x: Any, y: Any) -> tuple[Tensor, Tensor | None]:
-        network = self._fitted()
+    def inputs(self, x: Any, y: Any = None) -> tuple[Tensor, Tensor | None]:
+        """Examples (n, ...) and labels (n,), checked, as a tensor in data units and class numbers (None without)."""
+        network = self.fitted_network()
         rows, _ = as_rows(x, None, minimum=0)
         if tuple(rows.shape[1:]) != network.sample_shape:
             shape = ", ".join(map(str, network.sample_shape))
@@ -408,22 +434,6 @@ class WVAE:
                 raise ValueError("the model is class-conditional: y must be given")
             return None
         return self._class_indices(y.cpu().numpy() if isinstance(y, Tensor) else y, n)
-
-    def _encode(self, rows: Tensor, indices: Tensor | None, rng: torch.Generator | None = None) -> Tensor:
-        """Posterior means, or with `rng` one draw each, (n, d), on the CPU."""
-        network = self._fitted()
-
-        def one(x: Tensor, y: Tensor | None) -> Tensor:
-            posterior = network.posterior(network.scaled(x), y)
-            if rng is None:
-                return posterior.mean
-            return posterior.rsample(torch.randn(posterior.mean.shape, generator=rng, dtype=posterior.mean.dtype))
-
-        return _in_chunks(one, rows, indices, (self.latent_dim,), network.scale.dtype)
-
-    def _decode(self, codes: Tensor, indices: Tensor | None) -> Tensor:
-        network = self._fitted()
-        return _in_chunks(network.decode, codes, indices, network.sample_shape, network.scale.dtype)
 
     # --- on disk ---
 
@@ -445,7 +455,7 @@ class WVAE:
 
     def save(self, folder: str | os.PathLike[str]) -> None:
         """Write model.json and weights.safetensors into `folder`, which is made if need be."""
-        network = self._fitted()
+        network = self.fitted_network()
         tensors = {f"network.{name}": value for name, value in network.state_dict().items()}
         tensors["codes"] = self._codes
         if self._code_classes is not None:
@@ -495,7 +505,7 @@ class WVAE:
         state = {k.removeprefix("network."): v for k, v in tensors.items() if k.startswith("network.")}
         with torch.random.fork_rng(devices=[]):
             model.network = Autoencoder(
-                model._component_parts(),
+                model._components(),
                 tuple(description["sample_shape"]),
                 0 if classes is None else len(classes),
                 state["shift"],
@@ -509,7 +519,7 @@ class WVAE:
 
 def _settings(max_epochs: int, folder: Any, resume: str | None, options: dict[str, Any]) -> Any:
     """The training Options, after every refusal that needs no data."""
-    from . import training
+    from .options import OPTION_NAMES, Options
 
     if max_epochs < 1:
         raise ValueError(f"max_epochs must be at least 1; got {max_epochs}")
@@ -517,10 +527,10 @@ def _settings(max_epochs: int, folder: Any, resume: str | None, options: dict[st
         raise ValueError(f"resume must be 'auto' or None; got {resume!r}")
     if resume and folder is None:
         raise ValueError("resume='auto' needs folder=, where the run keeps its checkpoints")
-    unknown = set(options) - set(training.OPTION_NAMES)
+    unknown = set(options) - set(OPTION_NAMES)
     if unknown:
-        raise TypeError(f"fit has no option {sorted(unknown)[0]!r}; it takes {', '.join(training.OPTION_NAMES)}")
-    settings = training.Options(**options)
+        raise TypeError(f"fit has no option {sorted(unknown)[0]!r}; it takes {', '.join(OPTION_NAMES)}")
+    settings = Options(**options)
     if folder is not None:
         _storage.prepare(Path(folder))
     return settings
@@ -530,49 +540,6 @@ def _network(argument: str, spec: Any) -> networks.Architecture | nn.Module:
     if isinstance(spec, nn.Module):
         return spec
     return make(argument, spec, networks.Architecture, networks.CHOICES)
-
-
-def _range(rows: Any) -> tuple[float, float]:
-    low = high = 0.0
-    for start in range(0, len(rows), CHUNK):
-        part = rows[start : start + CHUNK]
-        low, high = min(low, float(part.min())), max(high, float(part.max()))
-    return low, high
-
-
-def _scaling(rows: Any, kind: str) -> tuple[Tensor, Tensor]:
-    """(shift, scale) in float32 (float64 for float64 data is rounded: the network is single precision)."""
-    if kind == "standard":
-        whole = np.asarray(take(rows, np.arange(len(rows))), dtype=np.float64)
-        deviation = whole.std(0)
-        constant = deviation <= 1e-7 * np.abs(whole).max(0)  # a column that rounding alone makes vary
-        scale = np.where(constant, 1.0, deviation)
-        return torch.from_numpy(whole.mean(0)).float(), torch.from_numpy(scale).float()
-    if kind == "none":
-        return torch.zeros(()), torch.ones(())
-    if str(rows.dtype).endswith("uint8"):
-        return torch.zeros(()), torch.tensor(255.0)
-    low, high = _range(rows)
-    return torch.tensor(low), torch.tensor(high - low or 1.0)
-
-
-def _check_unit_range(rows: Any, shift: Tensor, scale: Tensor) -> None:
-    low, high = _range(rows)
-    ends = [((torch.tensor(end) - shift) / scale) for end in (low, high)]
-    if float(ends[0].min()) < -1e-6 or float(ends[1].max()) > 1 + 1e-6:
-        raise ValueError(
-            f"the Bernoulli likelihood needs data in [0, 1]; x is in [{low:g}, {high:g}]: use scaling='range'"
-        )
-
-
-def _in_chunks(function: Any, rows: Tensor, indices: Tensor | None, shape: tuple[int, ...], dtype: Any) -> Tensor:
-    """`function` over the rows, CHUNK at a time, without gradients, on the CPU."""
-    out = torch.empty(len(rows), *shape, dtype=dtype)
-    with torch.no_grad():
-        for start in range(0, len(rows), CHUNK):
-            part = slice(start, start + CHUNK)
-            out[part] = function(rows[part], None if indices is None else indices[part])
-    return out
 
 
 def _like(x: Any, value: Tensor) -> Any:
@@ -587,7 +554,7 @@ def _list(values: np.ndarray) -> str:
 
 def _resumable(run: Any) -> Path | None:
     """The folder's last checkpoint, if there is one and it belongs to this very run."""
-    from .training import CHECKPOINT, read_checkpoint
+    from .checkpoints import CHECKPOINT, read_checkpoint
 
     path = run.folder / CHECKPOINT
     if not path.exists():

@@ -12,84 +12,23 @@ import yaml
 
 from . import _storage, batches, data, plots, samplers
 from .model import WVAE
+from .settings import DEFAULTS, MODEL_DEFAULTS, read_config
 
 CONFIG, METRICS, TABLE = "config.yaml", "metrics.json", "metrics.md"
 REPORTS = ("evaluation.json", "evaluation.md", "evaluation.png", "doctor.md")
 PICTURES = ("samples.png", "reconstructions.png", "latent.png", "curves.png")
-MODEL_KEYS = (
-    "latent_dim",
-    "regularizer",
-    "weight",
-    "posterior",
-    "prior",
-    "encoder",
-    "decoder",
-    "likelihood",
-    "schedule",
-    "scaling",
-)
-DEFAULTS: dict[str, Any] = {
-    "data": None,
-    "conditional": False,
-    "seed": 0,
-    "max_epochs": 50,
-    "validation": 0.1,
-    "sampler": None,
-    **dict.fromkeys(MODEL_KEYS),
-    "latent_dim": 8,
-    "regularizer": "w2",
-    "prior": "normal",
-    "encoder": "mlp",
-    "likelihood": "gaussian",
-    "schedule": "constant",
-    "scaling": "auto",
-}
-
-
-def known_keys() -> list[str]:
-    """Every key a configuration may have."""
-    from .training import OPTION_NAMES
-
-    return [*DEFAULTS, *OPTION_NAMES]
-
-
-def read_config(path: Path) -> dict[str, Any]:
-    """A YAML configuration, checked key by key.
-
-    Raises
-    ------
-    ValueError
-        If it is no YAML mapping or has a key that nothing understands.
-    """
-    try:
-        config = yaml.safe_load(path.read_text("utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is not readable YAML: {' '.join(str(error).split())}") from None
-    if config is None:
-        return {}
-    if not isinstance(config, dict):
-        raise ValueError(f"{path} must hold a mapping of settings; got {type(config).__name__}")
-    check_keys(config, str(path))
-    return config
-
-
-def check_keys(config: dict[str, Any], where: str) -> None:
-    """Raises ValueError naming the first unknown key and the known ones."""
-    known = known_keys()
-    for key in config:
-        if key not in known:
-            raise ValueError(f"{where}: unknown setting {key!r}; known are {', '.join(known)}")
 
 
 def build(config: dict[str, Any]) -> WVAE:
     """The model a configuration describes."""
-    options = {key: config[key] for key in MODEL_KEYS if config.get(key) is not None}
+    options = {key: config[key] for key in MODEL_DEFAULTS if config.get(key) is not None}
     return WVAE(random_state=config["seed"], **options)
 
 
 def train(config: dict[str, Any], folder: Path, *, resume: bool, overwrite: bool = False) -> WVAE:
     """Train as `config` (complete with DEFAULTS) says and leave everything in `folder`."""
-    from .training import CHECKPOINT, OPTION_NAMES, Options
+    from .checkpoints import CHECKPOINT
+    from .options import OPTION_NAMES, Options
 
     if config["data"] is None:
         raise ValueError("data must be given: 'digits' or a file or folder")
@@ -130,7 +69,8 @@ def occupied(folder: Path) -> bool:
 
 def clear(folder: Path) -> None:
     """Remove what a former run left; other files stay."""
-    from .training import CHECKPOINT, CURVES
+    from .callbacks import CURVES
+    from .checkpoints import CHECKPOINT
 
     names = (CONFIG, METRICS, TABLE, CURVES, CHECKPOINT, _storage.DESCRIPTION, _storage.WEIGHTS, *PICTURES, *REPORTS)
     for name in names:
@@ -279,7 +219,7 @@ def doctor(folder: Path) -> str:
 
     loaded = read(folder)
     (x, y), (held, held_y) = loaded.part(loaded.kept), loaded.part(loaded.held)
-    signs = diagnostics.examine(loaded.model, x, held, y, held_y)
-    text = diagnostics.report(signs, diagnostics.diagnose(loaded.model, signs))
+    measured = diagnostics.measure(loaded.model, x, held, y, held_y)
+    text = diagnostics.report(measured, diagnostics.diagnose(loaded.model, measured))
     (folder / "doctor.md").write_text(text, "utf-8")
     return text

@@ -3,32 +3,29 @@
 from __future__ import annotations
 
 import contextlib
-import csv
-import io
 import logging
-import os
 import signal
 import sys
 import time
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
 import torch
-from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
-from lightning.pytorch.callbacks import Callback, Checkpoint, EarlyStopping
+from lightning.pytorch.callbacks import Callback, EarlyStopping
 from torch import Tensor
 
 from . import autoencoder
 from .batches import Batches
+from .callbacks import BestWeights, CheckpointWriter, ProgressBar
+from .checkpoints import CHECKPOINT, AtomicCheckpointIO, read_checkpoint
+from .options import Options
 from .schedules import Schedule
 
-CHECKPOINT = "checkpoints/last.ckpt"
-CURVES = "metrics.csv"
-PARTS = ("forward", "regularizer", "backward")
+STAGES = ("forward", "regularizer", "backward")
 
 
 REMEDY = "lower learning_rate or set gradient_clip"
@@ -37,69 +34,9 @@ REMEDY = "lower learning_rate or set gradient_clip"
 class Interrupted(KeyboardInterrupt):
     """Training was stopped by Ctrl-C; `checkpoint` is where it can go on, or None if nothing was saved."""
 
-    def __init__(self, checkpoint: Path | None, module: Module) -> None:
+    def __init__(self, checkpoint: Path | None, module: LitAutoencoder) -> None:
         super().__init__(f"interrupted; last checkpoint: {checkpoint or 'none'}")
         self.checkpoint, self.module = checkpoint, module
-
-
-@dataclass
-class Options:
-    """How to train; every field is a keyword of :meth:`otdist_vae.WVAE.fit`.
-
-    Attributes
-    ----------
-    batch_size
-        Examples per step, over all processes together.
-    learning_rate
-        Of Adam.
-    weight_decay
-        Of AdamW.
-    gradient_clip
-        Largest gradient norm, or None.
-    early_stopping
-        Epochs without a lower validation loss before stopping, or None. The best weights are kept.
-    precision
-        Lightning's name: "32-true", "bf16-mixed", "16-mixed", "64-true". Distances stay in float32 or better.
-    accelerator, devices, num_nodes, strategy
-        Passed to Lightning; under DDP the processes share each batch.
-    logger
-        "csv" (metrics.csv in the run's folder), and beside it "tensorboard" or "wandb" where installed.
-    checkpoint_every
-        Epochs between checkpoints.
-    progress
-        True for a bar, False for silence, None for a bar on a terminal and silence elsewhere.
-    """
-
-    batch_size: int = 128
-    learning_rate: float = 1e-3
-    weight_decay: float = 0.0
-    gradient_clip: float | None = None
-    early_stopping: int | None = None
-    precision: str = "32-true"
-    accelerator: str = "auto"
-    devices: Any = 1
-    num_nodes: int = 1
-    strategy: str = "auto"
-    logger: str = "csv"
-    checkpoint_every: int = 1
-    progress: bool | None = None
-
-    def __post_init__(self) -> None:
-        for name in ("batch_size", "checkpoint_every", "learning_rate"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name} must be positive; got {getattr(self, name)}")
-        for name in ("gradient_clip", "early_stopping"):
-            if getattr(self, name) is not None and not getattr(self, name) > 0:
-                raise ValueError(f"{name} must be positive or None; got {getattr(self, name)}")
-        if self.logger not in LOGGERS:
-            raise ValueError(f"logger must be one of {', '.join(LOGGERS)}; got {self.logger!r}")
-        if self.precision not in PRECISIONS:
-            raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}; got {self.precision!r}")
-
-
-LOGGERS = ("csv", "tensorboard", "wandb")
-PRECISIONS = ("32-true", "64-true", "bf16-mixed", "16-mixed", "bf16-true")
-OPTION_NAMES = tuple(field.name for field in fields(Options))
 
 
 @dataclass
@@ -116,7 +53,7 @@ class Run:
     resume: Path | None = None
 
 
-class Module(pl.LightningModule):
+class LitAutoencoder(pl.LightningModule):
     """The Lightning side of an Autoencoder. All its randomness comes from one generator, saved in the checkpoint."""
 
     def __init__(self, model: autoencoder.Autoencoder, run: Run, loaders: list[Batches]) -> None:
@@ -124,17 +61,18 @@ class Module(pl.LightningModule):
         self.model = model
         self.run, self.loaders, self.steps_per_epoch = run, loaders, len(loaders[0])
         self.history: list[dict[str, float]] = []
-        self.split = dict.fromkeys(PARTS, 0.0)
+        self.stage_seconds = dict.fromkeys(STAGES, 0.0)
         self.n_steps = 0
         self._sums: dict[str, Tensor] = {}
         self._val_sums: dict[str, Tensor] = {}
         self._rng: torch.Generator | None = None
         self._restored: dict[str, Any] = {}
-        self._lap = 0.0
+        self._stage_start = 0.0
 
     def setup(self, stage: str) -> None:
         for loader in self.loaders:
-            loader.order.world, loader.order.rank = self.trainer.world_size, self.trainer.global_rank
+            sampler = loader.batch_indices
+            sampler.world, sampler.rank = self.trainer.world_size, self.trainer.global_rank
 
     # -- randomness --
 
@@ -157,12 +95,12 @@ class Module(pl.LightningModule):
     def _gather(self, codes: Tensor) -> Tensor:
         if self.trainer.world_size == 1:
             return codes
-        return _Gathered.apply(codes)
+        return _AllGather.apply(codes)
 
     # -- steps --
 
     def on_train_epoch_start(self) -> None:
-        self.loaders[0].order.epoch = self.current_epoch
+        self.loaders[0].batch_indices.epoch = self.current_epoch
         self._sums = {}
         self._epoch_start = time.perf_counter()
 
@@ -170,9 +108,11 @@ class Module(pl.LightningModule):
         x, y = batch
         epoch = self.current_epoch + batch_idx / self.steps_per_epoch
         factor = self.run.weight * self.run.schedule(epoch)
-        self._start()
+        self._start_stage()
         noise = self._noise(len(x), self.rng)
-        terms = autoencoder.losses(self.model, x, y, noise, rng=self.rng, gather=self._gather, lap=self._stop)
+        terms = autoencoder.losses(
+            self.model, x, y, noise, rng=self.rng, gather=self._gather, end_stage=self._end_stage
+        )
         loss = terms.reconstruction + factor * terms.penalty
         self._record(self._sums, loss, terms, len(x))
         return loss if terms.adversary is None else loss + terms.adversary
@@ -207,19 +147,19 @@ class Module(pl.LightningModule):
 
     # -- where the time goes; on a GPU the queue hides it, so it is measured on a CPU only --
 
-    def _start(self) -> None:
-        self._lap = time.perf_counter()
+    def _start_stage(self) -> None:
+        self._stage_start = time.perf_counter()
 
-    def _stop(self, part: str) -> None:
+    def _end_stage(self, stage: str) -> None:
         now = time.perf_counter()
-        self.split[part] += now - self._lap
-        self._lap = now
+        self.stage_seconds[stage] += now - self._stage_start
+        self._stage_start = now
 
     def on_before_backward(self, loss: Tensor) -> None:
-        self._start()
+        self._start_stage()
 
     def on_after_backward(self) -> None:
-        self._stop("backward")
+        self._end_stage("backward")
         self.n_steps += 1
 
     def report(self) -> dict[str, Any]:
@@ -230,7 +170,7 @@ class Module(pl.LightningModule):
             "epochs": len(self.history),
             "steps": self.n_steps,
             "seconds_per_epoch": seconds[len(seconds) // 2] if seconds else 0.0,
-            "step_milliseconds": {part: 1e3 * total / steps for part, total in self.split.items()},
+            "step_milliseconds": {stage: 1e3 * total / steps for stage, total in self.stage_seconds.items()},
         }
 
     # -- optimiser and checkpoint --
@@ -251,7 +191,7 @@ class Module(pl.LightningModule):
             "generator": self.rng.get_state(),
             "global_generator": torch.get_rng_state(),
             "history": self.history,
-            "split": self.split,
+            "split": self.stage_seconds,
             "n_steps": self.n_steps,
             "finished": self.trainer.should_stop,
         }
@@ -259,14 +199,14 @@ class Module(pl.LightningModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self._restored = checkpoint["otdist_vae"]
         self.history = list(self._restored["history"])
-        self.split, self.n_steps = dict(self._restored["split"]), self._restored["n_steps"]
+        self.stage_seconds, self.n_steps = dict(self._restored["split"]), self._restored["n_steps"]
 
     def on_train_start(self) -> None:
         if self._restored:
             torch.set_rng_state(self._restored["global_generator"])
 
 
-class _Gathered(torch.autograd.Function):
+class _AllGather(torch.autograd.Function):
     """The codes of all processes, in order of rank. Each process gets back the sum of all processes' gradients for its
     own codes; DDP's mean over the processes then makes the gradient of the whole."""
 
@@ -284,7 +224,7 @@ class _Gathered(torch.autograd.Function):
         return total[ctx.rank * ctx.n : (ctx.rank + 1) * ctx.n]
 
 
-class Validated(Module):
+class ValidatedLitAutoencoder(LitAutoencoder):
     """The same with held-out data: Lightning asks for these hooks only where there are some."""
 
     def validation_step(self, batch: tuple[Tensor, Tensor | None], batch_idx: int) -> None:
@@ -305,116 +245,7 @@ def _finite(value: float) -> bool:
     return value - value == 0
 
 
-class AtomicIO(TorchCheckpointIO):
-    """Writes a checkpoint whole or not at all, and reads it without running code."""
-
-    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
-        buffer = io.BytesIO()
-        torch.save(checkpoint, buffer)
-        write_atomically(Path(path), buffer.getvalue())
-
-    def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> Any:
-        return read_checkpoint(Path(path))
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Replace `path` by `content` so that a kill at any moment leaves the old file or the new one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    with open(partial, "wb") as f:
-        f.write(content)
-        f.flush()
-        os.fsync(f.fileno())
-    os.replace(partial, path)
-
-
-def read_checkpoint(path: Path) -> dict[str, Any]:
-    """A checkpoint's contents: tensors and plain values only. Raises ValueError if it is damaged or foreign."""
-    try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-        checkpoint["otdist_vae"]["identity"]
-    except OSError:
-        raise
-    except Exception as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ValueError(f"{path} is not a checkpoint of otdist_vae, or is damaged: {reason[:120]}") from error
-    return checkpoint
-
-
-class Keeper(Callback):
-    """Stands first: closes the epoch's books and, under early stopping, keeps the best weights so far."""
-
-    def __init__(self, keep_best: bool) -> None:
-        self.keep_best = keep_best
-        self.best_loss = float("inf")
-        self.best_weights: dict[str, Tensor] | None = None
-
-    def on_train_epoch_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        module.finish_epoch()
-        loss = getattr(module, "validation", {}).get("val_loss")
-        if self.keep_best and loss is not None and loss < self.best_loss:
-            self.best_loss = loss
-            self.best_weights = {k: v.detach().clone() for k, v in module.model.state_dict().items()}
-
-    def on_save_checkpoint(self, trainer: Any, module: Any, checkpoint: dict[str, Any]) -> None:
-        checkpoint["otdist_vae_best"] = {"loss": self.best_loss, "weights": self.best_weights}
-
-    def on_load_checkpoint(self, trainer: Any, module: Any, checkpoint: dict[str, Any]) -> None:
-        best = checkpoint["otdist_vae_best"]
-        self.best_loss, self.best_weights = best["loss"], best["weights"]
-
-
-class Saver(Checkpoint):
-    """Saves once everything else of the epoch is done: Lightning calls a Checkpoint last, after EarlyStopping."""
-
-    def __init__(self, folder: Path, every: int, last_epoch: int) -> None:
-        self.folder, self.every, self.last_epoch = folder, every, last_epoch
-
-    def on_train_epoch_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        epoch = trainer.current_epoch + 1
-        if epoch % self.every == 0 or epoch >= self.last_epoch or trainer.should_stop:
-            trainer.save_checkpoint(self.folder / CHECKPOINT)
-        if trainer.is_global_zero:
-            write_curves(self.folder / CURVES, module.history)
-
-
-class Bar(Callback):
-    """One bar over the epochs."""
-
-    def __init__(self, max_epochs: int) -> None:
-        self.max_epochs = max_epochs
-
-    def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        from tqdm import tqdm  # type: ignore[import-untyped]
-
-        self.bar = tqdm(total=self.max_epochs, initial=trainer.current_epoch, unit="epoch", dynamic_ncols=True)
-
-    def on_train_epoch_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        row = module.history[-1]
-        shown = {k: f"{row[k]:.4g}" for k in ("loss", "val_loss", "reconstruction", "penalty") if k in row}
-        self.bar.set_postfix(shown, refresh=False)
-        self.bar.update()
-
-    def on_train_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        self.bar.close()
-
-    def on_exception(self, trainer: pl.Trainer, module: pl.LightningModule, exception: BaseException) -> None:
-        if hasattr(self, "bar"):
-            self.bar.close()
-
-
-def write_curves(path: Path, history: list[dict[str, float]]) -> None:
-    """The history as CSV, one row an epoch."""
-    if not history:
-        return
-    text = io.StringIO()
-    writer = csv.DictWriter(text, fieldnames=list(history[0]), lineterminator="\n", extrasaction="ignore")
-    writer.writeheader()
-    writer.writerows(history)
-    write_atomically(path, text.getvalue().encode())
-
-
-def train(model: autoencoder.Autoencoder, run: Run, batches: Batches, validation: Batches | None) -> Module:
+def train(model: autoencoder.Autoencoder, run: Run, batches: Batches, validation: Batches | None) -> LitAutoencoder:
     """Run the loop; `model` is changed in place. Returns the module, with the history and the step's time split.
 
     Raises
@@ -424,44 +255,48 @@ def train(model: autoencoder.Autoencoder, run: Run, batches: Batches, validation
     FloatingPointError
         If the loss is no longer finite.
     """
-    module = Module(model, run, [batches]) if validation is None else Validated(model, run, [batches, validation])
+    module = (
+        LitAutoencoder(model, run, [batches])
+        if validation is None
+        else ValidatedLitAutoencoder(model, run, [batches, validation])
+    )
     if run.resume is not None:
         saved = read_checkpoint(run.resume)["otdist_vae"]
         if saved["finished"]:  # stopped early then, and so now
             run.max_epochs = min(run.max_epochs, len(saved["history"]))
-    with _undisturbed(run.seed):
-        keeper, trainer = _trainer(run, has_validation=validation is not None)
+    with _preserving_global_state(run.seed):
+        best, trainer = _trainer(run, has_validation=validation is not None)
         try:
             trainer.fit(module, batches, validation, ckpt_path=run.resume)
         except (KeyboardInterrupt, SystemExit) as stop:
             if isinstance(stop, SystemExit) and not trainer.interrupted:
                 raise
             last = None if run.folder is None else run.folder / CHECKPOINT
-            _at_rest(model)
+            _ready_for_inference(model)
             raise Interrupted(last if last and last.exists() else None, module) from None
-    if keeper.best_weights is not None:
-        model.load_state_dict(keeper.best_weights)
-    _at_rest(model)
+    if best.best_weights is not None:
+        model.load_state_dict(best.best_weights)
+    _ready_for_inference(model)
     return module
 
 
-def _at_rest(model: autoencoder.Autoencoder) -> None:
+def _ready_for_inference(model: autoencoder.Autoencoder) -> None:
     """On the CPU, evaluating, in a dtype that NumPy has."""
     model.to("cpu").eval()
     if model.scale.dtype == torch.bfloat16:
         model.float()
 
 
-def _trainer(run: Run, has_validation: bool) -> tuple[Keeper, pl.Trainer]:
+def _trainer(run: Run, has_validation: bool) -> tuple[BestWeights, pl.Trainer]:
     options = run.options
-    keeper = Keeper(keep_best=bool(options.early_stopping))
-    callbacks: list[Callback] = [keeper]
+    best = BestWeights(keep_best=bool(options.early_stopping))
+    callbacks: list[Callback] = [best]
     if options.early_stopping and has_validation:
         callbacks.append(EarlyStopping("val_loss", patience=options.early_stopping, check_on_train_epoch_end=True))
     if options.progress or (options.progress is None and sys.stderr.isatty()):
-        callbacks.append(Bar(run.max_epochs))
+        callbacks.append(ProgressBar(run.max_epochs))
     if run.folder is not None:
-        callbacks.append(Saver(run.folder, options.checkpoint_every, run.max_epochs))
+        callbacks.append(CheckpointWriter(run.folder, options.checkpoint_every, run.max_epochs))
     trainer = pl.Trainer(
         max_epochs=run.max_epochs,
         accelerator=options.accelerator,
@@ -472,7 +307,7 @@ def _trainer(run: Run, has_validation: bool) -> tuple[Keeper, pl.Trainer]:
         gradient_clip_val=options.gradient_clip,
         callbacks=callbacks,
         logger=_logger(options.logger, run.folder),
-        plugins=[AtomicIO()],
+        plugins=[AtomicCheckpointIO()],
         default_root_dir=run.folder,
         enable_checkpointing=run.folder is not None,
         enable_progress_bar=False,
@@ -481,11 +316,11 @@ def _trainer(run: Run, has_validation: bool) -> tuple[Keeper, pl.Trainer]:
         use_distributed_sampler=False,
         log_every_n_steps=1,
     )
-    return keeper, trainer
+    return best, trainer
 
 
 def _logger(name: str, folder: Path | None) -> Any:
-    """The extra logger by name; the CSV of every run is the Saver's."""
+    """The extra logger by name; the CSV of every run is the CheckpointWriter's."""
     if name == "csv":
         return False
     if folder is None:
@@ -501,7 +336,7 @@ def _logger(name: str, folder: Path | None) -> Any:
 
 
 @contextlib.contextmanager
-def _undisturbed(seed: int) -> Iterator[None]:
+def _preserving_global_state(seed: int) -> Iterator[None]:
     """Lightning sets grad mode, a signal handler and log lines; the world after a fit is the world before it.
 
     Inside, torch's own generator starts from the run's seed, for modules with dropout.

@@ -7,7 +7,7 @@ import pytest
 import yaml
 from vae_small import labels, table
 
-from otdist_vae import WVAE, runs, training
+from otdist_vae import WVAE, callbacks, runs, training
 from otdist_vae.cli import main
 
 QUICK = ["--max-epochs", "1", "--set", "encoder.hidden=[8]", "--latent-dim", "2", "--seed", "0"]
@@ -34,7 +34,7 @@ def test_train_leaves_a_whole_folder(capsys, tmp_path):
     out = tmp_path / "run"
     status, said, complaint = run(capsys, "train", "--data", "digits", "--out", out, *QUICK)
     assert (status, complaint) == (0, "")
-    for name in (*runs.PICTURES, runs.CONFIG, runs.METRICS, runs.TABLE, training.CURVES, training.CHECKPOINT):
+    for name in (*runs.PICTURES, runs.CONFIG, runs.METRICS, runs.TABLE, callbacks.CURVES, training.CHECKPOINT):
         assert (out / name).stat().st_size > 0, name
     assert WVAE.load(out).latent_dim == 2
     assert "W2 (posterior), weight 1" in said
@@ -76,14 +76,14 @@ def test_sample(capsys, tmp_path, file):
 
 
 def test_interruption_keeps_the_checkpoint(capsys, tmp_path, file, monkeypatch):
-    step = training.Module.training_step
+    step = training.LitAutoencoder.training_step
 
     def interrupted(self, batch, index):
         if self.current_epoch == 1:
             raise KeyboardInterrupt
         return step(self, batch, index)
 
-    monkeypatch.setattr(training.Module, "training_step", interrupted)
+    monkeypatch.setattr(training.LitAutoencoder, "training_step", interrupted)
     status, _, complaint = train(capsys, file, tmp_path / "run", "--max-epochs", 3)
     assert status == 130
     assert (

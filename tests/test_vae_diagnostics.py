@@ -23,68 +23,70 @@ def diagnosis(regularizer, *, n=256, max_epochs=40, stretch=1.0, hidden=(48,), f
     fit = {"learning_rate": 5e-3, "validation": None, **(fit or {})}
     encoder = networks.MLP(hidden)
     model = fitted(regularizer, x=x, max_epochs=max_epochs, fit=fit, encoder=encoder, scaling="none", **options)
-    signs = diagnostics.examine(model, x, held)
-    return model, signs, [finding.name for finding in diagnostics.diagnose(model, signs)]
+    measured = diagnostics.measure(model, x, held)
+    return model, measured, [finding.name for finding in diagnostics.diagnose(model, measured)]
 
 
 @pytest.mark.parametrize(("regularizer", "weight"), [("kl", 1.0), ("moments", 30.0)])
 def test_a_healthy_model_is_left_in_peace(regularizer, weight):
-    _, signs, names = diagnosis(regularizer, weight=weight)
+    _, measured, names = diagnosis(regularizer, weight=weight)
     assert names == []
-    assert signs.explained > 0.8
-    assert "Nothing found" in diagnostics.report(signs, [])
+    assert measured.explained > 0.8
+    assert "Nothing found" in diagnostics.report(measured, [])
 
 
 def test_posterior_collapse():
-    _, signs, names = diagnosis("kl", weight=1e4, max_epochs=10)
+    _, measured, names = diagnosis("kl", weight=1e4, max_epochs=10)
     assert names == ["posterior collapse"]
-    assert signs.between < 0.01
+    assert measured.between < 0.01
 
 
 def test_shrunken_codes():
-    model, signs, names = diagnosis("w2")
+    model, measured, names = diagnosis("w2")
     assert names == ["shrunken codes"]
-    assert "Per-sample W2 does this" in diagnostics.report(signs, diagnostics.diagnose(model, signs))
+    assert "Per-sample W2 does this" in diagnostics.report(measured, diagnostics.diagnose(model, measured))
 
 
 def test_exploding_codes():
-    _, signs, names = diagnosis("nothing", stretch=30.0, max_epochs=10)
+    _, measured, names = diagnosis("nothing", stretch=30.0, max_epochs=10)
     assert "exploding codes" in names
-    assert signs.variance > 2
+    assert measured.variance > 2
 
 
 def test_dead_units():
-    model, signs, names = diagnosis("kl", latent_dim=5)
+    model, measured, names = diagnosis("kl", latent_dim=5)
     assert names == ["dead units"]
-    (finding,) = diagnostics.diagnose(model, signs)
+    (finding,) = diagnostics.diagnose(model, measured)
     assert finding.seen.startswith("3 of 5 latent units")
     assert "latent_dim=2" in finding.remedy
 
 
 def test_memorised_training_data():
     fit = {"learning_rate": 1e-2}
-    _, signs, names = diagnosis("nothing", n=16, latent_dim=8, hidden=(128, 128), max_epochs=250, fit=fit, n_hidden=6)
+    _, measured, names = diagnosis(
+        "nothing", n=16, latent_dim=8, hidden=(128, 128), max_epochs=250, fit=fit, n_hidden=6
+    )
     assert "memorised training data" in names
-    assert signs.train_error < signs.held_error / 4
+    assert measured.train_error < measured.held_error / 4
 
 
 def test_minibatch_shrinkage():
-    model, signs, names = diagnosis("sinkhorn", weight=1e3, latent_dim=8, n_hidden=8, max_epochs=25)
+    model, measured, names = diagnosis("sinkhorn", weight=1e3, latent_dim=8, n_hidden=8, max_epochs=25)
     assert "minibatch shrinkage" in names
-    findings = {f.name: f for f in diagnostics.diagnose(model, signs)}
+    findings = {f.name: f for f in diagnostics.diagnose(model, measured)}
     assert "unbiased=True" in findings["minibatch shrinkage"].remedy
 
 
 def test_a_weight_out_of_scale():
-    model, signs, _ = diagnosis("w2", max_epochs=2)
-    heavy = diagnostics.diagnose(model, replace(signs, explained=0.5, variance=1, pressure=20, effect=[1, 1]))
+    model, measured, _ = diagnosis("w2", max_epochs=2)
+    heavy = diagnostics.diagnose(model, replace(measured, explained=0.5, variance=1, pressure=20, effect=[1, 1]))
     assert [f.name for f in heavy] == ["weight too large"]
     assert heavy[0].remedy == "weight=0.05."
-    light = diagnostics.diagnose(model, replace(signs, explained=0.9, variance=9, pressure=1e-5, effect=[1, 1]))
+    light = diagnostics.diagnose(model, replace(measured, explained=0.9, variance=9, pressure=1e-5, effect=[1, 1]))
     assert [f.name for f in light] == ["exploding codes", "weight too small"]
 
 
 def test_no_learning():
-    model, signs, _ = diagnosis("w2", max_epochs=1)
-    idle = replace(signs, explained=0.01, between=0.9, effect=[1, 1], pressure=0)
+    model, measured, _ = diagnosis("w2", max_epochs=1)
+    idle = replace(measured, explained=0.01, between=0.9, effect=[1, 1], pressure=0)
     assert [f.name for f in diagnostics.diagnose(model, idle)] == ["no learning"]

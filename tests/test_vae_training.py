@@ -15,7 +15,7 @@ import pytest
 import torch
 from vae_small import fitted, table, tiny
 
-from otdist_vae import WVAE, training
+from otdist_vae import WVAE, callbacks, options, training
 
 
 def weights(model: WVAE) -> dict[str, torch.Tensor]:
@@ -102,7 +102,7 @@ def test_a_checkpoint_holds_tensors_and_plain_values_only(tmp_path):
 
 
 def test_interruption_says_where_the_checkpoint_is(tmp_path, monkeypatch):
-    step = training.Module.training_step
+    step = training.LitAutoencoder.training_step
 
     def interrupted(self, batch, index):
         if self.current_epoch == 2:
@@ -110,7 +110,7 @@ def test_interruption_says_where_the_checkpoint_is(tmp_path, monkeypatch):
         return step(self, batch, index)
 
     handler = signal.getsignal(signal.SIGINT)
-    monkeypatch.setattr(training.Module, "training_step", interrupted)
+    monkeypatch.setattr(training.LitAutoencoder, "training_step", interrupted)
     with pytest.raises(training.Interrupted, match=r"last\.ckpt") as caught:
         fitted(max_epochs=4, fit={"folder": tmp_path})
     assert caught.value.checkpoint == tmp_path / training.CHECKPOINT
@@ -152,7 +152,7 @@ def test_a_killed_run_goes_on(tmp_path):
 
 def test_a_run_writes_its_curves(tmp_path):
     model = fitted(max_epochs=3, fit={"folder": tmp_path})
-    with open(tmp_path / training.CURVES) as f:
+    with open(tmp_path / callbacks.CURVES) as f:
         rows = list(csv.DictReader(f))
     assert [int(row["epoch"]) for row in rows] == [0, 1, 2]
     assert [float(row["val_loss"]) for row in rows] == [row["val_loss"] for row in model.history]
@@ -167,7 +167,7 @@ def test_an_exploding_loss_is_an_error():
 def test_the_step_is_timed():
     report = fitted().report
     assert report["steps"] == 2 * 3
-    assert set(report["step_milliseconds"]) == set(training.PARTS)
+    assert set(report["step_milliseconds"]) == set(training.STAGES)
     assert min(report["step_milliseconds"].values()) > 0
 
 
@@ -187,7 +187,7 @@ def test_mixed_precision_keeps_distances_in_float32():
 
 
 # A CPU has no float16 gradient scaler, which 16-mixed needs.
-@pytest.mark.parametrize("precision", [p for p in training.PRECISIONS if p != "16-mixed"])
+@pytest.mark.parametrize("precision", [p for p in options.PRECISIONS if p != "16-mixed"])
 def test_every_precision_trains_saves_and_loads(tmp_path, precision):
     model = fitted(max_epochs=5, fit={"precision": precision})
     assert model.history[-1]["loss"] < model.history[0]["loss"]
@@ -251,10 +251,10 @@ def test_fit_starts_afresh():
 
 
 def test_a_tiny_last_batch_is_dropped():
-    from otdist_vae.batches import Order
+    from otdist_vae.batches import BatchSampler
 
-    assert [len(b) for b in Order(100, 32, seed=0)] == [32, 32, 32]
-    assert [len(b) for b in Order(115, 32, seed=0)] == [32, 32, 32, 19]
-    assert [len(b) for b in Order(5, 32, seed=0)] == [5]
-    shares = [np.concatenate(list(Order(100, 32, 0, world=2, rank=r))) for r in (0, 1)]
-    assert sorted(np.concatenate(shares)) == sorted(np.concatenate(list(Order(100, 32, 0))))
+    assert [len(b) for b in BatchSampler(100, 32, seed=0)] == [32, 32, 32]
+    assert [len(b) for b in BatchSampler(115, 32, seed=0)] == [32, 32, 32, 19]
+    assert [len(b) for b in BatchSampler(5, 32, seed=0)] == [5]
+    shares = [np.concatenate(list(BatchSampler(100, 32, 0, world=2, rank=r))) for r in (0, 1)]
+    assert sorted(np.concatenate(shares)) == sorted(np.concatenate(list(BatchSampler(100, 32, 0))))
