@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-FILES = sorted((ROOT / "otdist").rglob("*.py"))
+FILES = sorted([*(ROOT / "otdist").rglob("*.py"), *(ROOT / "otdist_vae").rglob("*.py")])
 
 
 def module_name(path: Path) -> str:

@@ -39,7 +39,7 @@ def test_bures(needs, ranks):
 def test_second_derivatives_of_bures():
     x, y, g, h = (covariances(s, 4, 4) for s in range(4))
     ours = bures.bures_squared.second_derivative(x, y, cotangents=(g, h))
-    twin = bures.bures_squared.second_derivative(
+    theirs = bures.bures_squared.second_derivative(
         *map(torch.from_numpy, (x, y)), cotangents=tuple(map(torch.from_numpy, (g, h)))
     )
     for a, b in zip(ours, theirs, strict=True):
