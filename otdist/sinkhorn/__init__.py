@@ -143,7 +143,7 @@ def solve(
         return cast_back(backend.astype(z, first.dtype))
 
     value = cost_at(
-        *arrays, shaped(f), shaped(g), shaped(_within(found.value, flat, unbalanced)),
+        *arrays, shaped(f), shaped(g), shaped(_within(found, unbalanced)),
         epsilon=epsilon, reach_x=reaches[0], reach_y=reaches[1],
     )  # fmt: skip
     costs = [certificates.transport_cost(of) for of in numpy_engine.at_potentials(flat, f, g, epsilon)]
@@ -269,9 +269,8 @@ def w2_squared_and_grad(
     if reach is None:
         found = weight_gradients(grads, arrays, totals)
     else:
-        found = [
-            g if given else None for g, given in zip(grads, (True, True, a is not None, b is not None), strict=True)
-        ]
+        given = True, True, a is not None, b is not None
+        found = [g if is_given else None for g, is_given in zip(grads, given, strict=True)]
     return cast_back(value), Gradients(*(None if g is None else cast_back(g) for g in found))
 
 
@@ -394,14 +393,10 @@ def _broadcast(arrays: list[Array]) -> tuple[tuple[Array, ...], tuple[int, ...]]
     return wide, tuple(wide[0].shape[:-2])
 
 
-def _within(value: np.ndarray, flat: tuple[np.ndarray, ...], unbalanced: bool) -> np.ndarray:
+def _within(found: numpy_engine.Solution, unbalanced: bool) -> np.ndarray:
     """A dual value is below the solution's; nor is that below the squared distance of the means, or 0."""
-    x, y, a, b = flat
-    if unbalanced:
-        return np.where(value < 0, 0.0, value)
-    shift = (a[:, None] @ (x - x[:, :1]) - b[:, None] @ (y - x[:, :1]))[:, 0]
-    floor = (shift**2).sum(-1)
-    return np.where(value < floor, floor, value)
+    floor = found.shift_squared * (not unbalanced)
+    return np.where(found.value < floor, floor, found.value)
 
 
 def _kind(reference: Array) -> Any:

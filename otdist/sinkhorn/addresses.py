@@ -30,12 +30,12 @@ class Addressed:
         self.dispatcher, self.signature = dispatcher, signature
         self.address = cache(self._address)
 
-        def call(typing, address, *arguments):  # type: ignore[no-untyped-def]
+        def call(typing, address, *arguments):
             given = tuple(types.unliteral(z) for z in arguments)
             if not any(given == signature(self.working(kind)) for kind in (np.float32, np.float64)):
                 raise TypeError(f"{dispatcher.py_func.__name__} takes other types than {given}")
 
-            def generate(context, builder, signature, values):  # type: ignore[no-untyped-def]
+            def generate(context, builder, signature, values):
                 kind = context.call_conv.get_function_type(types.int64, given)
                 pointer = builder.inttoptr(values[0], ir.PointerType(kind))
                 items = [builder.extract_value(values[1], k) for k in range(len(given))]

@@ -81,10 +81,8 @@ def bracket(flat: tuple[np.ndarray, ...], rel_tol: float) -> tuple[float, float,
     unit = float(inside.unit[0])
     x, y = ((z - inside.center[:, None]) / unit for z in flat[:2])
     flat = (x, y, *flat[2:])
-    mean = float(
-        numpy_engine.at_potentials(flat, np.zeros(flat[2].shape), np.zeros(flat[3].shape), 1.0)[0].passes.mean_cost
-    )
-    mean *= float(normalization(x, y).unit[0]) ** 2
+    (start,) = numpy_engine.at_potentials(flat, np.zeros(flat[2].shape), np.zeros(flat[3].shape), 1.0)
+    mean = start.passes.mean_cost * start.unit**2
     if mean == 0.0:
         return 0.0, 0.0, 0.0, 0, True
     # Below rounding of the costs, an upper bound can't be told from 0, and ε can't be resolved.
@@ -93,7 +91,7 @@ def bracket(flat: tuple[np.ndarray, ...], rel_tol: float) -> tuple[float, float,
     g: np.ndarray | None = None
     while True:
         limits = Limits(epsilon, min(1e-3, rel_tol / 20), 2000, (1.0, 1.0))
-        (found,) = numpy_engine.solve(*flat, limits, single=False, init=g)
+        (found,) = numpy_engine.solve(x, y, flat[2], flat[3], limits, single=False, init=g)
         passes += int(found.n_iter[0])
         former, g = g, found.g
         # Potentials differ from their limit by a multiple of ε to first order: extrapolate it away.

@@ -253,6 +253,30 @@ ITERATE = Addressed(
 _iterate = ITERATE.call
 
 
+@njit(**OPTIONS)
+def box(x, y, sizes, center, span, unit, largest):
+    """`normalization` of k problems in one look at the points; sizes: (k, n, m, d)."""
+    k, n, m, d = sizes[0], sizes[1], sizes[2], sizes[3]
+    for i in range(k):
+        half, largest[i] = 0.0, 0.0
+        for c in range(d):
+            low = high = x[i * n * d + c]
+            for j in range(i * n * d + c, (i + 1) * n * d, d):
+                low, high = min(low, x[j]), max(high, x[j])
+            for j in range(i * m * d + c, (i + 1) * m * d, d):
+                low, high = min(low, y[j]), max(high, y[j])
+            center[i * d + c] = low + (0.5 * high - 0.5 * low)
+            span[i * d + c] = 0.5 * high - 0.5 * low
+            half = max(half, span[i * d + c])
+        unit[i] = 1.0
+        if 0.0 < half < np.inf:
+            mantissa, exponent = math.frexp(half)
+            unit[i] = math.ldexp(1.0, exponent if mantissa > 0.7071067811865476 else exponent - 1)
+        for c in range(d):
+            largest[i] += (2.0 * span[i * d + c] / unit[i]) ** 2
+    return 0
+
+
 @njit(**INNER)
 def normalize(x, n, d, a, center, unit, out, moments):
     """A cloud in the coordinates inside, and their means (d,) and variances (d,)."""
@@ -311,9 +335,10 @@ def gradients(addresses, clouds, x, y, a, b, d, scale, numbers, unit, F, E, low,
         addresses[2], addresses[0], groups, panels, d, scale, v, False, E, v, shift, a_work, F, B, ones, n, q, p, Py, Ptx,
         rest,
     )  # fmt: skip
-    for i in range(n * q):
-        mass = a[i // d] if numbers[1] == 1.0 else a[i // d] * np.exp2(F[i // d] * (1.0 - 1.0 / numbers[1]))
-        grad_x[i] = 2.0 * unit * (mass * x[i] - Py[i])
+    for i in range(n if by_x else 0):
+        mass = a[i] if numbers[1] == 1.0 else a[i] * np.exp2(F[i] * (1.0 - 1.0 / numbers[1]))
+        for k in range(i * d, (i + 1) * d):
+            grad_x[k] = 2.0 * unit * (mass * x[k] - Py[k])
     for j in range(m if by_y else 0):
         mass = v[j] * np.float64(Ptx[d * M + j])
         share = (b[j] / mass if mass > 0.0 else 0.0) if numbers[2] == 1.0 else 1.0
@@ -384,6 +409,9 @@ def solve_term(
         for j in range(m):
             h[j] *= ANNEAL_FACTOR if stage else 1.0
     stats[0], stats[1], stats[2], stats[3] = former + passes, out[0], out[1], out[2]
+    stats[4] = 0.0
+    for k in range(d):
+        stats[4] += (unit * (moments_x[k] - moments_y[k])) ** 2
     for j in range(m):
         if b[j] == 0.0:  # continued by the softmin
             h[j] = F[j] if symmetric else numbers[2] * column_softmin(at_x, at_y, j, d, scale, F, a, scratch)
@@ -416,7 +444,8 @@ def solve_small(
     Term 0 is x to y, term 1 x to itself, term 2 y to itself. All is in the caller's units and in float64; the type of E,
     which with `low` and `work` is scratch, is that of the computation. sizes: (k, n, m, d, gradients by x, by y).
     found: h (k, m) and F (k, n) of term 0, h (k, n) of term 1, h (k, m) of term 2. grads, where they are wanted: by x
-    and y of term 0, of terms 1 and 2. stats (terms, k, 4): passes (-1: not begun), marginal error, dual, value.
+    and y of term 0, of terms 1 and 2. stats (terms, k, 5): passes (-1: not begun), marginal error, dual,
+    value, squared distance of the means.
     """
     k, n, m, d, by_x, by_y = sizes[0], sizes[1], sizes[2], sizes[3], sizes[4], sizes[5]
     ends = k * m, k * (m + n), k * (m + 2 * n), k * (2 * m + 2 * n)
@@ -442,7 +471,7 @@ def solve_small(
         for value in mass_y:
             total += value
         numbers[3] *= total
-        stat = view(stats, 4 * task, 4)
+        stat = view(stats, 5 * task, 5)
         rows = -(-len(mass_x) // GROUP) * GROUP
         columns = -(-len(mass_y) // (BYTES // E.itemsize)) * (BYTES // E.itemsize)
         if stat[0] < 0.0 or (stat[1] > numbers[4] and stat[0] < integers[0]):

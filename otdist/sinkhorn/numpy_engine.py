@@ -16,7 +16,7 @@ from .._core.backend import Array
 from . import method
 from .constants import ANNEAL_ABOVE, LOG2E, MEMORY, NEWTON_AFTER
 from .normalization import Normalization, float32_resolves, normalization
-from .numpy_passes import GROUP, SHARES, NumpyPasses, Workspace, on_threads, scale_inside
+from .numpy_passes import GROUP, SHARES, NumpyPasses, Workspace, on_threads
 
 # Entries up to which a matrix sits in a cache, so that one thread and one compiled call do best.
 CACHED = 2**22
@@ -24,6 +24,8 @@ CACHED = 2**22
 SIDE_BY_SIDE = 2**18
 # Scratch of small problems is kept between calls, by each thread, while it takes at most so many bytes.
 KEPT_BYTES = 2**24
+# How much rounding may lower a dual value of order 1.
+ROUNDING = {dtype: 4 * float(np.finfo(dtype).eps) for dtype in (np.float32, np.float64)}
 _kept = threading.local()
 
 
@@ -35,6 +37,7 @@ class Solution(NamedTuple):
     value: Array  # (k,)
     n_iter: Array  # (k,)
     error: Array  # (k,)
+    shift_squared: Array  # (k,): the squared distance of the means
     grad_x: Array | None  # (k, n, d), of one side where the clouds are the same
     grad_y: Array | None  # (k, m, d)
 
@@ -65,7 +68,7 @@ class Batch(NamedTuple):
         x = (first[0][i] - center) / unit
         y = x if t else (second[0][i] - center) / unit
         dtype = np.float32 if self.single[i] else np.float64
-        scale = scale_inside(float(unit), limits.epsilon)
+        scale = LOG2E * (unit / limits.epsilon) * unit
         return NumpyPasses(x, y, first[1][i], second[1][i], scale, limits.dampings, dtype)
 
 
@@ -73,23 +76,26 @@ class Results:
     """Where the solutions of a batch are collected: of x to y and, with ``debias``, of x to itself and y to itself.
 
     Potentials in base 2, h (k, m) and F (k, n), and of the others h alone; gradients, of length 0 where they are not
-    wanted; stats (terms, k, 4): passes (-1: not begun), marginal error, dual to compare, value.
+    wanted; stats (terms, k, 5): passes (-1: not begun), marginal error, dual to compare, value, squared distance
+    of the means.
     """
 
     def __init__(self, x: np.ndarray, y: np.ndarray, points: tuple[bool, bool], debias: bool) -> None:
         k, n, m, d = len(x), x.shape[1], y.shape[1], x.shape[2]
-        self.points, self.stats = points, np.full((3 if debias else 1, k, 4), -1.0)
+        self.points, self.stats = points, np.full((3 if debias else 1, k, 5), -1.0)
         self.potentials = np.zeros(2 * k * (n + m))
-        ends = np.cumsum([k * m, k * n, k * n, k * m])
-        self.h, self.F, self.h_x, self.h_y = (
-            z.reshape(k, -1) if k else z.reshape(0, size)
-            for z, size in zip(np.split(self.potentials, ends[:-1]), (m, n, n, m), strict=True)
-        )
-        sizes = [k * n * d * points[0], k * m * d * points[1]] * (2 if debias else 1)
-        self.gradients = np.zeros(sum(sizes))
-        shapes = [(k if points[t % 2] else 0, (n, m)[t % 2], d) for t in range(len(sizes))]
-        parts = np.split(self.gradients, np.cumsum(sizes)[:-1])
-        self.grads = [z.reshape(shape) for z, shape in zip(parts, shapes, strict=True)]
+        parts, start = [], 0
+        for size in (m, n, n, m):
+            parts.append(self.potentials[start : start + k * size].reshape(k, size))
+            start += k * size
+        self.h, self.F, self.h_x, self.h_y = parts
+        shapes = [(k * points[t % 2], (n, m)[t % 2], d) for t in range(4 if debias else 2)]
+        self.gradients = np.zeros(sum(math.prod(shape) for shape in shapes))
+        self.grads, start = [], 0
+        for shape in shapes:
+            size = math.prod(shape)
+            self.grads.append(self.gradients[start : start + size].reshape(shape))
+            start += size
 
     def unconverged(self, tol: float, max_iter: int) -> list[tuple[int, int]]:
         """Terms and members that need to be solved, or solved further."""
@@ -102,12 +108,8 @@ class Results:
 
     def write(self, t: int, i: int, problem: NumpyPasses, state: method.State, unit: float) -> None:
         """Results of term t of member i, whose passes are added to former ones."""
-        self.stats[t, i] = (
-            max(self.stats[t, i, 0], 0.0) + state.passes[0],
-            state.error[0],
-            state.value[0],
-            state.value[0],
-        )
+        passes, value = max(self.stats[t, i, 0], 0.0) + state.passes[0], state.value[0]
+        self.stats[t, i] = passes, state.error[0], value, value, unit * unit * problem.shift_squared
         points = (self.points, self.points[:1] * 2, self.points[1:] * 2)[t]
         out = (self.grads[:2], self.grads[2:3], self.grads[3:])[t]
         for room, grad in zip(out, problem.gradients(state.F, points), strict=False):
@@ -123,7 +125,9 @@ class Results:
         grads = [grad if wanted else None for grad, wanted in zip(self.grads, 2 * self.points, strict=False)]
         sides = [tuple(grads[:2]), *((grad, None) for grad in grads[2:])]
         return [
-            Solution(F * unit, h * unit, stats[:, 3] * unit, stats[:, 0].astype(np.int64), stats[:, 1], *grad)
+            Solution(
+                F * unit, h * unit, stats[:, 3] * unit, stats[:, 0].astype(np.int64), stats[:, 1], stats[:, 4], *grad
+            )
             for (F, h), stats, grad in zip(pairs, self.stats, sides, strict=False)
         ]
 
@@ -147,7 +151,8 @@ def solve(
     """
     n, m = x.shape[1], y.shape[1]
     size = max(n, m) ** 2 if debias else n * m
-    inside = normalization(x, y)
+    inside = _normalization(x, y)
+    _refuse_overflow(inside, limits.epsilon)
     batch = Batch(x, y, a, b, inside, float32_resolves(inside, limits.epsilon, limits.tol) & single)
     found = Results(x, y, points, debias)
     if init is not None:
@@ -162,6 +167,26 @@ def solve(
         if found.unconverged(limits.tol, limits.max_iter):  # Newton gave up: on from there
             _solve_small(batch, found, limits, 0)
     return found.solutions(limits.epsilon)
+
+
+def _normalization(x: np.ndarray, y: np.ndarray) -> Normalization:
+    """`normalization`, compiled."""
+    from .loop import box
+
+    (k, n, d), m = x.shape, y.shape[1]
+    center, span, unit, largest = np.empty(k * d), np.empty(k * d), np.empty(k), np.empty(k)
+    box(x.reshape(-1), y.reshape(-1), np.array([k, n, m, d]), center, span, unit, largest)
+    return Normalization(center.reshape(k, d), unit, largest)
+
+
+def _refuse_overflow(inside: Normalization, epsilon: float) -> None:
+    """Costs over ε, and costs, must be numbers."""
+    exponents = (inside.unit / epsilon) * inside.unit * np.maximum(inside.largest, 1.0)
+    if (np.maximum(exponents, inside.unit * inside.unit) == np.inf).any():
+        raise ValueError(
+            f"epsilon={epsilon:g} is too small for points as far apart as {2 * inside.unit.max():g}, or these are too "
+            "far apart: squared distances, or their ratio to epsilon, exceed the range of float64; scale the points"
+        )
 
 
 def _solve_large(batch: Batch, found: Results, limits: Limits, begun: bool) -> None:
@@ -229,13 +254,12 @@ def _solve_small(batch: Batch, found: Results, limits: Limits, newton_after: int
     debias = terms > 1
     apart = k * (n * m + (n * n + m * m if debias else 0)) >= SIDE_BY_SIDE
     sizes = np.array([k, n, m, d, *found.points])
-    rounding = {dtype: 4 * float(np.finfo(dtype).eps) for dtype in (np.float32, np.float64)}
     given = [np.ascontiguousarray(z).reshape(-1) for z in (batch.x, batch.y, batch.a, batch.b, *batch.inside[:2])]
     tol = limits.tol if limits.tol >= 1e-5 else 1e-3
 
     def task(part: tuple[Any, np.ndarray]) -> None:
         dtype, chosen = part
-        numbers = np.array([limits.epsilon, *limits.dampings, 1.0, limits.tol, tol, ANNEAL_ABOVE, rounding[dtype]])
+        numbers = np.array([limits.epsilon, *limits.dampings, 1.0, limits.tol, tol, ANNEAL_ABOVE, ROUNDING[dtype]])
         integers = np.array([limits.max_iter, newton_after if dtype is np.float64 else 0])
         entries, low, work = _scratch_sizes(n, m, d, dtype, debias)
         room = _scratch(entries + low + 16, dtype)

@@ -5,7 +5,6 @@ Potentials are in base 2 and in units of ε, points in normalized coordinates.
 
 from __future__ import annotations
 
-import math
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -13,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from . import method
-from .constants import LOG2E, TRUST_DOUBLE, TRUST_SINGLE
+from .constants import TRUST_DOUBLE, TRUST_SINGLE
 from .starts import gaussian_potential
 
 GROUP = 6  # rows that the loops take at a time
@@ -68,7 +67,8 @@ class NumpyPasses:
         self.matrix: np.ndarray | None = None
         mean = [w @ z / w.sum() for z, w in ((x, a), (y, b))]
         spread = [w @ ((z - u) ** 2).sum(1) / w.sum() for z, u, w in ((x, mean[0], a), (y, mean[1], b))]
-        self.mean_cost = float(((mean[0] - mean[1]) ** 2).sum() + spread[0] + spread[1])
+        self.shift_squared = float(((mean[0] - mean[1]) ** 2).sum())
+        self.mean_cost = float(self.shift_squared + spread[0] + spread[1])
 
     def keep_matrix(self, workspace: Workspace) -> None:
         """Keep the rows between passes, if they fit."""
@@ -257,8 +257,3 @@ def on_threads(function: Callable, tasks: Any, work: int) -> None:
             function(task)
     else:
         threads.map(function, tasks)
-
-
-def scale_inside(unit: float, epsilon: float) -> float:
-    """log2(e)/ε in normalized coordinates; without overflow where it does not itself."""
-    return LOG2E * min((unit / epsilon) * unit, math.sqrt(np.finfo(float).max))

@@ -114,44 +114,52 @@ def _debias(
     cost of the product plan. It is above the squared distance of the means (balanced; translations come out exactly)
     or above 0 (Feydy et al. 2019). What lies outside was not converged, and has the bound's derivative.
     """
-    xp, (x, y, a, b) = backend.namespace(xy.value), flat
-    mass_x, mass_y = a.sum(-1), b.sum(-1)
-    own_x, own_y = (xp.where(term.value < 0, 0.0, term.value) for term in (xx, yy))
-    value = xy.value - 0.5 * own_x - 0.5 * own_y + 0.5 * epsilon * (mass_x - mass_y) ** 2
-    center = x[:, :1]
-    shift = ((a[..., None] * (x - center)).sum(1) - (b[..., None] * (y - center)).sum(1)) * bool(np.isinf(reach))
-    floor = (shift**2).sum(-1)
-    # Beyond the rounding of terms of order ε: there the derivative is that of the plans.
-    slack = 1e-6 * (abs(xy.value) + epsilon)
-    low, first, second = value < floor - slack, xx.value < 0, yy.value < 0
-    grads = [
-        _beyond(xy.grad_x, xx.grad_x, first, low, 2 * a[..., None] * shift[:, None]) if needs_input_grad[0] else None,
-        _beyond(xy.grad_y, yy.grad_x, second, low, -2 * b[..., None] * shift[:, None]) if needs_input_grad[1] else None,
-        None,
-        None,
-    ]
-    for k, term, own, points, other, sign, near in (
-        (2, xy.f, xx, x, mass_y - mass_x, 2.0, first),
-        (3, xy.g, yy, y, mass_x - mass_y, -2.0, second),
-    ):
-        if needs_input_grad[k]:
-            mass = mass_y if k == 2 else mass_x
-            own_mass = mass_x if k == 2 else mass_y
-            across, among = (
-                weight_gradient(term, epsilon, reach, mass),
-                weight_gradient(own.f, epsilon, reach, own_mass),
-            )
-            bound = sign * ((points - center) * shift[:, None]).sum(-1)
-            grads[k] = _beyond(across, among, near, low, bound) - epsilon * (other * ~low)[:, None]
+    xp, balanced = backend.namespace(xy.value), bool(np.isinf(reach))
+    floor = xy.shift_squared * balanced
+    value = xy.value - 0.5 * xx.value.clip(0.0) - 0.5 * yy.value.clip(0.0)
+    if not balanced:
+        value = value + 0.5 * epsilon * (flat[2].sum(-1) - flat[3].sum(-1)) ** 2
+    # What is nearer to the bounds than rounding of terms of order ε has the derivative of the plans.
+    low = value < floor - 1e-6 * (abs(xy.value) + epsilon)
+    clipped = xx.value < 0, yy.value < 0
+    beyond = bool((low | clipped[0] | clipped[1]).any())
+    grads = []
+    for k, (term, own, grad) in enumerate(((xy.f, xx, xy.grad_x), (xy.g, yy, xy.grad_y)) * 2):
+        if not needs_input_grad[k]:
+            grads.append(None)
+            continue
+        side = k % 2
+        if k >= 2:
+            grad = _weight_gradient(term, own.f, epsilon, reach, flat[2 + side], flat[3 - side])
+        elif not beyond:
+            grad = grad - own.grad_x
+        if beyond and k < 2:
+            grad = grad - xp.where(clipped[side][:, None, None], 0.0, own.grad_x)
+        elif beyond:
+            grad = xp.where(clipped[side][:, None], _weight_gradient(term, None, epsilon, reach, flat[2 + side],
+                                                                     flat[3 - side]), grad)  # fmt: skip
+        if beyond:
+            grad = xp.where(low[:, None, None] if k < 2 else low[:, None], _bound_gradient(k, flat, balanced), grad)
+        grads.append(grad)
     return xp.where(value < floor, floor, value), grads
 
 
-def _beyond(across: Array, own: Array, clipped: Array, low: Array, bound: Array) -> Array:
-    """The derivative across minus the own one, which is 0 where that value was clipped; the bound's where it is."""
-    if not (clipped.any() or low.any()):
-        return across - own
-    xp, wide = backend.namespace(across), (slice(None), *(None,) * (across.ndim - 1))
-    return xp.where(low[wide], bound, across - xp.where(clipped[wide], 0.0, own))
+def _weight_gradient(f: Array, own: Array | None, epsilon: float, reach: float, a: Array, b: Array) -> Array:
+    """∂/∂a of the divergence, without the term of a with itself where there is no own potential."""
+    across = weight_gradient(f, epsilon, reach, b.sum(-1))
+    if own is not None:
+        across = across - weight_gradient(own, epsilon, reach, a.sum(-1))
+    return across if np.isinf(reach) else across + epsilon * (a.sum(-1) - b.sum(-1))[:, None]
+
+
+def _bound_gradient(k: int, flat: Any, balanced: bool) -> Array:
+    """The derivative of the squared distance of the means by x, y, a or b, or of 0."""
+    x, y, a, b = flat
+    shift = ((a[..., None] * (x - x[:, :1])).sum(1) - (b[..., None] * (y - x[:, :1])).sum(1)) * (2 * balanced)
+    if k < 2:
+        return (a[..., None] if k == 0 else -b[..., None]) * shift[:, None]
+    points, sign = (x, 1) if k == 2 else (y, -1)
+    return sign * ((points - x[:, :1]) * shift[:, None]).sum(-1)
 
 
 def _identical(x: Array, y: Array, a: Array, b: Array) -> Array:

@@ -61,9 +61,10 @@ STRIP = 256
 @njit(**INNER)
 def pack(x, n, d, size, out):
     """Points x (n, d), as many side by side as `size`: out (n' / size, d, size), filled up with zeros."""
-    for i in range(len(out) // d):
+    for start in range(0, len(out) // d, size):
         for k in range(d):
-            out[(i // size * d + k) * size + i % size] = x[i * d + k] if i < n else 0.0
+            for q in range(size):
+                out[start * d + k * size + q] = x[(start + q) * d + k] if start + q < n else 0.0
 
 
 @njit(**INNER)
@@ -184,7 +185,7 @@ SWEEP = Addressed(
 
 
 @njit(**INNER)
-def row_products(E, width, size, u, B, out, q, tile):
+def row_products(E, width, size, u, B, out, n, q, tile):
     """out (n, q) += u_i Σ_j E_ij B_jk: float64 sums of strips. B is packed by `pack_columns`."""
     count, zero = BYTES // E.itemsize, repeat(fill(E.dtype.type(0)))
     for left in range(0, width, STRIP):
@@ -195,10 +196,9 @@ def row_products(E, width, size, u, B, out, q, tile):
                 for j in range(left, right):
                     sums = multiply_add(sums, spread_rows(E, i * width + j, width), load(B, k * width + j))
                 store_rows(tile, 0, 1, sums)
-                for t in range(min(GROUP * q, len(out) - i * q)):
-                    if t % q // count == k:
-                        term = tile[t // q * count + t % q - k * count]
-                        out[i * q + t] += np.float64(u[i + t // q]) * np.float64(term)
+                for r in range(min(GROUP, n - i)):
+                    for t in range(min(count, q - k * count)):
+                        out[(i + r) * q + k * count + t] += np.float64(u[i + r]) * np.float64(tile[r * count + t])
 
 
 @njit(**INNER)
@@ -236,12 +236,13 @@ def products(absorb_at, groups, panels, d, scale, G, stale, E, v, shift, a, F, B
         for i in range(size):
             u[i] = a[start + i] * np.exp2(F[start + i] - np.float64(shift[start + i])) if i < inside else 0.0
         if q:
-            row_products(rows, M, size, u, B, view(Py, start * q, inside * q), q, tile)
+            row_products(rows, M, size, u, B, view(Py, start * q, inside * q), inside, q, tile)
         if p:
-            for k in range(width):
+            for k in range(0, width, GROUP):
                 for i in range(size):
-                    value = u[i] * x[(start + i) * p + k] if i < inside and k < p else 0.0
-                    packed[(k // GROUP * size + i) * GROUP + k % GROUP] = value
+                    for t in range(GROUP):
+                        value = u[i] * x[(start + i) * p + k + t] if i < inside and k + t < p else 0.0
+                        packed[k * size + i * GROUP + t] = value
             column_products(rows, M, size, packed, width, Ptx)
     return 0
 
@@ -259,9 +260,11 @@ PRODUCTS = Addressed(
 def pack_columns(y, m, q, v, out):
     """v_j y_jk for `row_products`: out holds a vector of coordinates k for each j, all j before further k."""
     count = BYTES // out.itemsize
-    for t in range(len(out)):
-        k, j = t // (len(v) * count) * count + t % count, t // count % len(v)
-        out[t] = v[j] * y[j * q + k] if j < m and k < q else 0.0
+    for k in range(0, len(out) // len(v), count):
+        for j in range(len(v)):
+            for t in range(count):
+                inside = j < m and k + t < q
+                out[k * len(v) + j * count + t] = v[j] * y[j * q + k + t] if inside else 0.0
 
 
 @njit(**OPTIONS)

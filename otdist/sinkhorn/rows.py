@@ -97,7 +97,7 @@ def load_rows(typing, array, first, stride):
 
     def generate(context, builder, signature, arguments):
         def vector(q):
-            number = _step(builder, *arguments[1:], q)
+            number = _step(builder, arguments[1], arguments[2], q)
             where = _vector_pointer(context, builder, signature.args[0], arguments[0], number)
             return builder.load(where, align=lanes.scalar.bitwidth // 8)
 
@@ -112,7 +112,7 @@ def store_rows(typing, array, first, stride, rows):
 
     def generate(context, builder, signature, arguments):
         for q in range(GROUP):
-            number = _step(builder, *arguments[1:3], q)
+            number = _step(builder, arguments[1], arguments[2], q)
             where = _vector_pointer(context, builder, signature.args[0], arguments[0], number)
             builder.store(builder.extract_value(arguments[3], q), where, align=array.dtype.bitwidth // 8)
         return context.get_dummy_value()
@@ -127,7 +127,9 @@ def spread_rows(typing, array, first, stride):
 
     def generate(context, builder, signature, arguments):
         def vector(q):
-            where = _pointer(context, builder, signature.args[0], arguments[0], _step(builder, *arguments[1:], q))
+            where = _pointer(
+                context, builder, signature.args[0], arguments[0], _step(builder, arguments[1], arguments[2], q)
+            )
             return _splat(builder, lanes, builder.load(where))
 
         return _packed(builder, lanes, vector)

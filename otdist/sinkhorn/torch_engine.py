@@ -86,9 +86,11 @@ def _term(
             if grad is not None:
                 out[at] = unit[at] * grad
     base = limits.epsilon / LOG2E
+    means = [(w[:, None] @ z)[:, 0] / w.sum(-1, keepdim=True) for z, w in ((x, a), (y, b))]
+    shift = ((unit[:, 0] * (means[0] - means[1])) ** 2).sum(-1)
     wanted = points[0], points[1] and not symmetric
     sides = [grad if want else None for grad, want in zip((grad_x, grad_y), wanted, strict=True)]
-    return Solution((g if symmetric else f) * base, g * base, value * base, n_iter, error, *sides)
+    return Solution((g if symmetric else f) * base, g * base, value * base, n_iter, error, shift, *sides)
 
 
 def gradients_at(
