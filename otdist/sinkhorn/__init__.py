@@ -12,6 +12,7 @@ recomputed in each pass, so that memory is linear in n + m.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,6 +21,8 @@ from .._core import backend, checks
 from .._core.backend import Array
 from .._core.clouds import validate_clouds, weight_gradients
 from . import certificates, numpy_engine
+from .barycenters import Barycenter, validated_shares
+from .barycenters import barycenter as nearest
 from .numpy_engine import Limits
 from .operators import cost_at, damping, divergence, engine_for, warn, warn_caller
 from .result import SinkhornResult, host, rounded_down, rounded_up
@@ -334,6 +337,84 @@ def bracket(x: Any, y: Any, a: Any = None, b: Any = None, *, rel_tol: float = 1e
         backend.scalar(kind(passes.astype(np.int64).reshape(batch))),
         backend.scalar(kind(converged.astype(bool).reshape(batch))),
     )
+
+
+def barycenter(
+    clouds: Sequence[Any],
+    weights: Any = None,
+    *,
+    epsilon: float,
+    start: Any,
+    masses: Sequence[Any] | None = None,
+    tol: float = 1e-3,
+    max_iter: int = 200,
+) -> Barycenter:
+    """The uniform cloud of as many points as ``start`` that is nearest to several clouds.
+
+    ``argmin_z Σ_k weights_k S_ε(z, cloud_k)``, with the debiased divergence of `w2_squared`, by steps along the maps of
+    its plans; a stationary point, for the problem is not convex in z. Not differentiable.
+
+    Parameters
+    ----------
+    clouds : sequence of (n_k, d)
+        Points.
+    weights : (K,), optional
+        Weights of the clouds, with sum 1. None is uniform.
+    epsilon : float
+        As in `solve`.
+    start : (n, d)
+        Where the points start: a sample of the clouds, say.
+    masses : sequence of (n_k,), optional
+        Weights of each cloud's points.
+    tol : float
+        Stop when a step moves the points by at most this, relative to the spread of the clouds; and the tolerance of
+        each plan.
+    max_iter : int
+        Stop after so many steps, with a `ConvergenceWarning`.
+
+    Returns
+    -------
+    Barycenter
+        points (n, d), n_iter, moved, converged.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `solve`.
+
+    References
+    ----------
+    Cuturi & Doucet (2014), arXiv:1310.4375, algorithm 2; Luise et al. (2019), arXiv:1905.13194 (debiased).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from otdist import sinkhorn
+    >>> x = np.array([[0.0], [1.0], [2.0]])
+    >>> sinkhorn.barycenter([x, x + 4], epsilon=0.1, start=x).points.round(2)
+    array([[2.],
+           [3.],
+           [4.]])
+    """
+    _refuse_transforms("barycenter")
+    epsilon, tol, max_iter = _numbers(epsilon, tol, max_iter)
+    if not len(clouds):
+        raise ValueError("clouds must not be empty")
+    of_each = [None] * len(clouds) if masses is None else list(masses)
+    checks.same_size("the number of", "clouds", len(clouds), "masses", len(of_each))
+    flats = []
+    for cloud, mass in zip(clouds, of_each, strict=True):
+        arrays, _, cast_back = validate_clouds(start, cloud, None, mass, core=2)
+        flats.append(numpy_engine.flatten(*(host(z) for z in arrays)))
+        if arrays[0].ndim != 2 or arrays[1].ndim != 2:
+            raise ValueError("start and clouds must be single clouds (n, d), without a batch")
+    found = nearest(
+        flats[0][0][0], [flat[1][0] for flat in flats], [flat[3][0] for flat in flats],
+        validated_shares(weights, len(clouds)), epsilon=epsilon, tol=tol, max_iter=max_iter,
+    )  # fmt: skip
+    if not found.converged:
+        warn_caller(f"the barycenter still moved by {found.moved:.2g} of its spread after max_iter={max_iter} steps")
+    return found._replace(points=cast_back(backend.like(found.points, arrays[0])))
 
 
 def _refuse_transforms(name: str) -> None:

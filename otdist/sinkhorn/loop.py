@@ -108,7 +108,7 @@ def weighted_dot(u, w, v):
 
 @njit(**INNER)
 def least_squares(gram, z, k, L):
-    """Solve the normal equations of k columns, made unit columns, with a ridge, by Cholesky; z: right side, solution."""
+    """Solve the normal equations of k columns, made unit columns, with a ridge, by Cholesky; z goes in and out."""
     for i in range(k):
         for j in range(i + 1):
             norms = math.sqrt(gram[i * MEMORY + i] * gram[j * MEMORY + j])
@@ -210,8 +210,8 @@ def iterate(
     """
     n, m, count = len(a), len(b), BYTES // E.itemsize
     N, M = -(-n // GROUP) * GROUP, -(-m // count) * count
-    groups, panels, a_work = view(clouds, 0, N * d), view(clouds, N * d, M * d), view(clouds, (N + M) * d, N)
-    v, shift, G, sums = view(low, 0, M), view(low, M, N), view(low, M + N, M), view(low, 2 * M + N, M + GROUP)
+    panels, groups, a_work = view(clouds, 0, M * d), view(clouds, M * d, N * d), view(clouds, (N + M) * d, N)
+    v, G, sums, shift = view(low, 0, M), view(low, M, M), view(low, 2 * M, M + GROUP), view(low, 3 * M + GROUP, N)
     c, r, at, t = view(work, 0, M), view(work, M, M), view(work, 2 * M, m), view(work, 2 * M + m, max(n, M))
     state, history = view(work, 2 * M + m + max(n, M), 3), 2 * M + m + max(n, M) + 3
     memory = view(work, history, (2 * MEMORY + 3) * m + 2 * MEMORY * MEMORY + MEMORY)
@@ -229,8 +229,8 @@ def iterate(
             c[j] = 0.0
         stale = not refresh_kernel(h, b, at, G, v, r)
         _sweep(
-            at_sweep, at_absorb, groups, panels, d, scale, G, stale, E, v, shift, a_work, numbers[1], not symmetric, F, c,
-            sums,
+            at_sweep, at_absorb, groups, panels, d, scale, G, stale, E, v, shift, a_work, numbers[1], not symmetric,
+            F, c, sums,
         )  # fmt: skip
         for j in range(M):
             c[j] *= v[j]
@@ -271,7 +271,8 @@ def box(x, y, sizes, center, span, unit, largest):
         unit[i] = 1.0
         if 0.0 < half < np.inf:
             mantissa, exponent = math.frexp(half)
-            unit[i] = math.ldexp(1.0, exponent if mantissa > 0.7071067811865476 else exponent - 1)
+            # Not below 2^-1021, whose inverse is a number.
+            unit[i] = max(math.ldexp(1.0, exponent if mantissa > 0.7071067811865476 else exponent - 1), 2.0**-1021)
         for c in range(d):
             largest[i] += (2.0 * span[i * d + c] / unit[i]) ** 2
     return 0
@@ -280,19 +281,21 @@ def box(x, y, sizes, center, span, unit, largest):
 @njit(**INNER)
 def normalize(x, n, d, a, center, unit, out, moments):
     """A cloud in the coordinates inside, and their means (d,) and variances (d,)."""
-    total = 0.0
+    total, inverse = 0.0, 1.0 / unit  # exact
     for k in range(2 * d):
         moments[k] = 0.0
     for i in range(n):
         total += a[i]
         for k in range(d):
-            out[i * d + k] = (x[i * d + k] - center[k]) / unit
+            out[i * d + k] = (x[i * d + k] - center[k]) * inverse
             moments[k] += a[i] * out[i * d + k]
     for k in range(d):
         moments[k] /= total
     for i in range(n):
         for k in range(d):
-            moments[d + k] += a[i] / total * (out[i * d + k] - moments[k]) ** 2
+            moments[d + k] += a[i] * (out[i * d + k] - moments[k]) ** 2
+    for k in range(d):
+        moments[d + k] /= total
 
 
 @njit(**INNER)
@@ -315,13 +318,16 @@ def gradients(addresses, clouds, x, y, a, b, d, scale, numbers, unit, F, E, low,
     """2 Σ_j P_ij (x_i - y_j), and its mirror image after one more update of the columns; of length 0: not wanted."""
     n, m, count = len(a), len(b), BYTES // E.itemsize
     N, M, by_x, by_y = -(-n // GROUP) * GROUP, -(-m // count) * count, len(grad_x) > 0, len(grad_y) > 0
-    groups, panels, a_work = view(clouds, 0, N * d), view(clouds, N * d, M * d), view(clouds, (N + M) * d, N)
+    panels, groups, a_work = view(clouds, 0, M * d), view(clouds, M * d, N * d), view(clouds, (N + M) * d, N)
     q, p = d if by_x else 0, d + 1 if by_y else 0
-    wide, v, shift = -(-p // GROUP) * GROUP, view(low, 0, M), view(low, M, N)
-    B, Ptx = view(low, M + N, -(-q // count) * count * M), view(low, M + N + -(-q // count) * count * M, wide * M)
-    rest = view(
-        low, M + N + (-(-q // count) * count + wide) * M, len(low) - (M + N + (-(-q // count) * count + wide) * M)
+    wide, v, shift = -(-p // GROUP) * GROUP, view(low, 0, M), view(low, 3 * M + GROUP, N)
+    start, columns = (3 * M + GROUP + N + 15) // 16 * 16, -(-q // count) * count
+    B, Ptx, start = (
+        view(low, start, columns * M),
+        view(low, start + columns * M, wide * M),
+        start + (columns + wide) * M,
     )
+    rest = view(low, start, len(low) - start)
     Py, ones = view(work, 0, n * q), view(work, n * q, n * p)
     for i in range(n):
         for k in range(p):
@@ -332,8 +338,8 @@ def gradients(addresses, clouds, x, y, a, b, d, scale, numbers, unit, F, E, low,
         Ptx[j] = 0.0
     pack_columns(y, m, q, v, B)
     _products(
-        addresses[2], addresses[0], groups, panels, d, scale, v, False, E, v, shift, a_work, F, B, ones, n, q, p, Py, Ptx,
-        rest,
+        addresses[2], addresses[0], groups, panels, d, scale, v, False, E, v, shift, a_work, F, B, ones, n, q, p,
+        Py, Ptx, rest,
     )  # fmt: skip
     for i in range(n if by_x else 0):
         mass = a[i] if numbers[1] == 1.0 else a[i] * np.exp2(F[i] * (1.0 - 1.0 / numbers[1]))
@@ -380,12 +386,13 @@ def solve_term(
     moments_x, used = view(work, (n + m) * d, 2 * d), (n + m) * d + 4 * d
     moments_y = moments_x if symmetric else view(work, (n + m) * d + 2 * d, 2 * d)
     out, scratch = view(work, used, 3), view(work, used + 3, len(work) - used - 3)
-    clouds, rest = view(low, 0, (N + M) * d + N), view(low, (N + M) * d + N, len(low) - (N + M) * d - N)
+    own = ((N + M) * d + N + 15) // 16 * 16  # whole vectors
+    clouds, rest = view(low, 0, own), view(low, own, len(low) - own)
     normalize(x, n, d, a, center, unit, at_x, moments_x)
     if not symmetric:
         normalize(y, m, d, b, center, unit, at_y, moments_y)
-    pack(at_x, n, d, GROUP, view(clouds, 0, N * d))
-    pack(at_y, m, d, count, view(clouds, N * d, M * d))
+    pack(at_y, m, d, count, view(clouds, 0, M * d))
+    pack(at_x, n, d, GROUP, view(clouds, M * d, N * d))
     for i in range(N):
         clouds[(N + M) * d + i] = a[i] if i < n else 0.0
     scale, mean_cost, stages = LOG2E * (unit / numbers[0]) * unit, 0.0, 0
@@ -403,8 +410,8 @@ def solve_term(
         noise = numbers[7] * (1.0 + scale * factor * mean_cost)
         most = max(1, integers[0] - former - passes)
         passes += _iterate(
-            addresses[3], addresses[0], addresses[1], clouds, at_x, at_y, a, b, d, scale * factor, numbers, symmetric, aim, most if stage else min(most, limit), noise,
-            h, F, E, rest, scratch, out,
+            addresses[3], addresses[0], addresses[1], clouds, at_x, at_y, a, b, d, scale * factor, numbers, symmetric,
+            aim, most if stage else min(most, limit), noise, h, F, E, rest, scratch, out,
         )  # fmt: skip
         for j in range(m):
             h[j] *= ANNEAL_FACTOR if stage else 1.0
@@ -441,8 +448,8 @@ def solve_small(
 ):
     """Solve those (term, member) of a batch in `tasks` that need it, each on its own, and differentiate them.
 
-    Term 0 is x to y, term 1 x to itself, term 2 y to itself. All is in the caller's units and in float64; the type of E,
-    which with `low` and `work` is scratch, is that of the computation. sizes: (k, n, m, d, gradients by x, by y).
+    Term 0 is x to y, term 1 x to itself, term 2 y to itself. All is in the caller's units and in float64; the type of
+    E, which with `low` and `work` is scratch, is that of the computation. sizes: (k, n, m, d, gradients by x, by y).
     found: h (k, m) and F (k, n) of term 0, h (k, n) of term 1, h (k, m) of term 2. grads, where they are wanted: by x
     and y of term 0, of terms 1 and 2. stats (terms, k, 5): passes (-1: not begun), marginal error, dual,
     value, squared distance of the means.
@@ -476,8 +483,9 @@ def solve_small(
         columns = -(-len(mass_y) // (BYTES // E.itemsize)) * (BYTES // E.itemsize)
         if stat[0] < 0.0 or (stat[1] > numbers[4] and stat[0] < integers[0]):
             _solve_term(
-                addresses[4], addresses, of_x, of_y, mass_x, mass_y, d, t > 0, view(center, i * d, d), unit[i], stat[0] >= 0.0, integers,
-                numbers, h, spare, grad_x, grad_y, stat, view(E, 0, rows * columns), low, scratch,
+                addresses[4], addresses, of_x, of_y, mass_x, mass_y, d, t > 0, view(center, i * d, d), unit[i],
+                stat[0] >= 0.0, integers, numbers, h, spare, grad_x, grad_y, stat, view(E, 0, rows * columns), low,
+                scratch,
             )  # fmt: skip
             for j in range(n if t == 0 else 0):
                 found[ends[0] + i * n + j] = spare[j]

@@ -32,6 +32,7 @@ def normalization(x: Array, y: Array) -> Normalization:
     size = xp.amax(half, -1)
     finite = (size > 0) & (size < np.inf)
     power = xp.round(xp.log2(xp.where(finite, size, xp.ones_like(size))))
+    power = power.clip(-1021.0)  # whose inverse is a number
     unit = np.ldexp(1.0, power.astype(np.int64)) if xp is np else xp.exp2(power)
     return Normalization(low + half, unit, ((2.0 * half / unit[:, None]) ** 2).sum(-1))
 

@@ -16,11 +16,11 @@ from .._core.backend import Array
 from . import method
 from .constants import ANNEAL_ABOVE, LOG2E, MEMORY, NEWTON_AFTER
 from .normalization import Normalization, float32_resolves, normalization
-from .numpy_passes import GROUP, SHARES, NumpyPasses, Workspace, on_threads
+from .numpy_passes import GROUP, SHARES, NumpyPasses, Workspace, aligned, on_threads
 
 # Entries up to which a matrix sits in a cache, so that one thread and one compiled call do best.
 CACHED = 2**22
-# From this size on, the three terms of one divergence, or the problems of a batch, are worth solving on several threads.
+# From this size on, the terms of one divergence, or the problems of a batch, are worth solving on several threads.
 SIDE_BY_SIDE = 2**18
 # Scratch of small problems is kept between calls, by each thread, while it takes at most so many bytes.
 KEPT_BYTES = 2**24
@@ -52,7 +52,7 @@ class Limits(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """Clouds x (k, n, d), y (k, m, d) with weights (k, n), (k, m) in float64, their coordinates inside and precision."""
+    """Clouds x (k, n, d), y (k, m, d), weights (k, n), (k, m) in float64, their coordinates inside and precision."""
 
     x: np.ndarray
     y: np.ndarray
@@ -181,8 +181,10 @@ def _normalization(x: np.ndarray, y: np.ndarray) -> Normalization:
 
 def _refuse_overflow(inside: Normalization, epsilon: float) -> None:
     """Costs over ε, and costs, must be numbers."""
-    exponents = (inside.unit / epsilon) * inside.unit * np.maximum(inside.largest, 1.0)
-    if (np.maximum(exponents, inside.unit * inside.unit) == np.inf).any():
+    with np.errstate(over="ignore"):
+        exponents = (inside.unit / epsilon) * inside.unit * np.maximum(inside.largest, 1.0)
+        beyond = (np.maximum(exponents, inside.unit * inside.unit * inside.largest) == np.inf).any()
+    if beyond:
         raise ValueError(
             f"epsilon={epsilon:g} is too small for points as far apart as {2 * inside.unit.max():g}, or these are too "
             "far apart: squared distances, or their ratio to epsilon, exceed the range of float64; scale the points"
@@ -226,7 +228,7 @@ def _scratch(number: int, dtype: Any) -> np.ndarray:
     name = np.dtype(dtype).name
     kept = getattr(_kept, name, None)
     if kept is None or len(kept) < number:
-        kept = np.empty(number, dtype)
+        kept = aligned(number, dtype)
         if kept.nbytes <= KEPT_BYTES:
             setattr(_kept, name, kept)
     return kept
@@ -242,7 +244,7 @@ def _scratch_sizes(n: int, m: int, d: int, dtype: Any, debias: bool) -> tuple[in
     low = clouds + 2 * (N + 2 * M) + GROUP + (d + lanes + columns) * M + GROUP * 16 + (columns + 1) * 48
     history = (2 * MEMORY + 3) * M + 2 * MEMORY**2 + MEMORY
     work = N + GROUP + (N + M) * d + 4 * d + 3 + max(3 * M + N + 3 + M + history, N * (2 * d + 1))
-    return N * M, low, work + 64
+    return N * M, low + 64, work + 64
 
 
 def _solve_small(batch: Batch, found: Results, limits: Limits, newton_after: int) -> None:
@@ -262,7 +264,8 @@ def _solve_small(batch: Batch, found: Results, limits: Limits, newton_after: int
         numbers = np.array([limits.epsilon, *limits.dampings, 1.0, limits.tol, tol, ANNEAL_ABOVE, ROUNDING[dtype]])
         integers = np.array([limits.max_iter, newton_after if dtype is np.float64 else 0])
         entries, low, work = _scratch_sizes(n, m, d, dtype, debias)
-        room = _scratch(entries + low + 16, dtype)
+        entries = -(-entries // 16) * 16
+        room = _scratch(entries + low, dtype)
         solve_small(
             addresses(dtype), chosen, sizes, integers, numbers, *given, found.potentials, found.gradients,
             found.stats.reshape(-1), room[:entries], room[entries:], _work(work),
@@ -290,7 +293,7 @@ def _work(number: int) -> np.ndarray:
     """`_scratch` of doubles beside that of the matrix."""
     kept = getattr(_kept, "work", None)
     if kept is None or len(kept) < number:
-        kept = np.empty(number)
+        kept = aligned(number, np.float64)
         if kept.nbytes <= KEPT_BYTES:
             _kept.work = kept
     return kept

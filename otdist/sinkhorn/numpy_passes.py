@@ -34,8 +34,16 @@ class Workspace:
 
     def of(self, size: int, dtype: Any) -> np.ndarray:
         if len(self.taken) < size or self.taken.dtype != dtype:
-            self.taken = np.empty(size, dtype)
+            self.taken = aligned(size, dtype)
         return self.taken[:size]
+
+
+def aligned(size: int, dtype: Any) -> np.ndarray:
+    """An empty array of which no vector straddles two lines of the cache."""
+    itemsize = np.dtype(dtype).itemsize
+    raw = np.empty(size + 64 // itemsize, dtype)
+    start = -raw.ctypes.data % 64 // itemsize
+    return raw[start : start + size]
 
 
 class NumpyPasses:
@@ -89,7 +97,9 @@ class NumpyPasses:
         self.absorbed[:] = np.nan
 
     def gaussian_start(self) -> np.ndarray:
-        return gaussian_potential(self.x[None], self.y[None], self.a, self.b, np.array([self.scale]))
+        x = self.x[None]
+        y = x if self.symmetric else self.y[None]
+        return gaussian_potential(x, y, self.a, self.b, np.array([self.scale]))
 
     def members(self, chosen: Any) -> NumpyPasses:
         return self
@@ -173,8 +183,8 @@ class NumpyPasses:
             sums = np.zeros(xP.size, self.dtype)
             work = np.empty(GROUP * 16 + (len(xP) + 1) * 48, self.dtype)
             given = np.ascontiguousarray(x[inside], np.float64).reshape(-1)
-            products(*part(rows, count), F[0, inside], B, given, len(given) // p if p else inside.stop - inside.start, q, p,
-                     Py[inside].reshape(-1), sums, work)  # fmt: skip
+            kept = *part(rows, count), F[0, inside], B, given, inside.stop - inside.start, q, p
+            products(*kept, Py[inside].reshape(-1), sums, work)
             with adding:
                 np.add(xP, sums.reshape(xP.shape), out=xP)
 

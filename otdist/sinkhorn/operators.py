@@ -123,7 +123,7 @@ def _debias(
     low = value < floor - 1e-6 * (abs(xy.value) + epsilon)
     clipped = xx.value < 0, yy.value < 0
     beyond = bool((low | clipped[0] | clipped[1]).any())
-    grads = []
+    grads: list[Any] = []
     for k, (term, own, grad) in enumerate(((xy.f, xx, xy.grad_x), (xy.g, yy, xy.grad_y)) * 2):
         if not needs_input_grad[k]:
             grads.append(None)

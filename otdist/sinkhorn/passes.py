@@ -138,7 +138,7 @@ def sweep(absorb_at, groups, panels, d, scale, G, stale, E, v, shift, a, damping
     numbers in the type of E.
     """
     M, P, N = len(v), len(v) * v.itemsize // BYTES, len(shift)
-    kept, step, u, partial = len(E) == N * M, min(DEEP, len(E) // M), view(work, 0, GROUP), view(work, GROUP, M)
+    kept, step, partial, u = len(E) == N * M, min(DEEP, len(E) // M), view(work, 0, M), view(work, M, GROUP)
     zero = fill(E.dtype.type(0))
     for p in range(P):
         store(partial, p, zero)
@@ -262,9 +262,11 @@ def pack_columns(y, m, q, v, out):
     count = BYTES // out.itemsize
     for k in range(0, len(out) // len(v), count):
         for j in range(len(v)):
-            for t in range(count):
-                inside = j < m and k + t < q
-                out[k * len(v) + j * count + t] = v[j] * y[j * q + k + t] if inside else 0.0
+            inside = min(count, q - k) if j < m else 0
+            for t in range(inside):
+                out[k * len(v) + j * count + t] = v[j] * y[j * q + k + t]
+            for t in range(inside, count):
+                out[k * len(v) + j * count + t] = 0.0
 
 
 @njit(**OPTIONS)

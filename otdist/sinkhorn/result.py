@@ -89,8 +89,9 @@ class SinkhornResult:
         )
 
     def map(self, points: Any) -> Array:
-        """Where new points z (..., p, d) go on average: ``Σ_j w_j y_j / Σ_j w_j``, ``w_j = b_j exp((g_j - |z - y_j|²)/ε)``.
+        """Where new points z (..., p, d) go on average: ``Σ_j w_j y_j / Σ_j w_j``.
 
+        ``w_j = b_j exp((g_j - |z - y_j|²)/ε)``.
         The entropic map, continued to all of space by the potential g (Pooladian & Niles-Weed 2021, arXiv:2109.12004);
         at the points x it is `barycentric_map`.
         """
@@ -155,4 +156,8 @@ def rounded_down(value: np.ndarray, like: Array) -> np.ndarray:
 
 def rounded_up(value: np.ndarray, like: Array) -> np.ndarray:
     """So far above that casting to the type of `like` does not pass the value: infinite beyond that type's range."""
-    return value if backend.dtype_name(like) == "float64" else value * (1 + 2 * float(backend.epsilon(like)))
+    if backend.dtype_name(like) == "float64":
+        return value
+    largest = float(backend.namespace(like).finfo(like.dtype).max)
+    value = value * (1 + 2 * float(backend.epsilon(like)))
+    return np.where(value > largest, np.inf, value)

@@ -20,16 +20,18 @@ def gaussian_potential(x: Array, y: Array, a: Array, b: Array, scale: Array) -> 
     mean_x, mean_y = a[:, None] @ x, b[:, None] @ y
     xc, yc = x - mean_x, y - mean_y
     half = 0.5 * LOG2E / scale.clip(1e-150)  # σ² = ε/2
+    shift = 2 * (mean_y - mean_x)
     if d == 1 or n * m <= CORRELATED + 128 * d**3:
-        u, v = (a[:, None] @ xc**2)[:, 0], (b[:, None] @ yc**2)[:, 0]
+        yy = yc * yc
+        xx = yy if x is y else xc * xc
+        u, v = (a[:, None] @ xx)[:, 0], (b[:, None] @ yy)[:, 0]
         slope = 2 * u / (xp.sqrt(4 * u * v + half[:, None] ** 2) + half[:, None])
-        mapped = yc * slope[:, None]
-    else:
-        A, B = ((z * w[..., None]).mT @ z for z, w in ((xc, a), (yc, b)))
-        # NaN in one problem must not stop the others: eigensolvers refuse it.
-        A, B = (xp.where(xp.isfinite(C), C, 0.0) for C in (A, B))
-        mapped = yc @ gaussian_map(A, B, half[:, None, None])
-    return scale[:, None] * (yc * (yc - mapped + 2 * (mean_y - mean_x))).sum(-1)
+        return scale[:, None] * (yy @ (1 - slope)[..., None] + yc @ shift.mT)[..., 0]
+    A, B = ((z * w[..., None]).mT @ z for z, w in ((xc, a), (yc, b)))
+    # NaN in one problem must not stop the others: eigensolvers refuse it.
+    A, B = (xp.where(xp.isfinite(C), C, 0.0) for C in (A, B))
+    mapped = yc @ gaussian_map(A, B, half[:, None, None])
+    return scale[:, None] * (yc * (yc - mapped + shift)).sum(-1)
 
 
 def gaussian_map(A: Array, B: Array, half: Array) -> Array:
