@@ -787,11 +787,13 @@ def test_barycenter_of_translates_is_the_translate_by_the_mean():
 
 def test_barycenter_is_stationary():
     x, y, _, b = clouds(71, n=20, m=15, d=2)
-    found = sinkhorn.barycenter([x, y], epsilon=0.5, start=x, masses=[None, b], tol=1e-8, max_iter=2000)
-    _, by_x = sinkhorn.w2_squared_and_grad(found.points, x, epsilon=0.5, tol=1e-10)
-    _, by_y = sinkhorn.w2_squared_and_grad(found.points, y, None, b, epsilon=0.5, tol=1e-10)
-    # A step is n/2 times the gradient; the plans of the last one were solved to 1e-8.
-    assert np.abs(by_x.x + by_y.x).max() <= 2 / 20 * 2 * 1e-6
+    found = sinkhorn.barycenter([x, y], epsilon=0.5, start=x, masses=[None, b], tol=1e-5, max_iter=2000)
+    _, by_x = sinkhorn.w2_squared_and_grad(found.points, x, epsilon=0.5, tol=1e-8)
+    _, by_y = sinkhorn.w2_squared_and_grad(found.points, y, None, b, epsilon=0.5, tol=1e-8)
+    # A step is n/2 times the gradient of the mean, and moved the root of the mean square by at most tol spreads, which
+    # are below 2; plans solved to tol move points by tol diameters, which are below 10.
+    step = 20 / 2 * (by_x.x + by_y.x) / 2
+    assert np.sqrt((step**2).sum(1).mean()) <= (2 + 10) * 1e-5
 
 
 def test_barycenter_keeps_the_type_and_says_when_it_did_not_settle():

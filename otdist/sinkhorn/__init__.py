@@ -329,7 +329,8 @@ def bracket(x: Any, y: Any, a: Any = None, b: Any = None, *, rel_tol: float = 1e
             f"rel_tol={rel_tol:g} at the smallest epsilon that rounding allows, or beyond the range of {like.dtype}"
         )
     kind = _kind(arrays[0])
-    ends = [backend.scalar(backend.like(z.reshape(batch), like)) for z in (lower, upper, epsilon)]
+    with np.errstate(over="ignore"):  # what is beyond the range of the caller's type becomes infinite
+        ends = [backend.scalar(backend.like(z.reshape(batch), like)) for z in (lower, upper, epsilon)]
     return Bracket(
         ends[0],
         ends[1],

@@ -13,7 +13,7 @@ from .numpy_engine import Limits
 
 
 class Barycenter(NamedTuple):
-    """A uniform cloud, and how it was found: steps, how far the last one moved it (relatively), and whether it settled."""
+    """A uniform cloud, and how it was found: steps, how far (relatively) the last one moved it, whether it settled."""
 
     points: Array
     n_iter: int
@@ -31,7 +31,7 @@ def barycenter(
     tol: float,
     max_iter: int,
 ) -> Barycenter:
-    """The fixed point z = z - Σ_k share_k · (T_zk(z) - T_zz(z))-step of the debiased divergence, from `start`.
+    """The fixed point of z ↦ z + Σ_k share_k T_zk(z) - T_zz(z), from `start`.
 
     The gradient by z_i of Σ_k share_k S_ε(z, cloud_k) is (2/n) Σ_k share_k (T_zz(z_i) - T_zk(z_i)), with T the
     barycentric maps: a step against it, of length n/2, is z + Σ_k share_k T_zk(z) - T_zz(z). Each step starts from the
@@ -44,8 +44,8 @@ def barycenter(
     scale = np.sqrt(
         sum(s * (m @ (c**2).sum(1) - ((m @ c) ** 2).sum()) for s, c, m in zip(shares, clouds, masses, strict=True))
     )
-    moved = np.inf
-    for step in range(1, max_iter + 1):
+    moved, steps = np.inf, 0
+    while moved > tol and steps < max_iter:
         drift = np.zeros_like(z)
         targets = [*zip(shares, clouds, masses, strict=True), (-1.0, z, weights[0])]
         for k, (share, cloud, mass) in enumerate(targets):
@@ -53,12 +53,12 @@ def barycenter(
                 z[None], cloud[None], weights, mass[None], limits, single=False, init=known[k], points=(True, False)
             )
             known[k] = found.g
+            assert found.grad_x is not None
             drift -= share * (0.5 * n) * found.grad_x[0]
         z = z + drift
         moved = float(np.sqrt((drift**2).sum(1).mean()) / scale) if scale > 0 else 0.0
-        if moved <= tol:
-            break
-    return Barycenter(z, step, moved, moved <= tol)
+        steps += 1
+    return Barycenter(z, steps, moved, moved <= tol)
 
 
 def validated_shares(shares: Any, count: int) -> np.ndarray:
