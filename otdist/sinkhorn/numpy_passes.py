@@ -178,7 +178,8 @@ class NumpyPasses:
         Py, xP = np.zeros((n, q)), np.zeros((-(-p // GROUP) * GROUP, width))
         B = pack_columns(y, self.v, self.lanes)
 
-        def task(rows: slice) -> None:
+        def task(t: int) -> None:
+            rows = tasks[t]
             inside, count = slice(rows.start, min(rows.stop, n)), min(tile, rows.stop - rows.start)
             sums = np.zeros(xP.size, self.dtype)
             work = np.empty(GROUP * 16 + (len(xP) + 1) * 48, self.dtype)
@@ -186,10 +187,15 @@ class NumpyPasses:
             kept = *part(rows, count), F[0, inside], B, given, inside.stop - inside.start, q, p
             products(*kept, Py[inside].reshape(-1), sums, work)
             with adding:
-                np.add(xP, sums.reshape(xP.shape), out=xP)
+                finished[t] = sums
+                while len(added) in finished:  # in the order of the tasks, whoever comes first
+                    np.add(xP, finished.pop(len(added)).reshape(xP.shape), out=xP)
+                    added.append(t)
 
         adding = threading.Lock()
-        on_threads(task, tasks, n * m)
+        finished: dict[int, np.ndarray] = {}
+        added: list[int] = []
+        on_threads(task, range(len(tasks)), n * m)
         return Py, xP[:p, :m] * self.v[:m]
 
     def plan_blocks(self, F: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:

@@ -50,8 +50,9 @@ OPTIONS = {
     "no_cfunc_wrapper": True,
     "_nrt": False,
 }
-# What is called from compiled code alone: neither entries from Python nor files of their own in the cache.
-INNER = OPTIONS | {"no_cpython_wrapper": True, "cache": False}
+# What is called from compiled code alone is inlined and leaves no symbol: of two copies of a function with fastmath,
+# which may differ in the last digit, the linker would take the one that was loaded first.
+INNER = OPTIONS | {"no_cpython_wrapper": True, "cache": False, "forceinline": True}
 # float32 sums run over about so many rows, or over a strip of columns, before they are added in float64; those of
 # products with columns, over a part's rows.
 DEEP = 48
