@@ -246,16 +246,20 @@ class Anderson:
             self.moves[rejected] = 0.0
             self.changes[rejected] = 0.0
             self.gram[rejected] = 0.0
-        row = (self.changes @ (self.b * self.changes[:, slot])[..., None])[..., 0]
+        row = self.dots(self.changes[:, slot])
         self.gram[:, slot], self.gram[:, :, slot] = row, row
         following = xp.where(rejected[:, None], plain, h + self.step_size * r)
         if self.count:
-            gamma = self.least_squares((self.changes @ (self.b * r)[..., None])[..., 0])[:, None]
-            following = following - (gamma @ self.moves + self.step_size * (gamma @ self.changes))[:, 0]
+            gamma = self.least_squares(self.dots(r))[..., None]
+            following = following - (gamma * (self.moves + self.step_size * self.changes)).sum(1)
         self.best = xp.where(rejected, self.best, xp.maximum(self.best, dual))
         self.held, self.fresh = (self.held | valid[:, 0]) & ~rejected, rejected
         self.former, self.count = (h, r, h + self.step_size * r), self.count + 1
         return following
+
+    def dots(self, r: Array) -> Array:
+        """Σ_j change_kj b_j r_j. Not by BLAS, whose sums depend on where in memory the arrays happen to lie."""
+        return (self.changes * (self.b * r)[:, None]).sum(-1)
 
     def least_squares(self, right: Array) -> Array:
         """Solve the normal equations of unit columns, with a ridge; columns that are 0 get 0."""

@@ -73,8 +73,9 @@ class NumpyPasses:
         self.shift, self.v, self.G = (np.empty(self.full[0], dtype), *(np.zeros(self.full[1], dtype) for _ in "vG"))
         self.absorbed = np.full(len(y), np.nan)
         self.matrix: np.ndarray | None = None
-        mean = [w @ z / w.sum() for z, w in ((x, a), (y, b))]
-        spread = [w @ ((z - u) ** 2).sum(1) / w.sum() for z, u, w in ((x, mean[0], a), (y, mean[1], b))]
+        # Not by BLAS, whose sums depend on where in memory the arrays happen to lie.
+        mean = [(w[:, None] * z).sum(0) / w.sum() for z, w in ((x, a), (y, b))]
+        spread = [(w[:, None] * (z - u) ** 2).sum() / w.sum() for z, u, w in ((x, mean[0], a), (y, mean[1], b))]
         self.shift_squared = float(((mean[0] - mean[1]) ** 2).sum())
         self.mean_cost = float(self.shift_squared + spread[0] + spread[1])
 

@@ -17,16 +17,17 @@ def gaussian_potential(x: Array, y: Array, a: Array, b: Array, scale: Array) -> 
     """Of clouds x (k, n, d), y (k, m, d) with weights: (k, m), in base 2 and units of ε = log2(e)/scale (k,)."""
     xp, (n, d), m = backend.namespace(x), x.shape[1:], y.shape[1]
     a, b = a / a.sum(-1)[:, None], b / b.sum(-1)[:, None]
-    mean_x, mean_y = a[:, None] @ x, b[:, None] @ y
+    # Not by BLAS, whose sums depend on where in memory the arrays happen to lie.
+    mean_x, mean_y = ((w[..., None] * z).sum(1)[:, None] for w, z in ((a, x), (b, y)))
     xc, yc = x - mean_x, y - mean_y
     half = 0.5 * LOG2E / scale.clip(1e-150)  # σ² = ε/2
     shift = 2 * (mean_y - mean_x)
     if d == 1 or n * m <= CORRELATED + 128 * d**3:
         yy = yc * yc
         xx = yy if x is y else xc * xc
-        u, v = (a[:, None] @ xx)[:, 0], (b[:, None] @ yy)[:, 0]
+        u, v = (a[..., None] * xx).sum(1), (b[..., None] * yy).sum(1)
         slope = 2 * u / (xp.sqrt(4 * u * v + half[:, None] ** 2) + half[:, None])
-        return scale[:, None] * (yy @ (1 - slope)[..., None] + yc @ shift.mT)[..., 0]
+        return scale[:, None] * (yy * (1 - slope)[:, None] + yc * shift).sum(-1)
     A, B = ((z * w[..., None]).mT @ z for z, w in ((xc, a), (yc, b)))
     # NaN in one problem must not stop the others: eigensolvers refuse it.
     A, B = (xp.where(xp.isfinite(C), C, 0.0) for C in (A, B))
