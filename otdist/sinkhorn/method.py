@@ -258,7 +258,7 @@ class Anderson:
         return following
 
     def dots(self, r: Array) -> Array:
-        """Σ_j change_kj b_j r_j. Not by BLAS, whose sums depend on where in memory the arrays happen to lie."""
+        """Σ_j change_kj b_j r_j. Not by BLAS, which does not promise to add up in the same order every time."""
         return (self.changes * (self.b * r)[:, None]).sum(-1)
 
     def least_squares(self, right: Array) -> Array:

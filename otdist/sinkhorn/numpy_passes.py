@@ -73,7 +73,7 @@ class NumpyPasses:
         self.shift, self.v, self.G = (np.empty(self.full[0], dtype), *(np.zeros(self.full[1], dtype) for _ in "vG"))
         self.absorbed = np.full(len(y), np.nan)
         self.matrix: np.ndarray | None = None
-        # Not by BLAS, whose sums depend on where in memory the arrays happen to lie.
+        # Not by BLAS, which does not promise to add up in the same order every time.
         mean = [(w[:, None] * z).sum(0) / w.sum() for z, w in ((x, a), (y, b))]
         spread = [(w[:, None] * (z - u) ** 2).sum() / w.sum() for z, u, w in ((x, mean[0], a), (y, mean[1], b))]
         self.shift_squared = float(((mean[0] - mean[1]) ** 2).sum())

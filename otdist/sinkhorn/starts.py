@@ -17,7 +17,7 @@ def gaussian_potential(x: Array, y: Array, a: Array, b: Array, scale: Array) -> 
     """Of clouds x (k, n, d), y (k, m, d) with weights: (k, m), in base 2 and units of ε = log2(e)/scale (k,)."""
     xp, (n, d), m = backend.namespace(x), x.shape[1:], y.shape[1]
     a, b = a / a.sum(-1)[:, None], b / b.sum(-1)[:, None]
-    # Not by BLAS, whose sums depend on where in memory the arrays happen to lie.
+    # Not by BLAS, which does not promise to add up in the same order every time.
     mean_x, mean_y = ((w[..., None] * z).sum(1)[:, None] for w, z in ((a, x), (b, y)))
     xc, yc = x - mean_x, y - mean_y
     half = 0.5 * LOG2E / scale.clip(1e-150)  # σ² = ε/2
