@@ -11,7 +11,7 @@ from typing import Any
 from .._core import backend, checks
 from .._core.backend import Array
 from .._core.clouds import Gradients, validate_clouds, weight_gradients
-from ..line.monotone import line_cost
+from ..line.distance import line_cost
 from .simplex import exact_squared, plans
 
 
