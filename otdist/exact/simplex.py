@@ -41,6 +41,8 @@ def solve_costs(cost: np.ndarray, a: np.ndarray, b: np.ndarray) -> Solution:
     if warning is not None:
         warnings.warn(f"exact transport: {warning}", checks.ConvergenceWarning, stacklevel=2)
     i, j = np.nonzero(plan)
+    if not cost[rows[i], columns[j]].any():  # equal measures: of all optimal potentials, the least
+        g = np.zeros(len(columns))
     return Solution(rows[i], columns[j], plan[i, j], cost, weighted, g)
 
 
@@ -48,11 +50,9 @@ def weight_slopes(found: Solution) -> tuple[np.ndarray, np.ndarray]:
     """The derivatives by a (n,) and by b (m,), each up to a constant.
 
     A point without weight gets the c-transform over the other side's points with weight: what moving weight to it would
-    cost. Of equal measures both are 0, the least of all optimal potentials.
+    cost.
     """
     cost, (rows, columns) = found.cost, found.weighted
-    if _no_cost(found):
-        return np.zeros(cost.shape[0]), np.zeros(cost.shape[1])
     f = (cost[:, columns] - found.g).min(1)
     return f, (cost[rows] - f[rows, None]).min(0)
 
@@ -63,8 +63,4 @@ def potentials(found: Solution) -> tuple[np.ndarray, np.ndarray]:
     f is as large as it can be, and g its c-transform.
     """
     f, _ = weight_slopes(found)
-    return f, np.zeros(len(found.cost[0])) if _no_cost(found) else (found.cost - f[:, None]).min(0)
-
-
-def _no_cost(found: Solution) -> bool:
-    return not found.cost[found.rows, found.columns].any()
+    return f, (found.cost - f[:, None]).min(0)

@@ -77,8 +77,8 @@ def couple(x: Side, y: Side, p: float, wanted: tuple[bool, ...]) -> Transport:
         cost,
         point_slopes(x, add_up(i, slope, x.points)) if wanted[0] else None,
         point_slopes(y, add_up(j, -slope, y.points)) if wanted[1] else None,
-        scatter(x.order, potentials(x.points, y.points, u, v, p, cost)) if wanted[2] else None,
-        scatter(y.order, potentials(y.points, x.points, v, u, p, cost)) if wanted[3] else None,
+        scatter(x.order, potentials(x.points, y.points, u, v, p)) if wanted[2] else None,
+        scatter(y.order, potentials(y.points, x.points, v, u, p)) if wanted[3] else None,
     )
 
 
@@ -105,13 +105,13 @@ def cdf_tolerance(n: int, m: int) -> float:
     return float(np.finfo(np.float64).eps) * (n + m)
 
 
-def potentials(x: Array, y: Array, u: Array, v: Array, p: float, cost: Array) -> Array:
+def potentials(x: Array, y: Array, u: Array, v: Array, p: float) -> Array:
     """The potential of each sorted point of x (r, n), up to a constant: the derivative by its weight.
 
     From one point with weight to the next it grows by c(x', y) - c(x, y), y the quantile of the other row at the cdf u
     of x. Where u is also a value of v, y may be the quantile on either side, and the mean of both is taken. A point z
     without weight gets the c-transform min_y c(z, y) - g(y) over the points y with weight, which is what moving weight
-    to it would cost; only the two quantiles at u can attain it. Where the rows are equal measures, all are 0.
+    to it would cost; only the two quantiles at u can attain it. Where the rows are equal measures, points with weight get 0.
     """
     xp, n, m = backend.namespace(x), x.shape[1], y.shape[1]
     tolerance = cdf_tolerance(n, m)
@@ -135,8 +135,7 @@ def potentials(x: Array, y: Array, u: Array, v: Array, p: float, cost: Array) ->
     from_below = xp.where(has_previous, found + power(x - low, p) - power(x_previous - low, p), infinity)
     ahead = take(found, following.clip(None, n - 1))
     from_above = xp.where(has_following, ahead + power(x - high, p) - power(x_following - high, p), infinity)
-    found = xp.where(weighted, found, xp.minimum(from_below, from_above))
-    return xp.where((cost == 0)[:, None], xp.zeros_like(found), found)
+    return xp.where(weighted, found, xp.minimum(from_below, from_above))
 
 
 def neighbours(u: Array, v: Array, tolerance: float) -> tuple[Array, Array]:

@@ -36,7 +36,7 @@ def couple_rows(x: Side, y: Side, p: float, wanted: tuple[bool, ...], each: Any)
             found[k] = point_slopes(one, slopes[k])
         else:
             potentials = np.zeros(one.points.shape)
-            potentials_of_rows(one.points, other.points, one.cdf, other.cdf, p, tolerance, cost, potentials)
+            potentials_of_rows(one.points, other.points, one.cdf, other.cdf, p, tolerance, potentials)
             found[k] = scatter(one.order, potentials)
 
     each(finish, [k for k in range(4) if wanted[k]])
@@ -123,14 +123,11 @@ def _power(gap, p):
 
 
 @njit(cache=True, nogil=True, fastmath=FAST, error_model="numpy")
-def potentials_of_rows(x, y, u, v, p, tolerance, cost, out):
+def potentials_of_rows(x, y, u, v, p, tolerance, out):
     """`coupling.potentials` of each row: pointers to the points with weight before and after each point of x."""
     n, m = x.shape[1], y.shape[1]
     for r in range(x.shape[0]):
         ru, rv = r % u.shape[0], r % v.shape[0]
-        if cost[r] == 0.0:
-            out[r, :] = 0.0
-            continue
         low, high, previous, value, k = 0, 0, -1, 0.0, 0
         while k < n:
             # The points k .. stop - 1 have no weight, stop has; the cdf is the same at all of them.
