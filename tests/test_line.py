@@ -262,3 +262,36 @@ def test_refusals():
         line.w2_squared(x, x, np.ones(2) / 2)
     with pytest.raises(ValueError, match="the batch shapes must broadcast"):
         line.w2_squared(np.zeros((2, 3)), np.zeros((3, 3)))
+
+
+def test_a_square_beyond_the_numbers_is_infinite_and_the_distance_is_not():
+    for scale, n in ((1e200, 3), (1e200, 10_000)):
+        x, y = np.full(n, scale), np.full(n, -scale)
+        assert line.w2_squared(x, y) == np.inf
+        assert line.w2(x, y) == pytest.approx(2 * scale, rel=10 * EPS)
+        assert line.wp(x, y, p=7.3) == pytest.approx(2 * scale, rel=100 * EPS)
+    assert line.w2_squared(np.full(3, 1e30, np.float32), np.full(3, -1e30, np.float32)) == np.inf
+
+
+@pytest.mark.parametrize("p", [1.0, 2.0, 3.0])
+def test_gradients_of_the_distance_at_the_ends_of_the_number_line(p):
+    """A distance has degree 1: its gradient by points is the same at every scale, by weights it grows with it."""
+    rng = np.random.default_rng(6)
+    x, y, a = rng.standard_normal(5), rng.standard_normal(4), weights(rng, 5)
+    found = []
+    for scale in (1.0, 2.0**-600, 2.0**600):
+        args = [torch.tensor(z, requires_grad=True) for z in (x * scale, y * scale, a)]
+        line.wp(*args, p=p).backward()
+        found.append((args[0].grad, args[2].grad / scale))
+    for by_x, by_a in found[1:]:
+        torch.testing.assert_close(by_x, found[0][0])
+        torch.testing.assert_close(by_a, found[0][1])
+
+
+def test_weights_beside_an_empty_batch():
+    x, a = np.zeros((0, 3)), np.full(3, 1 / 3)
+    assert line.w2_squared(x, np.zeros(3), a, a).shape == (0,)
+    value, grads = line.w2_squared_and_grad(x, np.zeros(3), a, a)
+    assert value.shape == (0,)
+    assert grads.x.shape == (0, 3)
+    np.testing.assert_array_equal(grads.a, 0)

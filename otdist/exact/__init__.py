@@ -161,8 +161,8 @@ def solve(x: Any, y: Any, a: Any = None, b: Any = None, *, p: float = 2) -> Exac
     Returns
     -------
     ExactTransport
-        ``cost``, ``plan`` (a `SparsePlan` of ``rows``, ``columns`` and ``mass``, at most n + m - 1 entries), ``f`` (n,) and
-        ``g`` (m,). Nothing of it carries a gradient. The potentials are feasible also between points without weight.
+        ``cost``, ``plan`` (a `SparsePlan` of ``rows``, ``columns`` and ``mass``, at most n + m - 1 entries), ``f`` (n,)
+        and ``g`` (m,). Nothing of it carries a gradient. The potentials are feasible between points without weight too.
 
     Raises
     ------
@@ -214,7 +214,7 @@ def plan(x: Any, y: Any, a: Any = None, b: Any = None, *, p: float = 2) -> Array
     _refuse_transforms("exact.plan")
     p = _exponent(p)
     arrays, _, cast_back = validate_clouds(x, y, a, b, core=2)
-    return cast_back(plans(*exact_cost.broadcast(tuple(arrays)), p))
+    return cast_back(plans(exact_cost.broadcast(tuple(arrays)), p))
 
 
 def _value(arrays: list[Array], p: float, *, root: bool) -> Array:

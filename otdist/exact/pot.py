@@ -90,7 +90,7 @@ def _dist(*args: Any, **options: Any) -> Any:
 
 @contextmanager
 def caller_state() -> Any:
-    """Keep the environment, the warning filters and NumPy's global generator as they are while a package is imported."""
+    """Import a package without a trace in the environment, the warning filters and NumPy's global generator."""
     environment, state = dict(os.environ), np.random.get_state()  # noqa: NPY002
     try:
         with warnings.catch_warnings():

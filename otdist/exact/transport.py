@@ -53,12 +53,12 @@ def problems(x: Array, y: Array, a: Array, b: Array) -> Any:
     """Each index of the batch with its problem; arrays have one batch shape, and weights (..., 0) are uniform."""
     clouds, weights = (_on_host(x), _on_host(y)), (_on_host(a), _on_host(b))
     for k in np.ndindex(*x.shape[:-2]):
-        masses = (
+        a_k, b_k = (
             w[k] / w[k].sum() if w.shape[-1] else np.full(len(z[k]), 1 / len(z[k]))
             for z, w in zip(clouds, weights, strict=True)
         )
         scale = _power_of_two(max(np.abs(z[k]).max() for z in clouds))
-        yield k, Problem(clouds[0][k] / scale, clouds[1][k] / scale, *masses, scale)
+        yield k, Problem(clouds[0][k] / scale, clouds[1][k] / scale, a_k, b_k, scale)
 
 
 def _power_of_two(largest: float) -> float:
@@ -94,7 +94,7 @@ def costs(x: np.ndarray, y: np.ndarray, p: float) -> np.ndarray:
 
 
 def value_and_slopes(problem: Problem, found: Solution, p: float) -> tuple[float, np.ndarray]:
-    """The cost of the plan, and the derivative p |x - y|^(p-2) (x - y) of each of its entries' cost by x, both scaled."""
+    """The plan's cost, and the derivative p |x - y|^(p-2) (x - y) of each of its entries' by x, both scaled."""
     gap = problem.x[found.rows] - problem.y[found.columns]
     square = (gap * gap).sum(1)
     if p == 2:
@@ -156,12 +156,15 @@ def solution(arrays: tuple[Array, ...], p: float) -> ExactTransport:
         raise ValueError("the points must be finite; got NaN or infinity on the device")
     cost, _ = value_and_slopes(problem, found, p)
     unit = problem.scale**p
-    plan = SparsePlan(*(backend.index(z, x) for z in (found.rows, found.columns)), backend.like(found.mass, x))
-    return ExactTransport(backend.like(cost * unit, x), plan, *(backend.like(z * unit, x) for z in potentials(found)))
+    rows, columns = (backend.index(z, x) for z in (found.rows, found.columns))
+    plan = SparsePlan(rows, columns, backend.like(found.mass, x))
+    f, g = (backend.like(z * unit, x) for z in potentials(found))
+    return ExactTransport(backend.like(cost * unit, x), plan, f, g)
 
 
-def plans(x: Array, y: Array, a: Array, b: Array, p: float) -> Array:
+def plans(arrays: tuple[Array, ...], p: float) -> Array:
     """Optimal plans (..., n, m), for arrays with one batch shape."""
+    x, y, a, b = arrays
     out = np.zeros((*x.shape[:-2], x.shape[-2], y.shape[-2]))
     for k, problem in problems(x, y, a, b):
         found = solve(problem, p)

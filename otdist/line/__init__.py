@@ -33,9 +33,11 @@ def w2_squared(x: Any, y: Any, a: Any = None, b: Any = None) -> Array:
     Returns
     -------
     (...)
-        In squared units of the points; sums run in float64. Differentiable once, in points and weights. Where points
-        tie, the gradient is the mean over the ways to match them: the subgradient of least norm. Where a cumulative
-        weight of x equals one of y, the gradient by the weights is the mean of the two one-sided ones.
+        In squared units of the points; sums run in float64, and a square beyond the dtype is infinite. Differentiable
+        once, in points and weights. Where points tie, the gradient is the mean over the ways to match them: the
+        subgradient of least norm. Where a cumulative weight of x equals one of y, the gradient by the weights is the
+        mean of the two one-sided ones; by the weight of a point that has none, it is what moving weight to it would
+        cost, all else held.
 
     Raises
     ------
@@ -88,7 +90,8 @@ def wp(x: Any, y: Any, a: Any = None, b: Any = None, *, p: float = 1) -> Array:
     Returns
     -------
     (...)
-        In units of the points. The gradient is 0 where the distance is 0.
+        In units of the points; right also where |x - y|^p would overflow or underflow. The gradient is 0 where the
+        distance is 0.
 
     Raises
     ------

@@ -9,13 +9,12 @@ Santambrogio (2015), *Optimal Transport for Applied Mathematicians*, ch. 2 and 7
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from .._core import backend
 from .._core.backend import Array
-
 
 _PART = 1 << 14  # numbers of a row in one array operation of `equal_cost`: they stay in the first caches
 
@@ -72,7 +71,7 @@ def couple(x: Side, y: Side, p: float, wanted: tuple[bool, ...]) -> Transport:
     i, j = first_at_least(u, merged), first_at_least(v, merged)
     gap = take(x.points, i) - take(y.points, j)
     cost = (mass * power(gap, p)).sum(1)
-    slope = mass * power_slope(gap, p) if wanted[0] or wanted[1] else None
+    slope = mass * power_slope(gap, p) if wanted[0] or wanted[1] else gap
     return Transport(
         cost,
         point_slopes(x, add_up(i, slope, x.points)) if wanted[0] else None,
@@ -111,7 +110,8 @@ def potentials(x: Array, y: Array, u: Array, v: Array, p: float) -> Array:
     From one point with weight to the next it grows by c(x', y) - c(x, y), y the quantile of the other row at the cdf u
     of x. Where u is also a value of v, y may be the quantile on either side, and the mean of both is taken. A point z
     without weight gets the c-transform min_y c(z, y) - g(y) over the points y with weight, which is what moving weight
-    to it would cost; only the two quantiles at u can attain it. Where the rows are equal measures, points with weight get 0.
+    to it would cost; only the two quantiles at u can attain it. Where the rows are equal measures, points with weight
+    get 0.
     """
     xp, n, m = backend.namespace(x), x.shape[1], y.shape[1]
     tolerance = cdf_tolerance(n, m)
@@ -119,14 +119,19 @@ def potentials(x: Array, y: Array, u: Array, v: Array, p: float) -> Array:
     index = xp.broadcast_to(arange(n, x), x.shape)
     weighted = increments(u) > 0
     previous = running_max(xp.where(weighted, index, -xp.ones_like(index)))
-    following = n - 1 - xp.flip(running_max(xp.flip(xp.where(weighted, n - 1 - index, -xp.ones_like(index)), (1,))), (1,))
+    following = (
+        n - 1 - xp.flip(running_max(xp.flip(xp.where(weighted, n - 1 - index, -xp.ones_like(index)), (1,))), (1,))
+    )
     has_previous, has_following = previous >= 0, following < n
     x_previous, x_following = take(x, previous.clip(0)), take(x, following.clip(None, n - 1))
 
     # From the point with weight before to each point with weight, at the cdf between them.
     start, by_low, by_high = x_previous[:, :-1], low[:, :-1], high[:, :-1]
     step = 0.5 * (
-        power(x[:, 1:] - by_low, p) - power(start - by_low, p) + power(x[:, 1:] - by_high, p) - power(start - by_high, p)
+        power(x[:, 1:] - by_low, p)
+        - power(start - by_low, p)
+        + power(x[:, 1:] - by_high, p)
+        - power(start - by_high, p)
     )
     step = xp.where(weighted[:, 1:] & has_previous[:, :-1], step, xp.zeros_like(step))
     found = xp.concatenate([xp.zeros_like(x[:, :1]), step.cumsum(1)], 1)

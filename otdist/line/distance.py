@@ -19,7 +19,8 @@ _SMALLEST, _LARGEST = 1e-200, 1e200
 def _cost_kernel(x: Array, y: Array, a: Array, b: Array, *, needs_input_grad: tuple[bool, ...], p: float) -> Any:
     """∫ |F⁻¹ - G⁻¹|^p (...) for points x (..., n), y (..., m); weights a (..., n), b (..., m) or (..., 0): uniform."""
     arrays = (x, y, a, b)
-    found = transport(_own_rows(x), _own_rows(y), *_weights(a, b), p=p, needs_input_grad=_wanted(arrays, needs_input_grad))
+    wanted, (u, v) = _wanted(arrays, needs_input_grad), _weights(a, b)
+    found = transport(_own_rows(x), _own_rows(y), u, v, p=p, needs_input_grad=wanted)
     return _in_shape(found, arrays, needs_input_grad)
 
 
@@ -29,10 +30,9 @@ def _distance_kernel(x: Array, y: Array, a: Array, b: Array, *, needs_input_grad
     if backend.is_torch(x):
         scale = _power_of_two(x, y)
         rows = [(backend.astype(z, scale.dtype).reshape(-1, z.shape[-1]) / scale) for z in (x, y)]
-        found = transport(*rows, *weights, p=p, needs_input_grad=wanted)
+        found = transport(rows[0], rows[1], *weights, p=p, needs_input_grad=wanted)
         return _in_shape(_root(found, scale[:, 0], p), arrays, needs_input_grad)
-    with np.errstate(over="ignore", under="ignore", invalid="ignore"):
-        found = transport(_own_rows(x), _own_rows(y), *weights, p=p, needs_input_grad=wanted)
+    found = transport(_own_rows(x), _own_rows(y), *weights, p=p, needs_input_grad=wanted)
     scale = np.ones(len(found.cost))
     if not ((found.cost > _SMALLEST) & (found.cost < _LARGEST)).all():
         found, scale = _rescaled(arrays, weights, p, wanted)
@@ -45,7 +45,8 @@ def _rescaled(arrays: Any, weights: Any, p: float, wanted: tuple[bool, ...]) -> 
     rows = [z.reshape(-1, z.shape[-1]).astype(np.float64) / scale for z in arrays[:2]]
     nearest = transport(rows[0].copy(), rows[1].copy(), *weights, p=1.0, needs_input_grad=(False,) * 4).cost
     second = np.exp2(np.floor(np.log2(np.where(nearest > 0, nearest, 1.0))))
-    found = transport(*(z / second[:, None] for z in rows), *weights, p=p, needs_input_grad=wanted)
+    x, y = (z / second[:, None] for z in rows)
+    found = transport(x, y, *weights, p=p, needs_input_grad=wanted)
     return found, scale[:, 0] * second
 
 

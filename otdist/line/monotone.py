@@ -28,7 +28,8 @@ def transport(x: Array, y: Array, a: Array, b: Array, *, p: float, needs_input_g
     """
     if not backend.is_torch(x) and x.size + y.size > _FEW:
         return _in_blocks(x, y, a, b, p, needs_input_grad)
-    return _solve(x, y, a, b, p, needs_input_grad)
+    with np.errstate(over="ignore", under="ignore", invalid="ignore"):  # what is beyond the numbers is infinite
+        return _solve(x, y, a, b, p, needs_input_grad)
 
 
 def monotone_coupling(n: int, m: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -56,13 +57,15 @@ def _solve(x: Array, y: Array, a: Array, b: Array, p: float, wanted: tuple[bool,
         return _nothing(x, y, wanted)
     if equal and not any(wanted):
         return Transport(equal_cost(sorted_rows(x), sorted_rows(y), p), None, None, None, None)
-    sides = []
-    for z, weights in ((x, a), (y, b)):
-        order = z.argsort(1)
-        sides.append(Side(_double(take(z, order)), order, cumulate(weights, order)))
-    found = _couple_equal(*sides, p, wanted) if equal else couple(*sides, p, wanted)
-    slopes = (None if s is None else backend.astype(s, x.dtype) for s in found[1:3])
-    return Transport(found.cost, *slopes, *found[3:])
+    one, other = _side(x, a), _side(y, b)
+    found = (_couple_equal if equal else couple)(one, other, p, wanted)
+    by_x, by_y = (None if s is None else backend.astype(s, x.dtype) for s in found[1:3])
+    return found._replace(x_slopes=by_x, y_slopes=by_y)
+
+
+def _side(z: Array, weights: Array) -> Side:
+    order = z.argsort(1)
+    return Side(_double(take(z, order)), order, cumulate(weights, order))
 
 
 def _are_equal(x: Array, y: Array, a: Array, b: Array) -> bool:
@@ -107,9 +110,15 @@ def _in_blocks(x: np.ndarray, y: np.ndarray, a: np.ndarray, b: np.ndarray, p: fl
         step = max(1, r)
     blocks = [slice(k, min(k + step, r)) for k in range(0, r, step)]
     if len(blocks) == 1 and n + m > 2 * _BLOCK:  # few long rows: the two sides are prepared at the same time
-        _solve_block((x, y), (a, b), p, wanted, out, blocks[0], threads.map)
-    else:
-        threads.map(lambda block: _solve_block((x, y), (a, b), p, wanted, out, block, _in_turn), blocks)
+        with np.errstate(over="ignore", under="ignore", invalid="ignore"):
+            _solve_block((x, y), (a, b), p, wanted, out, blocks[0], threads.map)
+        return out
+
+    def solve(block: slice) -> None:
+        with np.errstate(over="ignore", under="ignore", invalid="ignore"):  # each thread has its own
+            _solve_block((x, y), (a, b), p, wanted, out, block, _in_turn)
+
+    threads.map(solve, blocks)
     return out
 
 
@@ -139,11 +148,11 @@ def _solve_block(
     if equal and not any(wanted):
         found = Transport(equal_cost(sides[0].points, sides[1].points, p), None, None, None, None)
     elif equal:
-        found = _couple_equal(*sides, p, wanted)
+        found = _couple_equal(sides[0], sides[1], p, wanted)
     else:
         from .kernels import couple_rows
 
-        found = couple_rows(*sides, p, wanted, each)
+        found = couple_rows(sides[0], sides[1], p, wanted, each)
     for place, value in zip(out, found, strict=True):
         if place is not None:
             place[block] = value

@@ -80,5 +80,5 @@ def sort_rows(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     ordered = keys.view(np.float64)  # a key is read before a value is written in its place
     if _unpack64(keys, values, low, ordered, order):
         return ordered, order
-    order = np.argsort(values, axis=1, kind="stable")
-    return np.take_along_axis(values, order, axis=1), order
+    stable = np.argsort(values, axis=1, kind="stable")
+    return np.take_along_axis(values, stable, axis=1), stable
