@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cached_property
+
 from .._core import backend
 from .._core.backend import Array
 from .base import Covariance
@@ -37,12 +39,29 @@ class Dense(Covariance):
     def gradient(self, matrix: Array) -> tuple[Array, ...]:
         return (matrix,)
 
-    def least_norm(self, grads: tuple[Array, ...]) -> tuple[Array, ...]:
-        """On the null space the subgradients are everything below the one-sided slope: its negative part is least."""
-        (grad,), xp = grads, backend.namespace(self.matrix)
+    @cached_property
+    def _eigen(self) -> tuple[Array, Array]:
+        """Eigenvalues and vectors; those that are rounding have eigenvalue 0."""
+        xp = backend.namespace(self.matrix)
         eigenvalues, vectors = xp.linalg.eigh(self.matrix)
         tolerance = self.d * backend.epsilon(eigenvalues) * eigenvalues[..., -1:]
-        null = vectors * backend.astype(eigenvalues <= tolerance, vectors.dtype)[..., None, :]
+        return xp.where(eigenvalues > tolerance, eigenvalues, xp.zeros_like(eigenvalues)), vectors
+
+    def apply_root(self, v: Array) -> Array:
+        eigenvalues, vectors = self._eigen
+        return (vectors * eigenvalues[..., None, :] ** 0.5) @ v
+
+    def apply_root_transposed(self, v: Array) -> Array:
+        eigenvalues, vectors = self._eigen
+        return (vectors * eigenvalues[..., None, :] ** 0.5).mT @ v
+
+    def least_norm(self, grads: tuple[Array, ...]) -> tuple[Array, ...]:
+        """On the null space the subgradients are everything below the one-sided slope: its negative part is least."""
+        (eigenvalues, vectors), (grad,) = self._eigen, grads
+        if not bool((eigenvalues == 0).any()):
+            return grads
+        xp = backend.namespace(grad)
+        null = vectors * backend.astype(eigenvalues == 0, vectors.dtype)[..., None, :]
         slopes, directions = xp.linalg.eigh(null.mT @ grad @ null)
         rising = null @ (directions * slopes.clip(0, None)[..., None, :] ** 0.5)
         return (grad - rising @ rising.mT,)

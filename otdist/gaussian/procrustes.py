@@ -37,16 +37,16 @@ def _from_roots(root_x: Array, root_y: Array, *, needs_input_grad: tuple[bool, .
         if bool((value >= _CANCELLED * total).all()):
             return backend.astype(value, dtype), (None, None)
     u, _, vt = xp.linalg.svd(cross, full_matrices=False)
-    rotated_r, rotated_s = r @ vt.mT, s @ u
-    # |R V - S U|² leaves out what S has outside the range of U, where R has fewer columns; and the other way round.
-    outside = 0.0
-    if root_x.shape[-1] != root_y.shape[-1]:
-        outside = _squared_norm(s - rotated_s @ u.mT) + _squared_norm(r - rotated_r @ vt)
-    value = _squared_norm(rotated_r - rotated_s) + outside
-    grads = (
-        2 * (r - rotated_s @ vt) if needs_input_grad[0] else None,
-        2 * (s - rotated_r @ u.mT) if needs_input_grad[1] else None,
-    )
+    q, (m, n) = u @ vt, (root_x.shape[-1], root_y.shape[-1])
+    residual_x = _residual(r, s, q) if needs_input_grad[0] or m <= n else None
+    residual_y = _residual(s, r, q.mT) if needs_input_grad[1] or m > n else None
+    # The residual of the narrower factor leaves out what the wider one has outside the range of Q.
+    value = _squared_norm(residual_x if m <= n else residual_y)
+    if m < n:
+        value = value + _squared_norm(_residual(s, s @ u, u.mT))
+    elif m > n:
+        value = value + _squared_norm(_residual(r, r @ vt.mT, vt))
+    grads = (_doubled(residual_x) if needs_input_grad[0] else None, _doubled(residual_y) if needs_input_grad[1] else None)
     return backend.astype(value, dtype), _cast(grads, dtype)
 
 
@@ -97,7 +97,11 @@ def _from_root_and_structure(
         value = total - 2 * backend.singular_values(cross).sum(-1)
         return backend.astype(value.clip(0, None), dtype), (None,) * len(needs_input_grad)
     u, sigma, vt = xp.linalg.svd(cross, full_matrices=False)
-    grad_x = 2 * (r - y.apply_root(u @ vt)) if needs_input_grad[0] else None
+    grad_x = None
+    if needs_input_grad[0]:
+        grad_x = y.apply_root(u @ vt)
+        grad_x -= r
+        grad_x *= -2
     grads_y: Grads = (None,) * len(parameters)
     if any(needs_input_grad[1:]):
         w = _inverse_transport_factor(r, sigma, vt, y.d)
@@ -116,12 +120,25 @@ def _inverse_transport_factor(r: Array, sigma: Array, vt: Array, d: int) -> Arra
     return r @ (vt.mT * weight[..., None, :])
 
 
+def _residual(x: Array, y: Array, q: Array) -> Array:
+    """x - y q, in one new array: taking memory costs as much as these products."""
+    out = y @ q
+    out *= -1
+    out += x
+    return out
+
+
+def _doubled(x: Array) -> Array:
+    x *= 2
+    return x
+
+
 def _cast(grads: Grads, dtype: Any) -> Grads:
     return tuple(None if g is None else backend.astype(g, dtype) for g in grads)
 
 
 def _squared_norm(x: Array) -> Array:
-    return (x * x).sum((-2, -1))
+    return backend.namespace(x).einsum("...ij,...ij->...", x, x)
 
 
 @cache
