@@ -48,10 +48,10 @@ class PairRule(NamedTuple):
         return PairRule(lambda y, x: self.value(x, y), value_and_grad, lambda y, x: self.applies(x, y))
 
 
-PAIRS: dict[tuple[type[Covariance], type[Covariance]], PairRule] = {}
+PAIRS: dict[tuple[type, type], PairRule] = {}
 
 
-def register(kind_x: type[Covariance], kind_y: type[Covariance], rule: PairRule) -> None:
+def register(kind_x: type, kind_y: type, rule: PairRule) -> None:
     """Have ``rule`` compare two types, in either order."""
     PAIRS[kind_y, kind_x] = rule.mirrored()
     PAIRS[kind_x, kind_y] = rule
@@ -238,9 +238,7 @@ FACTORS = PairRule(lambda x, y: bures_squared_from_roots(x.root, y.root), _roots
 FACTOR_AND_MATRIX = PairRule(
     lambda x, y: bures_squared_from_root_and_cov(x.root, y.to_dense()), _root_and_cov_value_and_grad
 )
-FACTOR_AND_STRUCTURE = PairRule(
-    _root_and_structure_value, _root_and_structure_value_and_grad, lambda x, y: x.r < x.d
-)
+FACTOR_AND_STRUCTURE = PairRule(_root_and_structure_value, _root_and_structure_value_and_grad, lambda x, y: x.r < x.d)
 
 # The table, from the general to the special: the first entry of a pair's types is tried first.
 register(Covariance, Covariance, PairRule(_dense_value, _dense_value_and_grad))
@@ -248,8 +246,8 @@ for _kind in (Dense, Diagonal, Isotropic, Circulant, Kronecker):
     register(Factor, _kind, FACTOR_AND_MATRIX if _kind is Dense else FACTOR_AND_STRUCTURE)
 register(Factor, Covariance, FACTOR_AND_MATRIX)
 register(Factor, Factor, FACTORS)
-for _kinds in ((Isotropic, Isotropic), (Isotropic, Diagonal), (Diagonal, Diagonal)):
-    register(*_kinds, commuting(_coordinate_spectra))
+for _one, _two in ((Isotropic, Isotropic), (Isotropic, Diagonal), (Diagonal, Diagonal)):
+    register(_one, _two, commuting(_coordinate_spectra))
 register(Circulant, Isotropic, commuting(_fourier_spectra))
 register(Circulant, Circulant, commuting(_fourier_spectra, lambda x, y: x.grid == y.grid))
 register(

@@ -12,7 +12,7 @@ of Gaussian processes", arXiv:1801.01990.
 
 from __future__ import annotations
 
-from functools import cache, partial
+from functools import partial
 from typing import Any
 
 from .._core import backend
@@ -46,7 +46,10 @@ def _from_roots(root_x: Array, root_y: Array, *, needs_input_grad: tuple[bool, .
         value = value + _squared_norm(_residual(s, s @ u, u.mT))
     elif m > n:
         value = value + _squared_norm(_residual(r, r @ vt.mT, vt))
-    grads = (_doubled(residual_x) if needs_input_grad[0] else None, _doubled(residual_y) if needs_input_grad[1] else None)
+    grads = (
+        _doubled(residual_x) if needs_input_grad[0] else None,
+        _doubled(residual_y) if needs_input_grad[1] else None,
+    )
     return backend.astype(value, dtype), _cast(grads, dtype)
 
 
@@ -141,18 +144,21 @@ def _squared_norm(x: Array) -> Array:
     return backend.namespace(x).einsum("...ij,...ij->...", x, x)
 
 
-@cache
+_OPERATORS: dict[tuple[Structure, tuple[int, ...]], Operator] = {}
+
+
 def bures_squared_from_root_and(structure: Structure, core_ndims: tuple[int, ...]) -> Operator:
     """The operator for a factor and one kind of structure, made at first use.
 
     Called with (root, *parameters of the structure); ``core_ndims`` are those of the parameters.
     """
-    operator = Operator(
-        f"bures_squared_from_root_and_{_identifier(structure)}",
-        partial(_from_root_and_structure, structure=structure),
-        core_ndims=(2, *core_ndims),
-    )
-    return operator
+    if (structure, core_ndims) not in _OPERATORS:
+        _OPERATORS[structure, core_ndims] = Operator(
+            f"bures_squared_from_root_and_{_identifier(structure)}",
+            partial(_from_root_and_structure, structure=structure),
+            core_ndims=(2, *core_ndims),
+        )
+    return _OPERATORS[structure, core_ndims]
 
 
 # A compiler calls this and takes the operator as it is.
