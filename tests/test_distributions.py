@@ -267,7 +267,7 @@ def test_affine_transforms_of_vectors():
 def test_a_transform_that_is_not_affine_is_refused():
     base = normal(0, 3)
     bent = TransformedDistribution(base, [torch.distributions.transforms.TanhTransform()])
-    with pytest.raises(NotImplementedError, match="TransformedDistribution.*affine TransformedDistribution of these"):
+    with pytest.raises(NotImplementedError, match=r"TransformedDistribution.*affine TransformedDistribution of these"):
         otdist.w2_squared(bent, base)
 
 
@@ -471,9 +471,7 @@ def test_registered_formulas():
     together = otdist.w2_squared(Independent(Ring(torch.zeros(3), 1.0), 1), Independent(n, 1))
     assert together == 603
     assert otdist.w2_squared(n, n).sum() == 0
-    with pytest.raises(
-        NotImplementedError, match=r"otdist.register_w2: \(VonMises, Normal\), \(Ring, Nor"
-    ):
+    with pytest.raises(NotImplementedError, match=r"otdist.register_w2: \(VonMises, Normal\), \(Ring, Nor"):
         otdist.w2_squared(Ring(0.0, 1.0), Laplace(0.0, 1.0))
 
 

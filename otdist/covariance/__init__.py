@@ -24,8 +24,20 @@ def as_covariance(cov: Any) -> Covariance:
 def validate_covariance(name: str, cov: Covariance) -> Covariance:
     """What is checked at the door of a function; a dense matrix comes back exactly symmetric."""
     if isinstance(cov, Dense):
+        _square(name, cov.matrix)
         return Dense(checks.covariance(name, cov.matrix))
     if isinstance(cov, Kronecker):
         left, right = (validate_covariance(f"{name}.{side}", getattr(cov, side)) for side in ("left", "right"))
         return Kronecker.of(left, right)
     return cov
+
+
+def _square(name: str, matrix: Any) -> None:
+    """Refuse anything but matrices; a vector is most likely the variances of independent coordinates."""
+    try:
+        checks.square(name, matrix)
+    except ValueError as error:
+        raise ValueError(
+            f"{error}; for independent coordinates pass their variances as otdist.covariance.Diagonal, or their "
+            "standard deviations to otdist.diagonal"
+        ) from None

@@ -143,7 +143,10 @@ def parameter(name: str, value: Any, words: str, ndim: int, *, nonnegative: bool
     checks.shape(name, x, words, ndim)
     checks.finite(name, x)
     if nonnegative:
-        checks.nonnegative(name, x)
+        try:
+            checks.nonnegative(name, x)
+        except ValueError as error:
+            raise ValueError(f"{error}; a log-variance becomes a variance by exp") from None
     return cast_back(x)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cache
 from math import prod
 from typing import Any
 
@@ -85,7 +84,7 @@ class Circulant(Covariance):
 
     @property
     def multiplicity(self) -> Array:
-        """How often each eigenvalue counts, (n_k // 2 + 1,): twice, except in planes that are their own mirror images."""
+        """How often each eigenvalue counts, (n_k // 2 + 1,): once in planes that are their own mirror images, or twice."""
         xp, n = backend.namespace(self.spectrum), self.grid[-1]
         k = xp.arange(n // 2 + 1, device=self.spectrum.device)
         once = (k == 0) | (2 * k == n)
@@ -94,7 +93,7 @@ class Circulant(Covariance):
     def to_dense(self) -> Array:
         spectrum = at_least_float32(self.spectrum)
         row = backend.irfftn(spectrum, self.grid).reshape(*self.batch_shape, self.d)
-        return backend.astype(row[..., backend.index(_lags(self.grid), row)], self.spectrum.dtype)
+        return backend.astype(row[..., _lags(self.grid, row)], self.spectrum.dtype)
 
     def trace(self) -> Array:
         return (self.spectrum * self.multiplicity).sum(self._axes)
@@ -115,8 +114,8 @@ class Circulant(Covariance):
     def gradient(self, matrix: Array) -> tuple[Array, ...]:
         """∂/∂λ_k = (multiplicity of k) · Re v_k* G v_k, the transform of the sums of G along its shifted diagonals."""
         # Row i and lag s meet in column i - s: the table of lags is its own inverse.
-        columns = backend.index(_lags(self.grid), matrix)
-        rows = backend.index(np.arange(self.d)[:, None], matrix)
+        columns = _lags(self.grid, matrix)
+        rows = backend.namespace(matrix).arange(self.d, device=matrix.device)[:, None]
         sums = matrix[..., rows, columns].sum(-2)
         transform = backend.rfftn(sums.reshape(*matrix.shape[:-2], *self.grid), self.grid).real
         return (transform * self.multiplicity / self.d,)
@@ -134,9 +133,13 @@ class Circulant(Covariance):
         return tuple(range(-len(self.grid), 0))
 
 
-@cache
-def _lags(grid: tuple[int, ...]) -> np.ndarray:
-    """The position of point i - j (mod the grid), for each pair of points."""
-    points = np.indices(grid).reshape(len(grid), -1)
-    lag = (points[:, :, None] - points[:, None, :]) % np.array(grid)[:, None, None]
-    return np.ravel_multi_index(tuple(lag), grid)
+def _lags(grid: tuple[int, ...], reference: Array) -> Array:
+    """The position of point i - j (mod the grid) for each pair of points: (d, d), in the library of ``reference``."""
+    xp, k = backend.namespace(reference), len(grid)
+    flat = xp.zeros((1,) * (2 * k), dtype=xp.int64, device=reference.device)
+    for axis, n in enumerate(grid):
+        points = xp.arange(n, device=reference.device)
+        own = (1,) * axis, (1,) * (k - axis - 1)
+        rows, columns = (*own[0], n, *own[1], *(1,) * k), (*(1,) * k, *own[0], n, *own[1])
+        flat = flat * n + (points.reshape(rows) - points.reshape(columns)) % n
+    return flat.reshape(prod(grid), prod(grid))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from .._core import backend
 from .._core.backend import Array
 from .base import Covariance, parameter
 

@@ -66,8 +66,12 @@ def w2_squared(p: Any, q: Any) -> Array:
     >>> float(otdist.w2_squared(norm(0, 1), norm(3, 5)))
     25.0
     """
-    value = _normals(p, q)
-    return _general(p, q, squared=True) if value is None else value
+    found = _normals(p, q)
+    if found is None:
+        return _general(p, q, squared=True)
+    shift, stretch, joined = found
+    each = backend.namespace(shift).addcmul(shift * shift, stretch, stretch)
+    return each.sum(tuple(range(-joined, 0))) if joined else each
 
 
 def w2(p: Any, q: Any) -> Array:
@@ -80,11 +84,19 @@ def w2(p: Any, q: Any) -> Array:
     >>> float(otdist.w2(norm(0, 1), norm(3, 5)))
     5.0
     """
-    return _general(p, q, squared=False)
+    found = _normals(p, q)
+    if found is None:
+        return _general(p, q, squared=False)
+    (*differences, joined), torch = found, backend.torch_module()
+    flat = (x.flatten(-joined) if joined else x[..., None] for x in differences)
+    return backend.norm(torch.cat(tuple(flat), -1))
 
 
-def _normals(p: Any, q: Any) -> Array | None:
-    """The commonest pair, without ceremony: torch has checked the parameters, and promotes them."""
+def _normals(p: Any, q: Any) -> tuple[Array, Array, int] | None:
+    """The commonest pair, without ceremony: torch has checked the parameters, and promotes them.
+
+    The differences of means and scales, and how many of the last dimensions are joined.
+    """
     torch, joined = backend.torch_module(), 0
     if torch is None or not registry.empty():
         return None
@@ -98,8 +110,7 @@ def _normals(p: Any, q: Any) -> Array | None:
     if joined and p.loc.shape[-joined:] != q.loc.shape[-joined:]:
         return None
     shift, stretch = p.loc - q.loc, p.scale - q.scale
-    each = torch.addcmul(shift * shift, stretch, stretch)
-    return each.sum(tuple(range(-joined, 0))) if joined else each
+    return (shift, stretch, joined) if shift.dtype.itemsize >= 4 else None
 
 
 def _general(p: Any, q: Any, *, squared: bool) -> Array:

@@ -9,7 +9,7 @@ ancestors, at last the dense one. There are five:
 - Kronecker products of equal shapes factorise;
 - the rest are formed and compared as matrices.
 
-A new covariance is a subclass of `Covariance` and, where the dense rule is not the best, ``register(New, Other, rule)``.
+A new covariance is a subclass of `Covariance` and, where forming it is not the best, ``register(New, Other, rule)``.
 """
 
 from __future__ import annotations

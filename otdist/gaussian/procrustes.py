@@ -152,17 +152,21 @@ def bures_squared_from_root_and(structure: Structure, core_ndims: tuple[int, ...
 
     Called with (root, *parameters of the structure); ``core_ndims`` are those of the parameters.
     """
+    _prepare(structure, core_ndims)
+    return _OPERATORS[structure, core_ndims]
+
+
+def _prepare(structure: Structure, core_ndims: tuple[int, ...]) -> None:
     if (structure, core_ndims) not in _OPERATORS:
         _OPERATORS[structure, core_ndims] = Operator(
             f"bures_squared_from_root_and_{_identifier(structure)}",
             partial(_from_root_and_structure, structure=structure),
             core_ndims=(2, *core_ndims),
         )
-    return _OPERATORS[structure, core_ndims]
 
 
-# A compiler calls this and takes the operator as it is.
-bures_squared_from_root_and._dynamo_marked_constant = True  # type: ignore[attr-defined]
+# As `torch._dynamo.assume_constant_result` does: a compiler that comes first calls this and does not trace it.
+_prepare._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 def _identifier(structure: Structure) -> str:
