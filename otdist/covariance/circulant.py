@@ -84,7 +84,7 @@ class Circulant(Covariance):
 
     @property
     def multiplicity(self) -> Array:
-        """How often each eigenvalue counts, (n_k // 2 + 1,): once in planes that are their own mirror images, or twice."""
+        """How often each eigenvalue counts, (n_k // 2 + 1,): once in planes that mirror themselves, else twice."""
         xp, n = backend.namespace(self.spectrum), self.grid[-1]
         k = xp.arange(n // 2 + 1, device=self.spectrum.device)
         once = (k == 0) | (2 * k == n)

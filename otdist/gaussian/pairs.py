@@ -2,7 +2,7 @@
 
 One table, `PAIRS`, decides: it names a rule for a pair of types, and a rule gives the value (NumPy and PyTorch) and the
 gradient (NumPy; PyTorch differentiates the value). A pair that is not in the table takes the rule of its nearest
-ancestors, at last the dense one. There are five:
+ancestors, at last the dense one. The rules:
 
 - covariances that commute because of their structure are compared by their spectra, Σ(√a - √b)²;
 - a narrow factor and another factor, a structure, or a matrix are compared by singular values (`procrustes`);
