@@ -15,8 +15,9 @@ from strategies import covariance, seeds
 
 from otdist import ConvergenceWarning, exact, line, sliced
 from otdist.sliced import control_variates as controls
-from otdist.sliced.estimator import Rows, _kernel, _refuse_too_large, rule
-from otdist.sliced.simd_blocks import Bundles
+from otdist.sliced.direction_sets import for_count
+from otdist.sliced.estimator import _refuse_too_large
+from otdist.sliced.operator import _kernel
 
 EPS = np.finfo(float).eps
 
@@ -127,7 +128,7 @@ def test_many_rows_have_the_gradient_of_their_formula(directions):
     rng = np.random.default_rng(6)
     x, y = rng.standard_normal((4000, 12)).astype(np.float32), 2 * rng.standard_normal((4000, 12)).astype(np.float32)
     theta = sliced.directions(32, 12, rng=0)
-    drawn = rule(32, 12, 7) if directions == 32 else None
+    drawn = for_count(32, 12, 7) if directions == 32 else None
     value, grads = sliced.w2_squared_and_grad(
         x, y, directions=32 if drawn else theta.astype(np.float32), rng=7 if drawn else None
     )
@@ -176,8 +177,10 @@ def test_torch_operators_and_kernels_agree(d, weighted, count):
     a, b = (w if k in weighted else np.zeros(0) for k, w in enumerate((a, b)))
     arrays = (x, y, a, b, np.zeros((0, d)))
     needs = (True, True, len(a) > 0, len(b) > 0, False)
-    value, grads = _kernel(*arrays, needs_input_grad=needs, count=count, seed=1)
-    theirs, their_grads = _kernel(*(torch.tensor(z) for z in arrays), needs_input_grad=needs, count=count, seed=1)
+    value, grads = _kernel(*arrays, needs_input_grad=needs, count=count, seed=1, p=2.0)
+    theirs, their_grads = _kernel(
+        *(torch.tensor(z) for z in arrays), needs_input_grad=needs, count=count, seed=1, p=2.0
+    )
     assert float(theirs) == pytest.approx(float(value), rel=1e-9, abs=1e-12)
     for g, h in zip(grads, their_grads, strict=True):
         assert (g is None) == (h is None)
@@ -192,10 +195,10 @@ def test_the_controls_means_are_those_of_the_sphere():
     rng = np.random.default_rng(0)
     a, b = covariance(4, rng), covariance(4, rng)
     theta = sliced.directions(200_000, 4, rng=0)
-    fitted = controls.fit(theta, a, b, floor=1e-8)
+    fitted = controls.fit(theta[None], a[None], b[None], floor=1e-8)
     # Columns beyond the first have mean 0: of 2e5 directions, to 5 standard errors.
-    means = fitted.columns[:, 1:].mean(0)
-    assert (abs(means) < 5 * fitted.columns[:, 1:].std(0) / np.sqrt(200_000)).all()
+    means = fitted.columns[0, :, 1:].mean(0)
+    assert (abs(means) < 5 * fitted.columns[0, :, 1:].std(0) / np.sqrt(200_000)).all()
     assert fitted.weights.sum() == pytest.approx(1, abs=1e-9)
 
 
@@ -208,7 +211,7 @@ def test_a_negative_estimate_falls_back_to_the_plain_average(monkeypatch):
         return fitted._replace(weights=-fitted.weights)
 
     monkeypatch.setattr(controls, "fit", negative)
-    drawn = rule(20, 3, 0).directions
+    drawn = for_count(20, 3, 0).directions
     shift = x.mean(0) - y.mean(0)
     centred = sliced.w2_squared(x - x.mean(0), y - y.mean(0), directions=drawn)
     value = sliced.w2_squared(x, y, directions=20, rng=0)
@@ -340,78 +343,9 @@ def test_refusals():
         sliced.w2_squared(x, np.zeros((3, 3)))
     with pytest.raises(ValueError, match="kind must be one of orthogonal, sobol, random; got 'spiral'"):
         sliced.directions(3, 2, kind="spiral")
-    huge = np.broadcast_to(np.float32(1), (10**10, 64))  # the public door would read it all first
+    huge = np.broadcast_to(np.float32(1), (1, 10**10, 64))  # the public door would read it all first
     with pytest.raises(MemoryError, match=r"the sliced distance of these clouds needs .* average over random subsets"):
         _refuse_too_large(huge, huge, (True,))
-
-
-# Bundles of directions: what runs on a CPU without weights
-
-
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize("n", [1, 8, 37, 513, 5000, 9001])
-def test_a_network_sorts(n, dtype):
-    """Sizes around those of its blocks, complete and not; with and without numbers; values that tie."""
-    from otdist.sliced import columns
-    from otdist.sliced.projections import padded
-
-    rng = np.random.default_rng(n)
-    x = rng.standard_normal((n, 3)).astype(dtype).round(2)
-    lanes = 64 // x.itemsize
-    rays = rng.standard_normal((3, lanes)).astype(dtype)
-    centre = np.zeros(3, dtype)
-    own = np.empty((1, padded(n) * lanes), dtype)
-    columns.sorted_values(x, centre, rays.reshape(-1), 0, 1, own)
-    found = own.reshape(-1, lanes)[:n]
-    doubles = np.empty((lanes // 8, padded(n) * 8))
-    if dtype == np.float64:
-        numbers = np.empty(doubles.shape, np.int64)
-        columns.sorted_points(x, centre, rays.reshape(-1), 0, 1, doubles, numbers)
-    else:
-        columns.sorted_values(x, centre, rays.reshape(-1), 0, len(doubles), doubles)
-        numbers = doubles.view(np.int64) & (1 << 29) - 1
-    np.testing.assert_array_equal(np.sort(found, 0), found)
-    np.testing.assert_allclose(found, np.sort(x @ rays, 0), atol=100 * np.finfo(dtype).eps)
-    for c in range(len(doubles)):
-        values, order = (z[c].reshape(-1, 8)[:n] for z in (doubles, numbers))
-        np.testing.assert_array_equal(values.astype(dtype), found[:, 8 * c : 8 * c + 8])
-        np.testing.assert_array_equal(np.sort(order, 0), np.arange(n)[:, None] + np.zeros(8, int))
-
-
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize(
-    ("n", "m", "d", "count"), [(1, 1, 1, 1), (90, 90, 5, 21), (90, 61, 17, 21), (3000, 3000, 3, 9)]
-)
-def test_bundles_and_rows_agree(n, m, d, count, dtype):
-    """Both ways to the same number, with ties; NaN where float32 overflows comes out as no finite gradient."""
-    rng = np.random.default_rng(n)
-    x, y = rng.standard_normal((n, d)).round(1).astype(dtype), (2 * rng.standard_normal((m, d)) + 1).astype(dtype)
-    theta, weights = sliced.directions(count, d, rng=0), rng.random(count)
-    needs, pull = (True, True, False, False, True), rng.standard_normal(d)
-    quadratics = [covariance(d, rng), covariance(d, rng)]
-    found = []
-    for pair in (Bundles(x, y), Rows(x, y, np.zeros(0), np.zeros(0))):
-        plain = pair.values(theta, weights, (False,) * 5)
-        values = pair.values(theta, weights, needs)
-        grads = pair.gradients(quadratics, pull)
-        found.append((*pair.covariances(), plain, values, *(g for g in grads if g is not None)))
-    for ours, theirs in zip(*found, strict=True):
-        # A projection is a sum of d products; where it ties in one order of summation, it need not in the other.
-        near = np.isclose(
-            ours, theirs, rtol=1e3 * np.finfo(dtype).eps, atol=1e3 * np.finfo(dtype).eps * abs(theirs).max()
-        )
-        assert near.mean() > (0.97 if dtype == np.float32 else 0.999)
-
-
-@pytest.mark.parametrize("value", [3e38, np.nan])
-def test_a_distance_that_is_not_finite_has_no_finite_gradient(value):
-    x = np.array([[value, value], [-value, -value], [1.0, 2.0]], np.float32)
-    theta, weights = np.full((1, 2), 0.5**0.5), np.ones(1)
-    pair = Bundles(x, -x)
-    assert not np.isfinite(pair.values(theta, weights, (False,) * 5)).any()
-    assert not np.isfinite(pair.values(theta, weights, (True, True, False, False, False))).any()
-    for grad in pair.gradients(None, np.zeros(2))[:2]:
-        assert np.isnan(grad).all()
 
 
 @pytest.mark.parametrize("count", [24, "given"])

@@ -17,8 +17,8 @@ import numpy as np
 from .._core import backend, checks, random
 from .._core.backend import Array
 from .._core.clouds import Gradients, validate_clouds, weight_gradients
-from . import max_sliced, sphere
-from .estimator import estimates, sliced_squared, value_and_grad
+from . import direction_sets, max_sliced
+from .operator import estimates, sliced_cost, value_and_grad
 
 
 class Estimate(NamedTuple):
@@ -89,7 +89,7 @@ def w2_squared(x: Any, y: Any, a: Any = None, b: Any = None, *, directions: Any 
     3.0
     """
     arrays, _, cast_back, options = _validate(x, y, a, b, directions, rng)
-    return cast_back(sliced_squared(*arrays, **options))
+    return cast_back(sliced_cost(*arrays, **options))
 
 
 def w2(x: Any, y: Any, a: Any = None, b: Any = None, *, directions: Any = 128, rng: Any = None) -> Array:
@@ -104,7 +104,7 @@ def w2(x: Any, y: Any, a: Any = None, b: Any = None, *, directions: Any = 128, r
     1.0
     """
     arrays, _, cast_back, options = _validate(x, y, a, b, directions, rng)
-    return cast_back(backend.root(sliced_squared(*arrays, **options)))
+    return cast_back(backend.root(sliced_cost(*arrays, **options)))
 
 
 def w2_squared_and_grad(
@@ -166,9 +166,9 @@ def estimate(x: Any, y: Any, a: Any = None, b: Any = None, *, directions: Any = 
     arrays, _, cast_back, options = _validate(x, y, a, b, directions, rng)
     if options["count"] and options["seed"] < 0:  # both passes below must see the same directions
         options["seed"] = int(np.random.default_rng().integers(2**63))
-    value, error = estimates(*sliced_squared.broadcast(tuple(arrays)), **options)
+    value, error = estimates(tuple(arrays), **options)
     if any(backend.needs_gradient(z) for z in arrays):
-        value = sliced_squared(*arrays, **options)
+        value = sliced_cost(*arrays, **options)
     return Estimate(cast_back(value), cast_back(error), options["count"] or arrays[4].shape[-2])
 
 
@@ -202,7 +202,7 @@ def directions(n: int, d: int, *, kind: str = "orthogonal", rng: Any = None, lik
     True
     """
     n, d = checks.positive_integer("n", n), checks.positive_integer("d", d)
-    found = sphere.draw(n, d, kind, random.generator(random.seed(rng)))
+    found = direction_sets.draw(n, d, kind, random.generator(random.seed(rng)))
     return found if like is None else backend.like(found, like)
 
 
@@ -267,24 +267,24 @@ def max_w2_squared(
     starts, max_iter = checks.positive_integer("starts", starts), checks.positive_integer("max_iter", max_iter)
     tol = checks.positive_number("tol", tol)
     arrays, _, cast_back, options = _validate(x, y, a, b, starts, rng)
-    x, y, a, b, _ = sliced_squared.broadcast(tuple(arrays))
+    x, y, a, b, _ = sliced_cost.broadcast(tuple(arrays))
     direction, n_iter, converged = max_sliced.ascend(x, y, a, b, starts, max_iter, tol, options["seed"])
     if not np.all(converged):
         max_sliced.warn(int(np.sum(~np.asarray(converged))), np.size(converged), max_iter)
-    value = sliced_squared(*arrays[:4], direction[..., None, :], count=0, seed=-1)
+    value = sliced_cost(*arrays[:4], direction[..., None, :], count=0, seed=-1, p=2.0)
     return MaxSliced(cast_back(value), cast_back(direction), n_iter, converged)
 
 
 def _validate(
     x: Any, y: Any, a: Any, b: Any, directions: Any, rng: Any
-) -> tuple[list[Array], list[Array | None], Any, dict[str, int]]:
+) -> tuple[list[Array], list[Array | None], Any, dict[str, Any]]:
     """The arguments of one call, checked: x, y, a, b and directions (0, d where they are to be drawn), and options."""
     arrays, totals, cast_back = validate_clouds(x, y, a, b, core=2)
     d = arrays[0].shape[-1]
     if isinstance(directions, int | np.integer):
         count = checks.positive_integer("directions", directions)
         nothing = arrays[0].new_zeros((0, d)) if backend.is_torch(arrays[0]) else np.zeros((0, d), arrays[0].dtype)
-        return [*arrays, nothing], totals, cast_back, {"count": count, "seed": random.seed(rng)}
+        return [*arrays, nothing], totals, cast_back, {"count": count, "seed": random.seed(rng), "p": 2.0}
     (_, theta), _ = checks.arrays(x=x, directions=directions)
     if theta.ndim != 2 or theta.shape[-1] != d or not len(theta):
         raise ValueError(f"directions must be a count or have shape (L, d) with d = {d}; got {tuple(theta.shape)}")
@@ -294,4 +294,4 @@ def _validate(
         # Generous beside rounding, so that finite differences can be taken.
         if (worst := lengths[np.abs(lengths - 1).argmax()]) and abs(worst - 1) > 1e-3:
             raise ValueError(f"directions must have rows of length 1; got a row of length {worst:.6g}")
-    return [*arrays, theta], totals, cast_back, {"count": 0, "seed": -1}
+    return [*arrays, theta], totals, cast_back, {"count": 0, "seed": -1, "p": 2.0}

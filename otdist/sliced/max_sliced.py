@@ -15,8 +15,9 @@ import numpy as np
 from .._core import backend, random
 from .._core.backend import Array
 from .._core.checks import ConvergenceWarning
-from . import sphere
-from .estimator import Cloud, _along, _asarray, _centred
+from . import direction_sets
+from .centred import Cloud
+from .estimator import asarray, average
 
 _SHORTEST = 1e-10  # a step, relative to the power iteration's, below which rounding decides
 
@@ -49,7 +50,7 @@ def _ascend(
     x: Array, y: Array, a: Array, b: Array, starts: int, max_iter: int, tol: float, rng: np.random.Generator
 ) -> tuple[Array, int, bool]:
     xp = backend.namespace(x)
-    clouds = _centred(x, a), _centred(y, b)
+    clouds = Cloud(x[None], a[None]), Cloud(y[None], b[None])
     theta = _starts(clouds, starts, rng)
     value, gradient = _climb(clouds, theta)
     step, settled = xp.ones_like(value), value < 0
@@ -76,23 +77,22 @@ def _ascend(
 
 def _climb(clouds: tuple[Cloud, Cloud], theta: Array) -> tuple[Array, Array]:
     """The distance along each row of theta (k, d), and its gradient on the sphere."""
-    xp = backend.namespace(theta)
-    value, grads = _along(clouds, theta, xp.ones_like(theta[:, 0]), (False, False, False, False, True))
-    shift = clouds[0].mean - clouds[1].mean
+    value, _, _, grads = average(clouds, theta[None], None, (False, False, False, False, True), 2.0)
+    shift = (clouds[0].mean - clouds[1].mean)[0]
     along = theta @ shift
-    slope = grads[4] + 2 * along[:, None] * shift
-    return value + along**2, slope - (slope * theta).sum(1)[:, None] * theta
+    slope = len(theta) * grads[4][0] + 2 * along[:, None] * shift
+    return value[0] + along**2, slope - (slope * theta).sum(1)[:, None] * theta
 
 
 def _starts(clouds: tuple[Cloud, Cloud], n: int, rng: np.random.Generator) -> Array:
     """The difference of the means, where the covariances differ most, and random directions: (n, d)."""
-    xp, d = backend.namespace(clouds[0].points), clouds[0].points.shape[1]
-    theta = _asarray(sphere.draw(n, d, "orthogonal", rng), clouds[0].points, xp.float64)
-    shift = clouds[0].mean - clouds[1].mean
+    xp, d = backend.namespace(clouds[0].points), clouds[0].points.shape[2]
+    theta = asarray(direction_sets.draw(n, d, "orthogonal", rng), clouds[0].points, xp.float64)
+    shift = (clouds[0].mean - clouds[1].mean)[0]
     length = xp.sqrt(shift @ shift)
     if n > 1 and length > 0:
         theta[0] = shift / length
     if n > 3 and d <= 512:  # an eigendecomposition of larger matrices would cost more than the ascent
-        vectors = xp.linalg.eigh(clouds[0].covariance() - clouds[1].covariance())[1]
+        vectors = xp.linalg.eigh((clouds[0].covariance() - clouds[1].covariance())[0])[1]
         theta[1], theta[2] = vectors[:, 0], vectors[:, -1]
     return theta
