@@ -298,18 +298,66 @@ def test_the_largest_direction():
     assert found.value == pytest.approx(single, rel=1e-12)
 
 
-def test_the_gradient_of_the_maximum_is_that_along_its_direction():
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize(("n", "m"), [(1, 1), (2, 1), (3, 3), (6, 4), (25, 25)])
+def test_the_maximum_in_the_plane_is_exact(n, m, weighted):
+    """Against a dense net: f has slopes below 2 R² (R the largest distance), so between nodes h apart it exceeds the
+    larger of its neighbours by no more than R² h."""
+    angle = np.linspace(0, np.pi, 4001)[:-1]
+    net = np.stack([np.cos(angle), np.sin(angle)], 1)
+    for seed in range(8):
+        x, y, a, b = clouds(seed, n, m, 2)
+        weights = (a, b) if weighted else (None, None)
+        found = sliced.max_w2_squared(x, y, *weights, rng=0)
+        dense = max(line.w2_squared(x @ t, y @ t, *weights) for t in net)
+        largest = ((x[:, None] - y) ** 2).sum(-1).max()
+        assert found.converged
+        assert dense * (1 - 1e-12) <= found.value <= dense + largest * np.pi / 4000
+        along = line.w2_squared(x @ found.direction, y @ found.direction, *weights)
+        assert found.value == pytest.approx(along, rel=1e-12)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize(("n", "m"), [(3, 3), (6, 4), (20, 20), (150, 150)])
+def test_the_maximum_in_space_is_no_less_than_a_dense_search_finds(n, m, dtype):
+    net = sliced.directions(4096, 3, kind="sobol", rng=1).astype(dtype)
+    for seed in range(4):
+        x, y = (z.astype(dtype) for z in clouds(seed, n, m, 3)[:2])
+        dense = line.w2_squared(net @ x.T, net @ y.T).max()
+        assert sliced.max_w2_squared(x, y, rng=0).value >= dense * (1 - 100 * np.finfo(dtype).eps)
+
+
+@pytest.mark.parametrize("d", [2, 3])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_the_gradient_of_the_maximum_is_its_slope(d, weighted):
+    """Most maxima of few points are kinks, where the plan of one side alone has another slope."""
+    step = 1e-5
+    for seed in range(6):
+        rng = np.random.default_rng(seed)
+        x, y = rng.standard_normal((5, d)), rng.standard_normal((4, d))
+        weights = clouds(seed, 5, 4, d)[2:] if weighted else ()
+        tx, *others = (torch.tensor(z, requires_grad=k == 0) for k, z in enumerate((x, y, *weights)))
+        sliced.max_w2_squared(tx, *others, rng=0).value.backward()
+        way = rng.standard_normal(x.shape)
+        up, down = (sliced.max_w2_squared(x + s * step * way, y, *weights, rng=0).value for s in (1, -1))
+        slope = (tx.grad.numpy() * way).sum()
+        # Differences: step² and rounding over step. In space the search ends where slopes balance to √tol = 1e-3 of
+        # 2f; a tenth of that is seen here.
+        assert (up - down) / (2 * step) == pytest.approx(slope, abs=1e-6 if d == 2 else 1e-3 * (1 + abs(slope)))
+
+
+def test_an_interrupted_search_says_so():
     x, y, _, _ = clouds(14, 40, 30, 3)
-    tx = torch.tensor(x, requires_grad=True)
-    found = sliced.max_w2_squared(tx, torch.tensor(y), rng=0)
-    found.value.backward()
-    given = found.direction[None]
-    np.testing.assert_allclose(tx.grad, sliced.w2_squared_and_grad(x, y, directions=given.numpy())[1].x, atol=1e-12)
     with pytest.warns(ConvergenceWarning, match="had not converged after 1 steps"):
         assert not sliced.max_w2_squared(x, y, rng=0, max_iter=1).converged
     batch = sliced.max_w2_squared(np.stack([x, x + 1]), y, rng=0)
     assert batch.direction.shape == (2, 3)
     assert batch.converged.shape == (2,)
+    tx = torch.tensor(np.stack([x, x + 1]), requires_grad=True)
+    sliced.max_w2_squared(tx, torch.tensor(y), rng=0).value.sum().backward()
+    alone = torch.tensor(x, requires_grad=True)
+    sliced.max_w2_squared(alone, torch.tensor(y), rng=0).value.backward()
+    np.testing.assert_allclose(tx.grad[0], alone.grad, atol=1e-5)  # another end of the same search
 
 
 # Memory, refusals

@@ -217,30 +217,33 @@ def max_w2_squared(
     tol: float = 1e-6,
     rng: Any = None,
 ) -> MaxSliced:
-    """The largest squared distance along any direction, ``max_θ W2²(θᵀx, θᵀy)``, by ascent on the sphere.
+    """The largest squared distance along any direction, ``max_θ W2²(θᵀx, θᵀy)``.
 
-    Gradient ascent with step control from several starting points (the difference of the means, the directions in
-    which the covariances differ most, random ones); the best end point wins. The function has many local maxima and
-    (few points) kinks: the value is a lower bound on the true maximum.
+    In the plane with up to 128 points in both clouds the maximum is exact. Elsewhere it is a search: the best of some
+    hundred directions climb along their gradients, and the best of those finish by gradient sampling, which gets along
+    the kinks that the function has where points change places. The function has many local maxima: the value is a
+    lower bound on the true maximum.
 
     Parameters
     ----------
     x, y, a, b
         As in `w2_squared`.
     starts : int
-        How many starting points.
+        How many directions climb.
     max_iter : int
-        Steps at most.
+        Steps at most, of the ascent and of the finish.
     tol : float
-        A start has converged where its gradient on the sphere, or the step that still improves, is below tol, relative.
+        The ascent ends where the gradient on the sphere, or the step that still improves, is below tol, relative.
+        `converged` says that no direction nearby is better, and that a convex combination of the gradients there is
+        below the root of tol, relative: that this is a local maximum.
     rng : int, numpy.random.Generator, torch.Generator or None
-        Where random starting points come from.
+        Where the directions to start from come from.
 
     Returns
     -------
     MaxSliced
-        ``(value, direction, n_iter, converged)``. The value is differentiable, at the direction found (which is where
-        the derivative of the maximum is); the direction is not.
+        ``(value, direction, n_iter, converged)``. The value is differentiable: at a kink, the plans on its sides enter
+        the gradient in the proportion in which they hold each other at the maximum. The direction is not.
 
     Raises
     ------
@@ -251,7 +254,8 @@ def max_w2_squared(
 
     References
     ----------
-    Deshpande et al. (2019), "Max-sliced Wasserstein distance and its use for GANs", arXiv:1904.05877.
+    Deshpande et al. (2019), "Max-sliced Wasserstein distance and its use for GANs", arXiv:1904.05877; Burke, Lewis &
+    Overton (2005), "A robust gradient sampling algorithm for nonsmooth, nonconvex optimization".
 
     Examples
     --------
@@ -267,16 +271,33 @@ def max_w2_squared(
     starts, max_iter = checks.positive_integer("starts", starts), checks.positive_integer("max_iter", max_iter)
     tol = checks.positive_number("tol", tol)
     arrays, _, cast_back, options = _validate(x, y, a, b, starts, rng)
-    x, y, a, b, _ = sliced_cost.broadcast(tuple(arrays))
-    direction, n_iter, converged = max_sliced.ascend(x, y, a, b, starts, max_iter, tol, options["seed"])
+    found = max_sliced.search(tuple(sliced_cost.broadcast(tuple(arrays))[:4]), starts, max_iter, tol, options["seed"])
+    batch = np.broadcast_shapes(*(z.shape[: z.ndim - k] for z, k in zip(arrays[:4], (2, 2, 1, 1), strict=True)))
+    n_iter, converged = (np.array([end[k] for end in found]).reshape(batch)[()] for k in (1, 2))
     if not np.all(converged):
-        max_sliced.warn(int(np.sum(~np.asarray(converged))), np.size(converged), max_iter)
+        max_sliced.warn(int(np.sum(~converged)), np.size(converged), max_iter)
+    direction = backend.like(np.reshape([end.direction for end in found], (*batch, -1)), arrays[0])
     value = sliced_cost(*arrays[:4], direction[..., None, :], count=0, seed=-1, p=2.0)
+    if any(backend.needs_gradient(z) for z in arrays[:4]):
+        value = _with_gradient_of_maximum(value, arrays, found, batch)
     return MaxSliced(cast_back(value), cast_back(direction), n_iter, converged)
 
 
+def _with_gradient_of_maximum(value: Array, arrays: list[Array], found: list[Any], batch: tuple[int, ...]) -> Array:
+    """The value with the gradient that the active plans have together."""
+    most = max(len(end.active) for end in found)
+    active, weights = np.zeros((len(found), most, arrays[0].shape[-1])), np.zeros((len(found), most))
+    active[:, :, 0] = 1.0
+    for k, end in enumerate(found):
+        active[k, : len(end.active)], weights[k, : len(end.active)] = end.active, end.multipliers
+    active, weights = (backend.like(z.reshape(*batch, *z.shape[1:]), arrays[0]) for z in (active, weights))
+    x, y, a, b = (z.unsqueeze(-1 - core) for z, core in zip(arrays[:4], (2, 2, 1, 1), strict=True))
+    around = (weights * sliced_cost(x, y, a, b, active[..., None, :], count=0, seed=-1, p=2.0)).sum(-1)
+    return value.detach() + (around - around.detach())
+
+
 def _validate(
-    x: Any, y: Any, a: Any, b: Any, directions: Any, rng: Any
+    x: Any, y: Any, a: Any, b: Any, directions: Any, rng: Any, p: float = 2.0
 ) -> tuple[list[Array], list[Array | None], Any, dict[str, Any]]:
     """The arguments of one call, checked: x, y, a, b and directions (0, d where they are to be drawn), and options."""
     arrays, totals, cast_back = validate_clouds(x, y, a, b, core=2)
@@ -284,14 +305,30 @@ def _validate(
     if isinstance(directions, int | np.integer):
         count = checks.positive_integer("directions", directions)
         nothing = arrays[0].new_zeros((0, d)) if backend.is_torch(arrays[0]) else np.zeros((0, d), arrays[0].dtype)
-        return [*arrays, nothing], totals, cast_back, {"count": count, "seed": random.seed(rng), "p": 2.0}
-    (_, theta), _ = checks.arrays(x=x, directions=directions)
+        return [*arrays, nothing], totals, cast_back, {"count": count, "seed": random.seed(rng), "p": p}
+    return [*arrays, _validate_directions(x, arrays[0], directions)], totals, cast_back, {"count": 0, "seed": -1, "p": p}
+
+
+def _validate_directions(x: Any, points: Array, directions: Any) -> Array:
+    """Directions (L, d) of length 1, of the library and dtype of the points (which is what was made of x)."""
+    alike = type(directions) is type(points) and directions.dtype == points.dtype
+    theta = directions if alike else checks.arrays(x=x, directions=directions)[0][1]
+    d = points.shape[-1]
     if theta.ndim != 2 or theta.shape[-1] != d or not len(theta):
         raise ValueError(f"directions must be a count or have shape (L, d) with d = {d}; got {tuple(theta.shape)}")
-    checks.finite("directions", theta)
-    if backend.inspectable(theta):
-        lengths = np.linalg.norm(backend.as_numpy(theta), axis=1)
-        # Generous beside rounding, so that finite differences can be taken.
-        if (worst := lengths[np.abs(lengths - 1).argmax()]) and abs(worst - 1) > 1e-3:
-            raise ValueError(f"directions must have rows of length 1; got a row of length {worst:.6g}")
-    return [*arrays, theta], totals, cast_back, {"count": 0, "seed": -1, "p": 2.0}
+    if not backend.inspectable(theta):
+        return theta
+    values = backend.as_numpy(theta)
+    excess = np.einsum("ij,ij->i", values, values) - 1
+    # Generous beside rounding, so that finite differences can be taken; and it is rounding in half precision.
+    if not (np.abs(excess) <= 2 * _length_tolerance(directions)).all():
+        checks.finite("directions", theta)
+        worst = 1 + excess[np.abs(excess).argmax()]
+        raise ValueError(f"directions must have rows of length 1; got a row of length {worst**0.5:.6g}")
+    return theta
+
+
+def _length_tolerance(directions: Any) -> float:
+    """How far lengths may be from 1: 1e-3, or the rounding of the dtype that directions come in."""
+    name = backend.dtype_name(directions) if hasattr(directions, "dtype") else "float64"
+    return {"float16": 1e-3, "bfloat16": 8e-3}.get(name, 1e-3)

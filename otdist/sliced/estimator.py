@@ -96,6 +96,8 @@ def average(
         if variates is not None and len(chunks) == 1:
             kept = ~((weights * found.cost).sum(-1) < 0)
             weights = xp.where(kept[:, None], weights, plain)
+        if not any(needs_input_grad):
+            continue
         own = weights[:, chunk, None]
         scaled = backend.astype(own * theta[:, chunk], x.dtype)
         for k in (0, 1):
@@ -105,7 +107,7 @@ def average(
                 grads[2 + k] = _plus(grads[2 + k], (own * found[3 + k]).sum(1))
         if needs_input_grad[4]:
             by_theta.append(own * _by_directions(clouds, slopes, p))
-    values = xp.concatenate(costs, -1)
+    values = costs[0] if len(chunks) == 1 else xp.concatenate(costs, -1)
     if by_theta:
         grads[4] = xp.concatenate(by_theta, 1)
     if variates is not None and len(chunks) > 1 and bool(((weights * values).sum(-1) < 0).any()):
@@ -140,14 +142,15 @@ def _by_directions(clouds: tuple[Cloud, Cloud], slopes: tuple[Array | None, Arra
 def _add_means(clouds: tuple[Cloud, Cloud], theta: Array, drawn: bool, grads: list[Array | None]) -> Array:
     """What the difference of the means adds to the value, (b,); adds to the gradients, too."""
     shift, d = clouds[0].mean - clouds[1].mean, theta.shape[2]
-    along = (theta @ shift[..., None])[..., 0]
     if drawn:  # the mean over the whole sphere
         apart, pull = (shift * shift).sum(-1) / d, 2 * shift / d
     else:
-        apart, pull = (along * along).mean(-1), 2 * (along[..., None] * theta).mean(1)
+        along = (theta @ shift[..., None])[..., 0]
+        apart, pull = (along * along).sum(-1) / theta.shape[1], (2 / theta.shape[1]) * (along[:, None] @ theta)[:, 0]
     if grads[4] is not None:
         grads[4] += 2 * along[..., None] * shift[:, None] / theta.shape[1]
-    _add_pull(grads, clouds, pull)
+    if any(g is not None for g in grads):
+        _add_pull(grads, clouds, pull)
     return apart
 
 
@@ -200,6 +203,8 @@ def _by_group(values: Array, group: np.ndarray | None) -> Array:
 
 def _refuse_too_large(x: Array, y: Array, needs_input_grad: Needs) -> None:
     n, d = x.shape[0] * (x.shape[1] + y.shape[1]), x.shape[2]
+    if n * d < 1 << 20:
+        return
     size = 4 if backend.dtype_name(x) == "float32" else 8
     needed = n * d * size * (3 if any(needs_input_grad) else 1) + 6 * size * max(_CHUNK, n)
     if needed > 1 << 30 and backend.on_cpu(x):  # smaller ones are not worth reading the machine's state for
