@@ -95,6 +95,23 @@ def test_drawn_directions_are_unbiased(d):
     assert 0.8 * spread < np.sqrt(np.mean(drawn[:, 1] ** 2)) < 1.5 * spread
 
 
+@pytest.mark.parametrize("count", [2, 5, 16, 24, 40])
+@pytest.mark.parametrize("kind", ["lattice", "low rank", "Gaussian"])
+def test_intervals_cover_at_any_count(kind, count):
+    rng = np.random.default_rng(0)
+    x = np.stack(np.meshgrid(*[np.arange(2.0)] * 5), -1).reshape(-1, 5)
+    y = rng.standard_normal((32, 5))
+    if kind == "low rank":
+        x, y = np.outer(rng.standard_normal(40), np.eye(8)[0]), 2 * np.outer(rng.standard_normal(40), np.eye(8)[1])
+    if kind == "Gaussian":
+        x = rng.standard_normal((40, 5)) * np.arange(1, 6)
+    truth = sliced.estimate(x, y, directions=40_000, rng=0).value
+    found = [sliced.estimate(x, y, directions=count, rng=seed) for seed in range(200)]
+    covered = np.mean([abs(f.value - truth) <= 1.96 * f.standard_error for f in found])
+    # Of 200 draws at a coverage of 93%, fewer than this are covered once in a thousand times.
+    assert covered > 0.93 - 3.1 * (0.93 * 0.07 / 200) ** 0.5
+
+
 def test_variance_reduction_reduces():
     rng = np.random.default_rng(4)
     x, y = rng.standard_normal((2, 200, 8)) * np.geomspace(3, 0.3, 8) ** np.array([1.0, -1.0])[:, None, None]

@@ -135,9 +135,11 @@ def estimate(x: Any, y: Any, a: Any = None, b: Any = None, *, directions: Any = 
 
     The value is that of `w2_squared` with the same arguments, and differentiable like it. The standard error is a
     jackknife of what the control variates leave, over orthogonal blocks where there are 12 or more and over directions
-    otherwise; in the plane it is that of 20 groups of equally spaced directions. Value ± 1.96 standard errors covers
-    the sliced distance *of these two clouds* in about 95% of draws. With fewer than 16 directions, or an array of them,
-    it is the plain one, for independent directions; a single one has none (inf).
+    otherwise; in the plane it is that of 20 groups of equally spaced directions. It is enlarged by Student's quantile
+    over the normal one, so that value ± 1.96 standard errors covers the sliced distance *of these two clouds* in about
+    95% of draws at any count. With fewer than 16 drawn directions it is the plain one or, if that is larger, what it
+    would be for Gaussians with these covariances, which errs on the safe side. An array of directions is taken for
+    independent ones; a single one of them has none (inf).
 
     Returns
     -------

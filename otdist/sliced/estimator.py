@@ -19,7 +19,7 @@ import numpy as np
 
 from .._core import backend, checks
 from .._core.backend import Array
-from . import control_variates, products
+from . import control_variates, direction_sets, products
 from .centred import Cloud
 from .control_variates import ControlVariates
 from .direction_sets import DirectionSet
@@ -27,6 +27,11 @@ from .projected import Transport, transport
 
 # Projections held at a time: 2^21 numbers of each cloud are 16 MiB of float64, and enough for the product to be fast.
 _CHUNK = 1 << 21
+
+# Below so many directions their own spread can't be trusted; and coordinates up to which covariances are cheap.
+_FEW, _WIDEST = 16, 512
+# Directions along which the distance of Gaussians is looked at, instead.
+_LOOKS = 512
 
 Needs = tuple[bool, ...]
 
@@ -68,6 +73,9 @@ def solve(
         along = (theta @ (clouds[0].mean - clouds[1].mean)[..., None])[..., 0]
         seen = values if by.drawn or p != 2 else values + along**2
         error = _standard_error(seen, by, variates, kept)
+        if p == 2 and by.drawn and variates is None and theta.shape[1] < _FEW and theta.shape[2] <= _WIDEST:
+            error = xp.maximum(error, _error_of_gaussians(clouds, theta.shape[1]))
+        error = xp.sqrt(error**2 + (4 * float(backend.epsilon(x)) * value) ** 2)  # of rounding
     if p == 2:
         value = value + _add_means(clouds, theta, by.drawn, grads)
     return Estimate(value, error, grads)
@@ -182,14 +190,42 @@ def _standard_error(values: Array, by: DirectionSet, variates: ControlVariates |
     xp, (_, n) = backend.namespace(values), values.shape
     if by.directions.shape[-1] == 1:
         return xp.zeros_like(values[:, 0])
-    sums = _by_group(values - values.mean(-1)[:, None], by.group)
-    groups = sums.shape[1]
+    groups = _by_group(values - values.mean(-1)[:, None], by.group) / n
     plain = xp.full_like(values[:, 0], np.inf)
-    if groups > 1:
-        plain = xp.sqrt((sums**2).sum(-1) * (groups / (groups - 1))) / n
+    if (size := groups.shape[1]) > 1:
+        plain = _as_normal(groups, size - 1) * (size / (size - 1)) ** 0.5
     if variates is None:
         return plain
-    return xp.where(kept, xp.sqrt((variates.jackknife_influence(values, by.block) ** 2).sum(-1)), plain)
+    influence = variates.jackknife_influence(values, by.block)
+    freedom = influence.shape[1] - variates.columns.shape[-1]
+    if by.block == 1:  # directions of few blocks depend on each other unseen: half of them count
+        freedom //= 2
+    return xp.where(kept, _as_normal(influence, freedom), plain)
+
+
+def _as_normal(influence: Array, freedom: int) -> Array:
+    """The root of the sum of squared influences (b, g), so enlarged that ± 1.96 of it cover 95% (b,).
+
+    Student's quantile stands for the normal one, for as many degrees of freedom as there are, or fewer if the fourth
+    moment says so (Satterthwaite): 2 / (Σ h⁴ / (Σ h²)² - 1 / g), which is g for normal influences.
+    """
+    from scipy.special import stdtrit
+
+    xp, total = backend.namespace(influence), (influence**2).sum(-1)
+    safe = xp.where(total > 0, total, xp.ones_like(total))
+    excess = (influence**4).sum(-1) / safe**2 - 1 / influence.shape[1]
+    seen = 2 / np.maximum(np.asarray(excess.cpu() if backend.is_torch(excess) else excess), 2 / freedom)
+    return xp.sqrt(total) * asarray(stdtrit(np.maximum(seen, 1), 0.975) / 1.959964, total, total.dtype)
+
+
+def _error_of_gaussians(clouds: tuple[Cloud, Cloud], n: int) -> Array:
+    """The standard error of n independent directions, if the clouds were Gaussian: there it costs no sort."""
+    x = clouds[0].raw
+    xp = backend.namespace(x)
+    looks = direction_sets.draw(_LOOKS, x.shape[2], "random", np.random.default_rng(0))
+    theta = asarray(looks, x, xp.float64)[None]
+    deviations = [xp.sqrt((theta @ cloud.covariance() * theta).sum(-1)) for cloud in clouds]
+    return ((deviations[0] - deviations[1]) ** 2).std(-1) / n**0.5
 
 
 def _by_group(values: Array, group: np.ndarray | None) -> Array:
