@@ -377,6 +377,58 @@ def test_an_interrupted_search_says_so():
     np.testing.assert_allclose(tx.grad[0], alone.grad, atol=1e-5)  # another end of the same search
 
 
+# Precision and range
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_takes_its_own_directions(dtype):
+    """The distance along float32 directions, to the rounding of points, directions and result."""
+    x, y = (torch.tensor(z, dtype=dtype) for z in clouds(3, 50, 50, 8)[:2])
+    theta = sliced.directions(30, 8, rng=0, like=x)
+    value = sliced.w2_squared(x, y, directions=theta)
+    assert value.dtype == dtype
+    exact = sliced.w2_squared(x.double(), y.double(), directions=sliced.directions(30, 8, rng=0, like=x.double()))
+    assert float(value) == pytest.approx(float(exact), rel=8 * torch.finfo(dtype).eps)
+    assert sliced.w2_squared(x, y, directions=30, rng=0).dtype == dtype
+
+
+@pytest.mark.parametrize(("dtype", "powers"), [(np.float32, (-100, -70, 70, 100)), (np.float64, (-900, -500, 500, 900))])
+@pytest.mark.parametrize("m", [30, 20])
+def test_any_scale(dtype, powers, m):
+    """A power of two changes exponents only, so the distance scales exactly, whatever its square does."""
+    x, y, a, b = (z.astype(dtype) for z in clouds(5, 30, m, 4))
+    a, b = a / a.sum(), b / b.sum()
+    for weights in ((), (a, b)):
+        plain = sliced.w2(x, y, *weights, directions=20, rng=0)
+        squared, grads = sliced.w2_squared_and_grad(x, y, *weights, directions=20, rng=0)
+        for power in powers:
+            scale = 2.0**power
+            near = pytest.approx(1.0, rel=float(100 * np.finfo(dtype).eps))
+            u, v = (np.ldexp(z, power) for z in (x, y))
+            assert sliced.w2(u, v, *weights, directions=20, rng=0) / scale / plain == near
+            value, far = sliced.w2_squared_and_grad(u, v, *weights, directions=20, rng=0)
+            with np.errstate(over="ignore", under="ignore"):
+                expected = squared * dtype(scale) * dtype(scale)
+            # A square beyond the range is inf, and one below it 0 or subnormal: off by no more than the smallest.
+            assert value == pytest.approx(expected, rel=1e-3, abs=float(4 * np.finfo(dtype).smallest_subnormal))
+            np.testing.assert_allclose(far.x / dtype(scale), grads.x, rtol=1e-2, atol=1e-4 * abs(grads.x).max())
+        largest = [sliced.max_w2_squared(np.ldexp(x, k), np.ldexp(y, k), *weights, rng=0) for k in (0, powers[-1])]
+        np.testing.assert_allclose(largest[0].direction, largest[1].direction, atol=1e-3)
+
+
+@pytest.mark.parametrize("value", [3e38, 1e38])
+def test_float32_at_the_end_of_its_range(value):
+    """Values and gradients are those of float64, rounded: inf where that is too large, with no warning."""
+    x = np.array([[value, value], [-value, -value], [1.0, 2.0]], np.float32) / 2
+    theta = np.array([[0.6, 0.8]], np.float32)
+    found, grads = sliced.w2_squared_and_grad(x, -x / 2, directions=theta)
+    exact, wanted = sliced.w2_squared_and_grad(x.astype(float), -x.astype(float) / 2, directions=theta.astype(float))
+    assert exact > np.finfo(np.float32).max
+    assert found == np.inf
+    np.testing.assert_allclose(grads.x, wanted.x, rtol=1e-5)
+    assert sliced.w2(x, -x / 2, directions=theta) == pytest.approx(exact**0.5, rel=1e-5)
+
+
 # Memory, refusals
 
 

@@ -17,7 +17,7 @@ import numpy as np
 from .._core import backend, checks, random
 from .._core.backend import Array
 from .._core.clouds import Gradients, validate_clouds, weight_gradients
-from . import direction_sets, max_sliced
+from . import direction_sets, max_sliced, scaling
 from .operator import estimates, sliced_cost, value_and_grad
 
 
@@ -61,7 +61,7 @@ def w2_squared(x: Any, y: Any, a: Any = None, b: Any = None, *, directions: Any 
     Returns
     -------
     (...)
-        In squared units of the points. Projections are sorted in the points' own precision, sums run in float64.
+        In squared units of the points; inf where that is beyond the dtype (`w2` still is not). Projections are sorted in the points' own precision, sums run in float64.
         Differentiable once, in points and weights (and in given directions), exactly as computed: the control variates
         are differentiated too. Where projections tie, the gradient is the mean over the ways to match them.
 
@@ -89,7 +89,8 @@ def w2_squared(x: Any, y: Any, a: Any = None, b: Any = None, *, directions: Any 
     3.0
     """
     arrays, _, cast_back, options = _validate(x, y, a, b, directions, rng)
-    return cast_back(sliced_cost(*arrays, **options))
+    value, divisor = scaling.cost(arrays, options)
+    return cast_back(scaling.multiplied(value, divisor, 2))
 
 
 def w2(x: Any, y: Any, a: Any = None, b: Any = None, *, directions: Any = 128, rng: Any = None) -> Array:
@@ -104,7 +105,8 @@ def w2(x: Any, y: Any, a: Any = None, b: Any = None, *, directions: Any = 128, r
     1.0
     """
     arrays, _, cast_back, options = _validate(x, y, a, b, directions, rng)
-    return cast_back(backend.root(sliced_cost(*arrays, **options)))
+    value, divisor = scaling.cost(arrays, options)
+    return cast_back(scaling.multiplied(backend.root(value), divisor, 1))
 
 
 def w2_squared_and_grad(
@@ -125,9 +127,14 @@ def w2_squared_and_grad(
     arrays, totals, cast_back, options = _validate(x, y, a, b, directions, rng)
     checks.numpy_only("sliced.w2_squared_and_grad", arrays[0])
     value, grads = value_and_grad(tuple(arrays), **options)
-    return cast_back(value), Gradients(
-        *(None if g is None else cast_back(g) for g in weight_gradients(grads, arrays, totals))
-    )
+    divisor = 1.0 if scaling.is_ordinary(value) else scaling.divisor_of(arrays)
+    if divisor != 1:
+        value, grads = value_and_grad(tuple(scaling.divided(arrays, divisor)), **options)
+    powers = (1, 1, 2, 2)
+    by_weights = weight_gradients(grads, arrays, totals)
+    found = (None if g is None else scaling.multiplied(g, divisor, k) for g, k in zip(by_weights, powers, strict=True))
+    value = scaling.multiplied(value, divisor, 2)
+    return cast_back(value), Gradients(*(None if g is None else cast_back(g) for g in found))
 
 
 def estimate(x: Any, y: Any, a: Any = None, b: Any = None, *, directions: Any = 128, rng: Any = None) -> Estimate:
@@ -169,8 +176,13 @@ def estimate(x: Any, y: Any, a: Any = None, b: Any = None, *, directions: Any = 
     if options["count"] and options["seed"] < 0:  # both passes below must see the same directions
         options["seed"] = int(np.random.default_rng().integers(2**63))
     value, error = estimates(tuple(arrays), **options)
+    divisor = 1.0 if scaling.is_ordinary(value) else scaling.divisor_of(arrays)
+    if divisor != 1:
+        arrays = scaling.divided(arrays, divisor)
+        value, error = estimates(tuple(arrays), **options)
     if any(backend.needs_gradient(z) for z in arrays):
         value = sliced_cost(*arrays, **options)
+    value, error = (scaling.multiplied(z, divisor, 2) for z in (value, error))
     return Estimate(cast_back(value), cast_back(error), options["count"] or arrays[4].shape[-2])
 
 
@@ -273,6 +285,9 @@ def max_w2_squared(
     starts, max_iter = checks.positive_integer("starts", starts), checks.positive_integer("max_iter", max_iter)
     tol = checks.positive_number("tol", tol)
     arrays, _, cast_back, options = _validate(x, y, a, b, starts, rng)
+    divisor = scaling.divisor_of(arrays) if backend.on_cpu(arrays[0]) else 1.0
+    if divisor != 1:
+        arrays = scaling.divided(arrays, divisor)
     found = max_sliced.search(tuple(sliced_cost.broadcast(tuple(arrays))[:4]), starts, max_iter, tol, options["seed"])
     batch = np.broadcast_shapes(*(z.shape[: z.ndim - k] for z, k in zip(arrays[:4], (2, 2, 1, 1), strict=True)))
     n_iter, converged = (np.array([end[k] for end in found]).reshape(batch)[()] for k in (1, 2))
@@ -282,7 +297,7 @@ def max_w2_squared(
     value = sliced_cost(*arrays[:4], direction[..., None, :], count=0, seed=-1, p=2.0)
     if any(backend.needs_gradient(z) for z in arrays[:4]):
         value = _with_gradient_of_maximum(value, arrays, found, batch)
-    return MaxSliced(cast_back(value), cast_back(direction), n_iter, converged)
+    return MaxSliced(cast_back(scaling.multiplied(value, divisor, 2)), cast_back(direction), n_iter, converged)
 
 
 def _with_gradient_of_maximum(value: Array, arrays: list[Array], found: list[Any], batch: tuple[int, ...]) -> Array:
@@ -315,6 +330,7 @@ def _validate_directions(x: Any, points: Array, directions: Any) -> Array:
     """Directions (L, d) of length 1, of the library and dtype of the points (which is what was made of x)."""
     alike = type(directions) is type(points) and directions.dtype == points.dtype
     theta = directions if alike else checks.arrays(x=x, directions=directions)[0][1]
+    half = not alike and hasattr(directions, "dtype") and backend.dtype_name(directions) in ("float16", "bfloat16")
     d = points.shape[-1]
     if theta.ndim != 2 or theta.shape[-1] != d or not len(theta):
         raise ValueError(f"directions must be a count or have shape (L, d) with d = {d}; got {tuple(theta.shape)}")
@@ -322,15 +338,9 @@ def _validate_directions(x: Any, points: Array, directions: Any) -> Array:
         return theta
     values = backend.as_numpy(theta)
     excess = np.einsum("ij,ij->i", values, values) - 1
-    # Generous beside rounding, so that finite differences can be taken; and it is rounding in half precision.
-    if not (np.abs(excess) <= 2 * _length_tolerance(directions)).all():
+    # Generous beside rounding, so that finite differences can be taken; in half precision it is of that order.
+    if not (np.abs(excess) <= (2e-2 if half else 2e-3)).all():
         checks.finite("directions", theta)
         worst = 1 + excess[np.abs(excess).argmax()]
         raise ValueError(f"directions must have rows of length 1; got a row of length {worst**0.5:.6g}")
-    return theta
-
-
-def _length_tolerance(directions: Any) -> float:
-    """How far lengths may be from 1: 1e-3, or the rounding of the dtype that directions come in."""
-    name = backend.dtype_name(directions) if hasattr(directions, "dtype") else "float64"
-    return {"float16": 1e-3, "bfloat16": 8e-3}.get(name, 1e-3)
+    return theta / backend.namespace(theta).linalg.norm(theta, axis=1, keepdims=True) if half else theta

@@ -9,7 +9,7 @@ import numpy as np
 from .._core import backend
 from .._core.backend import Array
 from .._core.operator import Operator
-from . import direction_sets, estimator
+from . import direction_sets, estimator, products
 from .direction_sets import DirectionSet
 
 # Projections of small problems that a CPU works on at once: beyond that, the time that calls take is no longer theirs.
@@ -39,10 +39,11 @@ def _kernel(
         needs_input_grad[4] and count == 0,
     )
     value, _, grads = _solve_batch(arrays, needs, count=count, seed=seed, p=p)
-    return value, tuple(
-        None if not need else backend.namespace(z).zeros_like(z) if grad is None else backend.astype(grad, z.dtype)
-        for grad, z, need in zip(grads, arrays, needs_input_grad, strict=True)
-    )
+    with products.quiet():
+        return value, tuple(
+            None if not need else backend.namespace(z).zeros_like(z) if grad is None else backend.astype(grad, z.dtype)
+            for grad, z, need in zip(grads, arrays, needs_input_grad, strict=True)
+        )
 
 
 def _solve_batch(
@@ -56,11 +57,13 @@ def _solve_batch(
     for places in _groups(arrays, count or directions.shape[-2]):
         problems = [_take(z, core, places) for z, core in zip(arrays[:4], _CORES, strict=False)]
         by = drawn or DirectionSet(_take(directions, 2, places) if shared is None else shared, False)
-        found.append(estimator.solve(tuple(problems), by, needs, p=p, with_error=with_error))
+        with products.quiet():
+            found.append(estimator.solve(tuple(problems), by, needs, p=p, with_error=with_error))
     value = _join([f.value for f in found], batch)
     error = _join([f.standard_error for f in found], batch) if with_error else None
     grads = [None if found[0].grads[k] is None else _join([f.grads[k] for f in found], batch) for k in range(5)]
-    return backend.astype(value, x.dtype), error, grads
+    with products.quiet():
+        return backend.astype(value, x.dtype), error, grads
 
 
 _CORES = (2, 2, 1, 1, 2)

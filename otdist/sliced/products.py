@@ -24,6 +24,11 @@ _ROWS, _DEEP = 64, 128
 _WIDEST = 256
 
 
+def quiet() -> np.errstate:
+    """What is out of range is inf or NaN, which the value tells: no warnings from inside."""
+    return np.errstate(over="ignore", under="ignore", invalid="ignore")
+
+
 def project(theta: Array, x: Array, centre: Array | None = None) -> Array:
     """θ (x - c)ᵀ, (b, l, n), of directions (b or 1, l, d), points (b, n, d) and, if not 0, their centres (b, 1, d)."""
     (_, rows, d), n = theta.shape, x.shape[1]
@@ -136,5 +141,10 @@ def each(task: Callable[[int], None], jobs: range, work: int, least: int) -> Non
     if work < least:
         for job in jobs:
             task(job)
-    else:
-        threads.map(task, jobs)
+        return
+
+    def quietly(job: int) -> None:
+        with quiet():  # NumPy's settings are a thread's own
+            task(job)
+
+    threads.map(quietly, jobs)

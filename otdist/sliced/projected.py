@@ -67,8 +67,7 @@ def transport(x: Array, y: Array, a: Array, b: Array, *, p: float, needs_input_g
 
     def task(first: int) -> None:
         part = slice(first, first + step)
-        with np.errstate(over="ignore", invalid="ignore", under="ignore"):  # what overflows is found by its cost
-            cost[part] = _match(rows[0][part], rows[1][part], coupling, p, needs_input_grad)[0]
+        cost[part] = _match(rows[0][part], rows[1][part], coupling, p, needs_input_grad)[0]
 
     products.each(task, range(0, len(cost), step), work, _PARALLEL)
     slopes = (z if need else None for z, need in zip((x, y), needs_input_grad[:2], strict=True))
