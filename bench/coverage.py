@@ -2,8 +2,8 @@
 
     python -m bench.coverage                     # prints the table; --trials 2000
 
-95% is promised; more is safe, less than 93% is not accepted (91% at 16 to 32 directions). The truth is an estimate from very many directions, whose own error is stated
-as a share of a trial's.
+95% is promised; more is safe, less than 93% is not accepted (91% at 16 to 32 directions). The truth is an estimate from
+very many directions, whose own error is stated as a share of a trial's.
 """
 
 from __future__ import annotations

@@ -235,6 +235,99 @@ def test_a_negative_estimate_falls_back_to_the_plain_average(monkeypatch):
     assert value == pytest.approx(centred + shift @ shift / 3, rel=1e-12)
 
 
+# Other costs, barycenters, the sphere
+
+
+@pytest.mark.parametrize("p", [1, 1.5, 2, 3])
+@pytest.mark.parametrize("m", [30, 20])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_wp_is_the_mean_over_its_directions(p, m, weighted):
+    x, y, a, b = clouds(2, 30, m, 4)
+    weights = (a, b) if weighted else (None, None)
+    theta = sliced.directions(12, 4, rng=0)
+    expected = np.mean([line.wp(x @ t, y @ t, *weights, p=p) ** p for t in theta]) ** (1 / p)
+    assert sliced.wp(x, y, *weights, p=p, directions=theta) == pytest.approx(expected, rel=1e-12)
+    # W_p of points on a line is its distance along that line times E|θ₁|^p, to the power 1/p; here in the plane.
+    drawn = sliced.wp(np.zeros((1, 2)), np.array([[3.0, 4.0]]), p=p, directions=4000, rng=0)
+    exact = 5 * np.mean(np.abs(np.cos(np.linspace(0, np.pi, 20001))) ** p) ** (1 / p)
+    assert drawn == pytest.approx(exact, rel=1e-3)
+    with pytest.raises(ValueError, match="p must be at least 1"):
+        sliced.wp(x, y, p=0.5)
+
+
+@pytest.mark.parametrize("p", [1, 1.5, 3])
+@pytest.mark.parametrize("m", [6, 5])
+def test_gradcheck_of_wp(p, m):
+    args = [torch.tensor(z, requires_grad=True) for z in clouds(4, 6, m, 3)]
+    theta = sliced.directions(5, 3, rng=0, like=args[0]).requires_grad_()
+    assert torch.autograd.gradcheck(lambda *z: sliced.wp(*z[:2], p=p, directions=z[2]), [*args[:2], theta])
+    assert torch.autograd.gradcheck(lambda *z: sliced.wp(*z, p=p, directions=9, rng=3), args)
+
+
+def test_a_barycenter_of_translated_clouds_is_translated():
+    x = clouds(1, 60, 1, 3)[0]
+    shift = np.array([2.0, -1.0, 4.0])
+    found = sliced.barycenter([x, x + shift], [0.25, 0.75], init=x, rng=0, tol=1e-8)
+    assert found.converged
+    np.testing.assert_allclose(found.points, x + 0.75 * shift, atol=1e-6)
+
+
+@pytest.mark.parametrize("n", [25, 40])
+def test_a_barycenter_is_a_minimum(n):
+    rng = np.random.default_rng(0)
+    y = [rng.standard_normal((k, 2)) * scale + shift for k, scale, shift in ((25, 1, 0), (30, 0.3, 3), (20, 2, -1))]
+    theta, weights = sliced.directions(50, 2, rng=0), np.array([0.5, 0.3, 0.2])
+
+    def objective(z):
+        return sum(w * sliced.w2_squared(z, own, directions=theta) for w, own in zip(weights, y, strict=True))
+
+    found = sliced.barycenter(y, weights, n=n, directions=theta, rng=0, tol=1e-5, max_iter=5000)
+    assert found.converged
+    assert found.points.shape == (n, 2)
+    lowest = objective(found.points)
+    assert all(objective(found.points + 1e-2 * rng.standard_normal((n, 2))) > lowest for _ in range(20))
+    tensors = sliced.barycenter([torch.tensor(z) for z in y], weights, n=n, directions=theta, rng=0, max_iter=3)
+    assert isinstance(tensors.points, torch.Tensor)
+    assert not tensors.converged
+
+
+def on_sphere(seed: int, n: int, d: int) -> np.ndarray:
+    x = np.random.default_rng(seed).standard_normal((n, d))
+    return x / np.linalg.norm(x, axis=1)[:, None]
+
+
+@pytest.mark.parametrize("n", [1, 2, 7])
+def test_the_circle_against_all_shifts(n):
+    """In the plane every great circle is the circle itself: the least of all cyclic matchings, by shortest arcs."""
+    for seed in range(20):
+        x, y = on_sphere(seed, n, 2), on_sphere(seed + 100, n, 2)
+        s, t = (np.sort(np.arctan2(z[:, 1], z[:, 0])) for z in (x, y))
+        arcs = [(s - np.roll(t, k) + np.pi) % (2 * np.pi) - np.pi for k in range(n)]
+        expected = min((arc**2).mean() for arc in arcs)
+        assert sliced.spherical_w2_squared(x, y, directions=3, rng=0) == pytest.approx(expected, rel=1e-12)
+
+
+def test_pot_agrees_on_the_sphere():
+    x, y = on_sphere(0, 40, 5), on_sphere(1, 40, 5)
+    y[:, 0] = np.abs(y[:, 0])
+    circles = np.linalg.qr(np.random.default_rng(0).standard_normal((30, 5, 2)))[0]
+    theirs = ot.sliced_wasserstein_sphere(x, y, n_projections=30, p=2, projections=circles) ** 2
+    ours = sliced.spherical_w2_squared(x, y, directions=np.ascontiguousarray(circles.mT))
+    assert ours / (4 * np.pi**2) == pytest.approx(theirs, rel=1e-5)  # theirs is a bisection to 1e-6
+
+
+def test_the_sphere_has_gradients():
+    x, y = (torch.tensor(on_sphere(k, 6, 4), requires_grad=True) for k in (0, 1))
+    assert torch.autograd.gradcheck(lambda *z: sliced.spherical_w2_squared(*z, directions=8, rng=0), [x, y])
+    sliced.spherical_w2_squared(x, y, directions=8, rng=0).backward()
+    np.testing.assert_allclose((x.grad * x.detach()).sum(1), 0, atol=100 * EPS)  # tangent
+    assert sliced.spherical_w2_squared(x, x, directions=8, rng=0) == 0
+    batch = sliced.spherical_w2_squared(torch.stack([x, y]), y, directions=8, rng=0)
+    assert batch.shape == (2,)
+    with pytest.raises(ValueError, match="x must have rows of length 1; got a row of length 2"):
+        sliced.spherical_w2_squared(2 * x.detach(), y)
+
+
 # Directions, randomness, the maximum
 
 
@@ -392,7 +485,9 @@ def test_half_precision_takes_its_own_directions(dtype):
     assert sliced.w2_squared(x, y, directions=30, rng=0).dtype == dtype
 
 
-@pytest.mark.parametrize(("dtype", "powers"), [(np.float32, (-100, -70, 70, 100)), (np.float64, (-900, -500, 500, 900))])
+@pytest.mark.parametrize(
+    ("dtype", "powers"), [(np.float32, (-100, -70, 70, 100)), (np.float64, (-900, -500, 500, 900))]
+)
 @pytest.mark.parametrize("m", [30, 20])
 def test_any_scale(dtype, powers, m):
     """A power of two changes exponents only, so the distance scales exactly, whatever its square does."""

@@ -16,8 +16,8 @@ import numpy as np
 
 from .._core import backend, checks, random
 from .._core.backend import Array
-from .._core.clouds import Gradients, validate_clouds, weight_gradients
-from . import direction_sets, max_sliced, scaling
+from .._core.clouds import Gradients, validate_clouds, validate_points, weight_gradients
+from . import barycenters, direction_sets, max_sliced, scaling, spherical
 from .operator import estimates, sliced_cost, value_and_grad
 
 
@@ -36,6 +36,14 @@ class MaxSliced(NamedTuple):
     direction: Array
     n_iter: Any
     converged: Any
+
+
+class Barycenter(NamedTuple):
+    """Points that are nearest to several clouds, and how the search for them ended."""
+
+    points: Array
+    n_iter: int
+    converged: bool
 
 
 def w2_squared(x: Any, y: Any, a: Any = None, b: Any = None, *, directions: Any = 128, rng: Any = None) -> Array:
@@ -61,9 +69,10 @@ def w2_squared(x: Any, y: Any, a: Any = None, b: Any = None, *, directions: Any 
     Returns
     -------
     (...)
-        In squared units of the points; inf where that is beyond the dtype (`w2` still is not). Projections are sorted in the points' own precision, sums run in float64.
-        Differentiable once, in points and weights (and in given directions), exactly as computed: the control variates
-        are differentiated too. Where projections tie, the gradient is the mean over the ways to match them.
+        In squared units of the points; inf where that is beyond the dtype (`w2` still is not). Projections are sorted
+        in the points' own precision, sums run in float64. Differentiable once, in points and weights (and in given
+        directions), exactly as computed: the control variates are differentiated too. Where projections tie, the
+        gradient is the mean over the ways to match them.
 
     Raises
     ------
@@ -107,6 +116,42 @@ def w2(x: Any, y: Any, a: Any = None, b: Any = None, *, directions: Any = 128, r
     arrays, _, cast_back, options = _validate(x, y, a, b, directions, rng)
     value, divisor = scaling.cost(arrays, options)
     return cast_back(scaling.multiplied(backend.root(value), divisor, 1))
+
+
+def wp(x: Any, y: Any, a: Any = None, b: Any = None, *, p: float = 1, directions: Any = 128, rng: Any = None) -> Array:
+    """Sliced p-Wasserstein distance, ``(E_θ W_p^p(θᵀx, θᵀy))^(1/p)``.
+
+    Parameters
+    ----------
+    x, y, a, b, directions, rng
+        As in `w2_squared`. Means are split off and control variates used for p = 2 only: other costs have neither.
+    p : float
+        At least 1.
+
+    Returns
+    -------
+    (...)
+        In units of the points. The gradient is 0 where the distance is 0.
+
+    Raises
+    ------
+    TypeError, ValueError, MemoryError
+        As `w2_squared`, and if p is below 1 or not finite.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from otdist import sliced
+    >>> x = np.array([[0.0, 0.0], [1.0, 0.0]])
+    >>> float(sliced.wp(x, x + 3.0, p=1, directions=np.array([[1.0, 0.0], [0.0, -1.0]])))
+    3.0
+    """
+    p = checks.positive_number("p", p)
+    if p < 1:
+        raise ValueError(f"p must be at least 1; got {p:g}")
+    arrays, _, cast_back, options = _validate(x, y, a, b, directions, rng, p)
+    value, divisor = scaling.cost(arrays, options)
+    return cast_back(scaling.multiplied(scaling.root(value, p), divisor, 1))
 
 
 def w2_squared_and_grad(
@@ -300,6 +345,163 @@ def max_w2_squared(
     return MaxSliced(cast_back(scaling.multiplied(value, divisor, 2)), cast_back(direction), n_iter, converged)
 
 
+def barycenter(
+    clouds: Any,
+    weights: Any = None,
+    *,
+    n: int | None = None,
+    init: Any = None,
+    directions: Any = 128,
+    rng: Any = None,
+    max_iter: int = 500,
+    tol: float = 1e-3,
+) -> Barycenter:
+    """The free-support barycenter in the sliced distance: points X that minimise ``Σ_k w_k SW2²(X, Y_k)``.
+
+    Each step matches X with every cloud along fixed directions, and solves for X exactly: the sum never rises. It has
+    local minima, and which one is found depends on the start.
+
+    Parameters
+    ----------
+    clouds : sequence of (m_k, d)
+        The clouds, of equal or different sizes.
+    weights : (k,), optional
+        Nonnegative, with sum 1. None is uniform.
+    n : int, optional
+        How many points; those of the first cloud by default.
+    init : (n, d), optional
+        Where to start; by default a Gaussian sample with the mean and covariance that the clouds have on average.
+    directions : int or (L, d)
+        How many directions to draw (at least d are), or unit rows.
+    rng : int, numpy.random.Generator, torch.Generator or None
+        Where directions and the start come from.
+    max_iter, tol
+        Stop after so many steps, or when a step is shorter than tol, relative to the spread of the points.
+
+    Returns
+    -------
+    Barycenter
+        ``(points, n_iter, converged)``; the points are not differentiable.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `w2_squared`, and if there is no cloud.
+
+    References
+    ----------
+    Bonneel, Rabin, Peyré & Pfister (2015), "Sliced and Radon Wasserstein barycenters of measures", section 3.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from otdist import sliced
+    >>> x = np.random.default_rng(0).standard_normal((50, 2))
+    >>> found = sliced.barycenter([x, x + 4.0], init=x, rng=0)
+    >>> bool(abs(found.points - (x + 2.0)).max() < 1e-2), bool(found.converged)
+    (True, True)
+    """
+    clouds = list(clouds)
+    if not clouds:
+        raise ValueError("clouds must have at least one cloud; got none")
+    given, cast_back = checks.arrays(**{f"clouds[{k}]": y for k, y in enumerate(clouds)})
+    max_iter, tol = checks.positive_integer("max_iter", max_iter), checks.positive_number("tol", tol)
+    own = [_as_double(y) for y in given]
+    for k, y in enumerate(own):
+        validate_points(f"clouds[{k}]", y)
+        checks.same_size("the number of coordinates", "clouds[0]", own[0].shape[-1], f"clouds[{k}]", y.shape[-1])
+    shares = np.full(len(own), 1 / len(own))
+    if weights is not None:
+        shares = checks.weights("weights", np.asarray(backend.like(weights, own[0])), len(own))
+    source = random.generator(random.seed(rng))
+    d = own[0].shape[-1]
+    theta = directions
+    if isinstance(directions, int | np.integer):
+        count = max(d, checks.positive_integer("directions", directions))
+        theta = direction_sets.draw(count, d, "orthogonal", source)
+    else:
+        theta = _as_double(directions)
+    count = len(own[0]) if n is None else checks.positive_integer("n", n)
+    x = barycenters.start(own, shares, count, source)
+    if init is not None:
+        x = _as_double(init)
+        validate_points("init", x)
+
+    def distance_to(y: np.ndarray) -> barycenters.Distance:
+        def distance(points: np.ndarray) -> tuple[float, np.ndarray]:
+            value, grads = w2_squared_and_grad(points, y, directions=theta)
+            return value, grads.x
+
+        return distance
+
+    points, n_iter, converged = barycenters.minimise(x, [distance_to(y) for y in own], shares, theta, max_iter, tol)
+    return Barycenter(cast_back(backend.like(points, given[0])), n_iter, converged)
+
+
+def _as_double(x: Any) -> np.ndarray:
+    """A copy on the CPU in float64, without a gradient."""
+    return np.array(x.detach().cpu().double().numpy() if backend.is_torch(x) else x, dtype=np.float64)
+
+
+def spherical_w2_squared(x: Any, y: Any, *, directions: Any = 128, rng: Any = None) -> Array:
+    """Squared spherical sliced 2-Wasserstein distance between points on the unit sphere.
+
+    ``SSW2² = E_(u,v) W2²(P x, P y)``, (u, v) a uniform orthonormal pair, ``P x = atan2(v·x, u·x)`` the projection on
+    the great circle through u and v, and W2 that of the circle, whose distance is the arc. For latents on a
+    hypersphere, against uniform or von Mises-Fisher samples.
+
+    Parameters
+    ----------
+    x, y : (..., n, d)
+        Points of length 1, as many in both; d at least 2. Leading dimensions are a batch and broadcast.
+    directions : int or (L, 2, d)
+        How many great circles to draw, or orthonormal pairs.
+    rng : int, numpy.random.Generator, torch.Generator or None
+        Where drawn circles come from; None is fresh entropy.
+
+    Returns
+    -------
+    (...)
+        In squared radians; divided by 4π² it is POT's, whose circle has length 1. Differentiable once, in x and y; the
+        gradient is tangent to the sphere.
+
+    Raises
+    ------
+    TypeError
+        If NumPy and PyTorch, or two floating-point dtypes, are mixed.
+    ValueError
+        If shapes or sizes do not fit, a cloud is empty, or rows are not finite or not of length 1.
+
+    References
+    ----------
+    Bonet et al. (2023), "Spherical sliced-Wasserstein", arXiv:2206.08780.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from otdist import sliced
+    >>> x = np.array([[1.0, 0.0]])
+    >>> y = np.array([[0.0, 1.0]])
+    >>> round(float(sliced.spherical_w2_squared(x, y, rng=0) / np.pi**2), 12)
+    0.25
+    """
+    (x, y), cast_back = checks.arrays(x=x, y=y)
+    for name, z in (("x", x), ("y", y)):
+        validate_points(name, z)
+        spherical.validate(name, z)
+    checks.same_size("the number of points", "x", x.shape[-2], "y", y.shape[-2])
+    checks.same_size("the number of coordinates", "x", x.shape[-1], "y", y.shape[-1])
+    checks.batch({"x": x.shape[:-2], "y": y.shape[:-2]})
+    if isinstance(directions, int | np.integer):
+        count = checks.positive_integer("directions", directions)
+        drawn = spherical.draw(count, x.shape[-1], random.generator(random.seed(rng)))
+        circles = backend.like(drawn, x)
+    else:
+        circles = checks.arrays(x=x, directions=directions)[0][1]
+        spherical.validate_circles(circles, x.shape[-1])
+    return cast_back(spherical.spherical_cost(x, y, circles))
+
+
 def _with_gradient_of_maximum(value: Array, arrays: list[Array], found: list[Any], batch: tuple[int, ...]) -> Array:
     """The value with the gradient that the active plans have together."""
     most = max(len(end.active) for end in found)
@@ -323,7 +525,12 @@ def _validate(
         count = checks.positive_integer("directions", directions)
         nothing = arrays[0].new_zeros((0, d)) if backend.is_torch(arrays[0]) else np.zeros((0, d), arrays[0].dtype)
         return [*arrays, nothing], totals, cast_back, {"count": count, "seed": random.seed(rng), "p": p}
-    return [*arrays, _validate_directions(x, arrays[0], directions)], totals, cast_back, {"count": 0, "seed": -1, "p": p}
+    return (
+        [*arrays, _validate_directions(x, arrays[0], directions)],
+        totals,
+        cast_back,
+        {"count": 0, "seed": -1, "p": p},
+    )
 
 
 def _validate_directions(x: Any, points: Array, directions: Any) -> Array:

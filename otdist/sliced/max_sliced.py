@@ -1,8 +1,8 @@
 """The direction along which two clouds are farthest apart.
 
-Along θ the squared distance is ``f(θ) = min_π θᵀM_π θ``, M_π the second moment of the differences under the plan π. Where
-one plan is optimal, f is smooth with gradient 2Mθ, on the sphere 2(Mθ - fθ). Where points change places along θ, plans
-change, and f has a kink that points upwards: with few points most maxima are kinks, at which an ascent along gradients
+Along θ the squared distance is ``f(θ) = min_π θᵀM_π θ``, M_π the second moment of the differences under the plan π.
+Where one plan is optimal, f is smooth with gradient 2Mθ, on the sphere 2(Mθ - fθ). Where points change places along θ,
+plans change, and f has a kink that points upwards: with few points most maxima are kinks, at which an ascent along gradients
 gets stuck. So the search has three parts: many directions are looked at, the best ones climb along their gradients, and
 the best of those finishes by gradient sampling (Burke, Lewis & Overton 2005): the shortest convex combination of the
 gradients around θ says where to go, or that there is nowhere to go. Its coefficients are those with which the plans
@@ -38,7 +38,7 @@ _PART = 1 << 18
 
 
 class Found(NamedTuple):
-    """The end of a search. Gradients at `active` (k, d), weighted by `multipliers`, make the gradient of the maximum."""
+    """The end of a search. Gradients at `active` (k, d), weighted by `multipliers`, make that of the maximum."""
 
     direction: np.ndarray
     n_iter: int
@@ -48,7 +48,7 @@ class Found(NamedTuple):
 
 
 def search(arrays: tuple[Array, ...], starts: int, max_iter: int, tol: float, seed: int) -> list[Found]:
-    """Every problem of a batch x (..., n, d), y (..., m, d), weights (..., n), (..., m) or (..., 0), one after the other."""
+    """Problems of a batch x (..., n, d), y (..., m, d), weights (..., n), (..., m) or (..., 0), one after the other."""
     rng = random.generator(seed)
     plain = tuple(_plain(z) for z in arrays)
     return [

@@ -48,3 +48,15 @@ def divisor_of(arrays: list[Array]) -> float:
     exponent = int(np.frexp(largest)[1])
     harmless = np.finfo(backend.as_numpy(arrays[0]).dtype).maxexp // 4
     return 1.0 if largest == 0 or abs(exponent) <= harmless else 2.0**exponent
+
+
+def root(cost: Array, p: float) -> Array:
+    """cost^(1/p), with derivative 0 where the cost is 0."""
+    if p == 1:
+        return cost
+    if p == 2:
+        return backend.root(cost)
+    if not backend.is_torch(cost):
+        return np.power(cost, 1 / p)
+    xp, zero = backend.namespace(cost), cost == 0
+    return xp.where(zero, xp.zeros_like(cost), xp.where(zero, xp.ones_like(cost), cost) ** (1 / p))
