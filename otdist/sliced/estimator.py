@@ -138,7 +138,7 @@ def _along(
     return found, (found.x_slopes, found.y_slopes)
 
 
-def _by_directions(clouds: tuple[Cloud, Cloud], slopes: tuple[Array | None, Array | None], p: float) -> Array:
+def _by_directions(clouds: tuple[Cloud, Cloud], slopes: tuple[Array, Array], p: float) -> Array:
     """The gradient of each direction's value by that direction, (b, l, d)."""
     x, y = clouds
     by_theta = slopes[0] @ x.points + slopes[1] @ y.points

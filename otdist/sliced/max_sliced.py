@@ -2,11 +2,12 @@
 
 Along θ the squared distance is ``f(θ) = min_π θᵀM_π θ``, M_π the second moment of the differences under the plan π.
 Where one plan is optimal, f is smooth with gradient 2Mθ, on the sphere 2(Mθ - fθ). Where points change places along θ,
-plans change, and f has a kink that points upwards: with few points most maxima are kinks, at which an ascent along gradients
-gets stuck. So the search has three parts: many directions are looked at, the best ones climb along their gradients, and
-the best of those finishes by gradient sampling (Burke, Lewis & Overton 2005): the shortest convex combination of the
-gradients around θ says where to go, or that there is nowhere to go. Its coefficients are those with which the plans
-enter the derivative of the maximum. In the plane with few points, all arcs between kinks are gone through instead.
+plans change, and f has a kink that points upwards: with few points most maxima are kinks, at which an ascent along
+gradients gets stuck. So the search has three parts: many directions are looked at, the best ones climb along their
+gradients, and the best of those finish by gradient sampling (Burke, Lewis & Overton 2005): the shortest convex
+combination of the gradients around θ says where to go, or that there is nowhere to go. Its coefficients are those with
+which the plans enter the derivative of the maximum. In the plane with few points, all arcs between kinks are gone
+through instead.
 """
 
 from __future__ import annotations
@@ -51,10 +52,7 @@ def search(arrays: tuple[Array, ...], starts: int, max_iter: int, tol: float, se
     """Problems of a batch x (..., n, d), y (..., m, d), weights (..., n), (..., m) or (..., 0), one after the other."""
     rng = random.generator(seed)
     plain = tuple(_plain(z) for z in arrays)
-    return [
-        _search(tuple(z[k] for z in plain), starts, max_iter, tol, rng)  # type: ignore[arg-type]
-        for k in np.ndindex(*plain[0].shape[:-2])
-    ]
+    return [_search(tuple(z[k] for z in plain), starts, max_iter, tol, rng) for k in np.ndindex(*plain[0].shape[:-2])]
 
 
 def warn(failed: int, total: int, max_iter: int) -> None:
@@ -246,8 +244,8 @@ def _moments(x: np.ndarray, y: np.ndarray, a: np.ndarray, b: np.ndarray, angles:
         place = np.argsort(merged, axis=1, kind="stable")
         mass = np.diff(np.take_along_axis(merged, place, 1), axis=1, prepend=0.0)
         of_x = place < len(x)
-        i, j = (np.cumsum(hit, axis=1) - hit for hit in (of_x, ~of_x))
-        of = [np.take_along_axis(o, np.minimum(k, o.shape[1] - 1), 1) for o, k in zip(orders, (i, j), strict=True)]
+        steps: list[Any] = [np.cumsum(hit, axis=1) - hit for hit in (of_x, ~of_x)]
+        of = [np.take_along_axis(o, np.minimum(k, o.shape[1] - 1), 1) for o, k in zip(orders, steps, strict=True)]
         gaps = x[of[0]] - y[of[1]]
         out[part] = (gaps * mass[..., None]).mT @ gaps
     return out

@@ -59,7 +59,8 @@ def transport(x: Array, y: Array, a: Array, b: Array, *, p: float, needs_input_g
     n, m = x.shape[2], y.shape[2]
     coupling = None if n == m else _coupling(n, m)
     if backend.is_torch(x):
-        return Transport(*_match(x, y, coupling, p, needs_input_grad), None, None)
+        cost, by_x, by_y = _match(x, y, coupling, p, needs_input_grad)
+        return Transport(cost, by_x, by_y, None, None)
     rows = x.reshape(-1, n), y.reshape(-1, m)
     cost, step = np.empty(len(rows[0])), max(1, _BLOCK // max(n, m))
     if (work := rows[0].size + rows[1].size) < _PARALLEL:
@@ -70,8 +71,8 @@ def transport(x: Array, y: Array, a: Array, b: Array, *, p: float, needs_input_g
         cost[part] = _match(rows[0][part], rows[1][part], coupling, p, needs_input_grad)[0]
 
     products.each(task, range(0, len(cost), step), work, _PARALLEL)
-    slopes = (z if need else None for z, need in zip((x, y), needs_input_grad[:2], strict=True))
-    return Transport(cost.reshape(x.shape[:2]), *slopes, None, None)
+    by_x, by_y = (z if need else None for z, need in zip((x, y), needs_input_grad[:2], strict=True))
+    return Transport(cost.reshape(x.shape[:2]), by_x, by_y, None, None)
 
 
 def _weighted(x: Array, y: Array, a: Array, b: Array, p: float, needs_input_grad: tuple[bool, ...]) -> Transport:
