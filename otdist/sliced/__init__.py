@@ -335,9 +335,9 @@ def max_w2_squared(
         arrays = scaling.divided(arrays, divisor)
     found = max_sliced.search(tuple(sliced_cost.broadcast(tuple(arrays))[:4]), starts, max_iter, tol, options["seed"])
     batch = np.broadcast_shapes(*(z.shape[: z.ndim - k] for z, k in zip(arrays[:4], (2, 2, 1, 1), strict=True)))
-    n_iter, converged = (np.array([end[k] for end in found]).reshape(batch)[()] for k in (1, 2))
+    n_iter, converged = (np.array([end[k] for end in found]).reshape(batch) if batch else found[0][k] for k in (1, 2))
     if not np.all(converged):
-        max_sliced.warn(int(np.sum(~converged)), np.size(converged), max_iter)
+        max_sliced.warn(int(np.sum(~np.asarray(converged))), np.size(converged), max_iter)
     direction = backend.like(np.reshape([end.direction for end in found], (*batch, -1)), arrays[0])
     value = sliced_cost(*arrays[:4], direction[..., None, :], count=0, seed=-1, p=2.0)
     if any(backend.needs_gradient(z) for z in arrays[:4]):
