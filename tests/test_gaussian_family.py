@@ -13,6 +13,7 @@ from strategies import dimensions, seeds
 
 import otdist
 from otdist import covariance, gaussian
+from otdist.gaussian import families
 
 EPS = np.finfo(float).eps
 
@@ -60,7 +61,7 @@ def test_pairwise_in_blocks_is_the_same(monkeypatch):
     means = rng.standard_normal((7, 2))
     covs = np.stack([random_covariance(2, rng) for _ in range(7)])
     whole = gaussian.pairwise_w2_squared(means, covs, means, covs)
-    monkeypatch.setattr(gaussian, "_PAIRWISE_BLOCK", 2 * 7 * 4)
+    monkeypatch.setattr(families, "_BLOCK", 2 * 7 * 4)
     np.testing.assert_allclose(gaussian.pairwise_w2_squared(means, covs, means, covs), whole, rtol=1e-12, atol=1e-14)
 
 

@@ -14,14 +14,9 @@ from numba import njit
 
 from .._core.simd import ALL, LANES, choose, fill, greater, load, space, sqrt, store
 
-# Dimensions up to which Jacobi beats LAPACK, and those up to which it also beats `bures_single`: a single pair, which
-# leaves most lanes idle, and a pair in every lane.
-LARGEST_SINGLE, LARGEST_BATCHED = 16, 40
-FIRST_SINGLE, FIRST_BATCHED = 5, 14
 SOLVED, UNSOLVED = 0, 1
 
 _SWEEPS = 40  # it takes 5 to 8; LAPACK's dgesvj allows 30
-_EPS = 2.220446049250313e-16
 _TINY = 2.2250738585072014e-308  # the smallest normal number
 _LEAST, _MOST = 1e-70, 1e70  # variances whose fourth powers are normal numbers
 _CANCELLED = 1e-3  # the share of the traces below which their difference has lost three digits
@@ -86,13 +81,10 @@ def _trace(d, cov):
 
 @njit(cache=True, nogil=True)
 def _cholesky(d, cov, root):
-    """root[j, i] = L[i, j], columns in rows; return the lanes where cov is not singular but for rounding."""
-    largest, zero, good = fill(0.0), fill(0.0), ALL
-    for j in range(d):
-        own = load(cov, j * d + j)
-        largest = choose(greater(own, largest), own, largest)
-    threshold = fill(10 * d * _EPS) * largest
-    good &= greater(largest, fill(_LEAST)) & greater(fill(_MOST), largest)
+    """root[j, i] = L[i, j], columns in rows; return the lanes where cov is positive definite and of moderate size."""
+    zero, good = fill(0.0), ALL
+    trace = _trace(d, cov)
+    good &= greater(trace, fill(_LEAST)) & greater(fill(_MOST), trace)
     for j in range(d):
         for i in range(d):
             store(root, j * d + i, load(cov, j * d + i) if i >= j else zero)
@@ -101,12 +93,27 @@ def _cholesky(d, cov, root):
             for i in range(j, d):
                 store(root, j * d + i, load(root, j * d + i) - factor * load(root, k * d + i))
         pivot = load(root, j * d + j)
-        positive = greater(pivot, threshold)
+        positive = greater(pivot, zero)
         scale = choose(positive, fill(1.0) / sqrt(pivot), zero)
         for i in range(j, d):
             store(root, j * d + i, scale * load(root, j * d + i))
         good &= positive
     return good
+
+
+@njit(cache=True, nogil=True)
+def _full_rank(d, cov, root, rounding, z):
+    """The lanes where no eigenvalue is as small as `rounding` times the trace: tr L⁻ᵀL⁻¹ is at least 1/λ for each."""
+    inverse_trace, one = fill(0.0), fill(1.0)
+    for j in range(d):
+        for i in range(j, d):
+            total = fill(1.0 if i == j else 0.0)
+            for k in range(j, i):
+                total = total - load(root, k * d + i) * load(z, k)
+            total = total / load(root, i * d + i)
+            store(z, i, total)
+            inverse_trace = inverse_trace + total * total
+    return greater(one, fill(rounding) * _trace(d, cov) * inverse_trace)
 
 
 @njit(cache=True, nogil=True)
@@ -220,11 +227,12 @@ def _residual(d, half_x, half_y, sigma):
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def solve(x, y, start, stop, value, grad_x, grad_y, status):
+def solve(x, y, rounding, start, stop, value, grad_x, grad_y, status):
     """Fill value[i], grad_x[i], grad_y[i] of the pairs start <= i < stop; what has no rows is not wanted.
 
     x, y: (n or 1, d, d); value, status: (n,); grad_x, grad_y: (n or 0, d, d). Where status[i] is UNSOLVED, a covariance
-    was singular, indefinite or NaN, or the traces cancelled unexpectedly: the general way has to be taken.
+    may have an eigenvalue as small as `rounding` times its trace, or is indefinite or NaN, or the traces cancelled
+    unexpectedly: the general way has to be taken.
     """
     d = x.shape[1]
     rounds, size = _tournament(d), d * d
@@ -238,6 +246,7 @@ def solve(x, y, start, stop, value, grad_x, grad_y, status):
         _gather(x, n, end, cov_x)
         _gather(y, n, end, cov_y)
         solved = _cholesky(d, cov_x, root_x) & _cholesky(d, cov_y, root_y)
+        solved &= _full_rank(d, cov_x, root_x, rounding, sigma) & _full_rank(d, cov_y, root_y, rounding, sigma)
         traces = _trace(d, cov_x) + _trace(d, cov_y)
         # A tenth apart, the distance is some 1e-3 of the traces: rarely will the columns of V be missed.
         taken = (1 << (end - n)) - 1
