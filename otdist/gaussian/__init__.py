@@ -135,8 +135,8 @@ def _w2_in_units(mean_x: Array, x: Covariance, mean_y: Array, y: Covariance) -> 
     if not (isinstance(x, Dense) and isinstance(y, Dense)):
         return backend.root(_w2_squared(mean_x, x, mean_y, y).clip(0, None))
     xp, shift = backend.namespace(mean_x), mean_x - mean_y
-    largest = xp.maximum(abs(x.matrix).max(-1).max(-1), abs(y.matrix).max(-1).max(-1)) ** 0.5
-    unit = power_of_two(xp.maximum(abs(shift).max(-1), largest))
+    largest = xp.maximum(xp.amax(abs(x.matrix), (-2, -1)), xp.amax(abs(y.matrix), (-2, -1))) ** 0.5
+    unit = power_of_two(xp.maximum(xp.amax(abs(shift), -1), largest))
     covs = (c.matrix / unit[..., None, None] / unit[..., None, None] for c in (x, y))
     squared = gaussian_squared(shift / unit[..., None], next(covs), xp.zeros_like(shift), next(covs))
     return unit * backend.root(squared.clip(0, None))

@@ -276,26 +276,40 @@ def _constant(number: float, shape: tuple[int, ...], needs: tuple[bool, bool]) -
 
 def _solve_side_by_side(x: Array, y: Array, eps: float, value: Array, slopes: Slopes, whole: bool) -> None:
     """Fill in the answers of many small pairs."""
-    jacobi, threads = _kernels()
-    n, d = len(value), x.shape[-1]
-    status, wanted = np.empty(n, np.int8), [np.empty((0, d, d)) if g is None else g for g in slopes]
-    x, y = np.ascontiguousarray(x), np.ascontiguousarray(y)
-    step = max(-(-n // _CHUNKS), 1 + _CHUNK_WORK // d**3)
-    step += -step % jacobi.LANES
-
-    def solve(start: int) -> None:
-        jacobi.solve(x, y, RANK * eps, start, min(start + step, n), value, *wanted, status)
-
-    threads.map(solve, range(0, n, step))
-    unsolved = np.flatnonzero(status)
+    needs = slopes[0] is not None, slopes[1] is not None
+    unsolved = _rotate(x, y, eps, value, slopes, with_vectors=any(needs))
+    if len(unsolved) and not any(needs):  # nearly equal pairs, most of them
+        near_x, near_y, refined = _chosen(x, unsolved), _chosen(y, unsolved), np.empty(len(unsolved))
+        rest = _rotate(near_x, near_y, eps, refined, slopes, with_vectors=True)
+        value[unsolved] = refined
+        unsolved = unsolved[rest]
     if len(unsolved):
-        chosen = (c if len(c) == 1 else c[unsolved] for c in (x, y))
-        needs = slopes[0] is not None, slopes[1] is not None
-        value[unsolved], its = _solve_stack(*chosen, eps, needs, whole)
-        _put(slopes, unsolved, its)
+        found = _solve_stack(_chosen(x, unsolved), _chosen(y, unsolved), eps, needs, whole)
+        value[unsolved] = found[0]
+        _put(slopes, unsolved, found[1])
     equal = np.flatnonzero((x == y).all((-2, -1)))
     value[equal] = 0.0
     _put(slopes, equal, (0.0, 0.0))
+
+
+def _rotate(x: Array, y: Array, eps: float, value: Array, slopes: Slopes, *, with_vectors: bool) -> Array:
+    """Have the compiled rotations fill in what they can, split over threads; return which pairs are left."""
+    jacobi, threads = _kernels()
+    n, status = len(value), np.empty(len(value), np.int8)
+    x, y = np.ascontiguousarray(x), np.ascontiguousarray(y)
+    step = max(-(-n // _CHUNKS), 1 + _CHUNK_WORK // x.shape[-1] ** 3)
+    step += -step % jacobi.LANES
+
+    def solve(start: int) -> None:
+        jacobi.solve(x, y, RANK * eps, range(start, min(start + step, n)), (value, *slopes, status), with_vectors)
+
+    threads.map(solve, range(0, n, step))
+    return np.flatnonzero(status)
+
+
+def _chosen(cov: Array, where: Array) -> Array:
+    """Some members of a stack, or the one that all share."""
+    return cov if len(cov) == 1 else cov[where]
 
 
 def _solve_stack(x: Array, y: Array, eps: float, needs: tuple[bool, bool], whole: bool) -> tuple[Array, Slopes]:
@@ -313,8 +327,8 @@ def _solve_stack(x: Array, y: Array, eps: float, needs: tuple[bool, bool], whole
         value, slopes, good = found
         doubtful = ~(good | equal)
         if bool(doubtful.any()):
-            chosen = (c if len(c) == 1 else c[doubtful] for c in (x, y))
-            value[doubtful], its = _by_singular_values(*chosen, eps, needs, whole)
+            found = _by_singular_values(_chosen(x, doubtful), _chosen(y, doubtful), eps, needs, whole)
+            value[doubtful], its = found
             _put(slopes, doubtful, its)
     value, grad_x, grad_y = (_replaced(answer, broken, equal) for answer in (value, *slopes))
     return value, (grad_x, grad_y)
