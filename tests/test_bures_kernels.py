@@ -1,7 +1,7 @@
 """The three ways to the Bures distance on a CPU, by the public functions: each against 50 digits, and with each other.
 
-A single pair goes to LAPACK, NumPy's or, if it is large, SciPy's; pairs that lose digits there go on to singular values;
-eight small pairs or more are solved side by side by compiled rotations.
+A single pair goes to LAPACK, NumPy's or, if it is large, SciPy's; pairs that lose digits there go on to singular
+values; eight small pairs or more are solved side by side by compiled rotations.
 """
 
 from __future__ import annotations

@@ -290,7 +290,7 @@ def test_squares_out_of_range_are_refused_by_name(dtype):
 
 @pytest.mark.parametrize("scale", SCALES)
 def test_maps_paths_and_entropic_costs_of_any_size(scale):
-    m, x, n, y = drawn()
+    _, x, _, y = drawn()
     zero = np.zeros(4)
     big_x, big_y = scale * x, scale * y
     matrix = gaussian.transport_map(zero, x, zero, y).matrix

@@ -20,23 +20,26 @@ from .barycenters import Barycenter, barycenter
 from .bures import gaussian_squared
 from .entropic import entropic_cost, sinkhorn_divergence
 from .families import pairwise_w2_squared
-from .mixtures import mixture_w2_squared
+from .mixtures import MixtureMap, mixture_map, mixture_plan, mixture_w2_squared
 from .moments import Moments, fit
 from .pairs import bures_squared, bures_squared_and_grad
 from .samples import SampleGradients, w2_squared_from_samples, w2_squared_from_samples_and_grad
-from .size import OutOfRange, power_of_two, representable, squared_norm, underflows
+from .size import OutOfRange, power_of_two, squared_distance, underflows
 from .transport import AffineMap, geodesic, transport_map
 
 __all__ = [
     "AffineMap",
     "Barycenter",
     "Gradients",
+    "MixtureMap",
     "Moments",
     "SampleGradients",
     "barycenter",
     "entropic_cost",
     "fit",
     "geodesic",
+    "mixture_map",
+    "mixture_plan",
     "mixture_w2_squared",
     "pairwise_w2_squared",
     "sinkhorn_divergence",
@@ -145,7 +148,7 @@ def _w2_in_units(mean_x: Array, x: Covariance, mean_y: Array, y: Covariance) -> 
 def _w2_squared(mean_x: Array, x: Covariance, mean_y: Array, y: Covariance) -> Array:
     if isinstance(x, Dense) and isinstance(y, Dense):
         return gaussian_squared(mean_x, x.matrix, mean_y, y.matrix)
-    return representable(squared_norm(mean_x - mean_y) + bures_squared(x, y), mean_x.dtype)
+    return squared_distance(mean_x - mean_y, bures_squared(x, y), mean_x.dtype)
 
 
 def w2_squared_and_grad(mean_x: Any, cov_x: Any, mean_y: Any, cov_y: Any) -> tuple[Array, Gradients]:
@@ -172,7 +175,7 @@ def w2_squared_and_grad(mean_x: Any, cov_x: Any, mean_y: Any, cov_y: Any) -> tup
     # Where pairs share an argument, its gradient is the sum over them.
     grad_x, grad_y = (cast_back(backend.sum_to(g, m.shape)) for g, m in ((shift, mean_x), (-shift, mean_y)))
     grads = Gradients(grad_x, _restored(slope_x, cast_back), grad_y, _restored(slope_y, cast_back))
-    return cast_back(representable(squared_norm(difference) + bures, mean_x.dtype)), grads
+    return cast_back(squared_distance(difference, bures, mean_x.dtype)), grads
 
 
 def _restored(grad: Any, cast_back: Any) -> Any:

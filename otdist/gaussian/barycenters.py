@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import warnings
-from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,6 +12,7 @@ from .._core import backend, checks
 from .._core.backend import Array
 from ..covariance import as_covariance, validate_covariance
 from .factor import factor
+from .lazy import load_torch_operators
 
 
 class Barycenter(NamedTuple):
@@ -20,9 +20,9 @@ class Barycenter(NamedTuple):
 
     mean: Array
     cov: Array
-    n_iter: int
+    n_iter: Any  # int; under torch.func and torch.compile a tensor, as `converged`
     residual: Array
-    converged: bool
+    converged: Any  # bool
 
 
 def barycenter(means: Any, covs: Any, weights: Any = None, *, tol: float = 1e-10, max_iter: int = 1000) -> Barycenter:
@@ -77,7 +77,7 @@ def barycenter(means: Any, covs: Any, weights: Any = None, *, tol: float = 1e-10
     checks.batch({"means": means.shape[:-1], "covs": cov.batch_shape})
     matrices = cov.to_dense()
     transformed = backend.is_torch(means) and backend.in_transform()
-    if backend.needs_gradient(matrices) and not transformed:
+    if backend.needs_gradient(matrices) and (not transformed or backend.torch_module().compiler.is_compiling()):
         raise NotImplementedError("the covariance of a barycenter is not differentiable; pass covs.detach()")
     xp, k = backend.namespace(means), means.shape[-2]
     w = checks.weights("weights", rest[-1], k) if optional else xp.full_like(means[..., 0], 1.0 / k)
@@ -85,7 +85,10 @@ def barycenter(means: Any, covs: Any, weights: Any = None, *, tol: float = 1e-10
     batch = np.broadcast_shapes(w.shape, matrices.shape[:-2])
     matrices, w = backend.broadcast_to(matrices, (*batch, *matrices.shape[-2:])), backend.broadcast_to(w, batch)
     if transformed:
-        found, steps, residual = _in_torch()(matrices, w, tol, max_iter)
+        load_torch_operators()
+        from . import torch_operators
+
+        found, steps, residual = torch_operators.barycenter_covariance(matrices, w, tol, max_iter)
         return Barycenter(cast_back(mean), cast_back(found), steps, cast_back(residual), residual <= tol)
     found, steps, residual = fixed_point(matrices, w, tol, max_iter)
     n_iter, converged = int(steps.max()) if math.prod(steps.shape) else 0, bool((residual <= tol).all())
@@ -96,17 +99,6 @@ def barycenter(means: Any, covs: Any, weights: Any = None, *, tol: float = 1e-10
             stacklevel=2,
         )
     return Barycenter(cast_back(mean), cast_back(found), n_iter, cast_back(residual), converged)
-
-
-@cache
-def _in_torch() -> Any:
-    from .torch_operators import barycenter_covariance  # only now: `import otdist` imports no framework
-
-    return barycenter_covariance
-
-
-# As `torch._dynamo.assume_constant_result` does: a compiler that comes first calls this and does not trace it.
-_in_torch._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 def fixed_point(covs: Array, weights: Array, tol: float, max_iter: int) -> tuple[Array, Array, Array]:

@@ -36,7 +36,7 @@ from .._core import backend
 from .._core.backend import Array
 from .._core.operator import Operator
 from .factor import RANK, Factor, factor, trace
-from .size import power_of_two, representable, squared_norm
+from .size import power_of_two, squared_distance
 
 Slopes = tuple[Array | None, Array | None]
 
@@ -70,29 +70,32 @@ class Spectrum(NamedTuple):
 # The first way: by eigenvalues
 
 
-def _by_eigenvalues(x: Array, y: Array, eps: float, needs: tuple[bool, bool]) -> tuple[Array, Slopes, Array] | None:
-    """B² (...), its gradients, and whether they are good; None if X is not positive definite.
+def _by_eigenvalues(
+    x: Array, y: Array, traces: tuple[Array, Array], eps: float, needs: tuple[bool, bool]
+) -> tuple[Array, Slopes, Array] | None:
+    """B² (...), its gradients, and whether they are good; None if a single pair is not for this way.
 
     The least eigenvalue of RᵀYR is at most λ |Y| with λ the least of X, and |X| μ with μ the least of Y: while it is
     large enough, both have full rank.
     """
-    xp, with_gradient = backend.namespace(x), needs[0] or needs[1]
-    trace_x, trace_y = trace(x), trace(y)
+    with_gradient, (trace_x, trace_y) = needs[0] or needs[1], traces
     spectrum = _spectrum(x, y, with_gradient)
     if spectrum is None:
         return None
-    smallest, largest = spectrum.squares[..., 0], spectrum.squares[..., -1]
-    norm_x, norm_y = _norm(x), _norm(y)
-    good = smallest > RANK * eps * xp.maximum(trace_x * norm_y, trace_y * norm_x)
-    squares = xp.where(good[..., None], spectrum.squares, 1.0)
-    sigma = xp.sqrt(squares)
-    traces = trace_x + trace_y
-    value = traces - 2 * sigma.sum(-1)
+    squares = spectrum.squares
+    smallest, largest = squares[..., 0], squares[..., -1]
+    good = smallest > RANK * eps * (trace_x * _norm(y) + trace_y * _norm(x))
+    if x.ndim > 2:
+        squares = backend.namespace(x).where(good[..., None], squares, 1.0)
+    elif not good:
+        return None
+    total = trace_x + trace_y
+    value = total - 2 * (squares**0.5).sum(-1)
     # An eigenvalue is off by up to 2 eps times the Frobenius norm √Σσ⁴ (this much was seen over a wide range of spectra
     # and sizes), its root by that over 2σ; their signs are independent.
-    error = 2 * _EPS * xp.sqrt((squares * squares).sum(-1) * (1 / squares).sum(-1))
-    bound = xp.where(smallest > _ILL**2 * largest, _DOUBTFUL, _DOUBTFUL_ILL)
-    good = good & (error <= bound * value) & (value >= _CANCELLED * traces)
+    error = 2 * _EPS * ((squares * squares).sum(-1) * (1 / squares).sum(-1)) ** 0.5
+    bound = _DOUBTFUL_ILL - (_DOUBTFUL_ILL - _DOUBTFUL) * (smallest > _ILL**2 * largest)
+    good = good & (error <= bound * value) & (value >= _CANCELLED * total)
     if not with_gradient:
         return value, (None, None), good
     good = good & (smallest > _SPREAD**2 * largest)
@@ -262,7 +265,7 @@ def _solve_pair(x: Array, y: Array, eps: float, needs: tuple[bool, bool], whole:
     if trace_x == trace_y and (x == y).all():
         return 0.0, _constant(0.0, x.shape, needs)
     if _LEAST < trace_x < _MOST and _LEAST < trace_y < _MOST:
-        found = _by_eigenvalues(x, y, eps, needs)
+        found = _by_eigenvalues(x, y, (trace_x, trace_y), eps, needs)
         if found is not None and found[2]:
             return found[:2]
     if not (np.isfinite(x).all() and np.isfinite(y).all()):  # LAPACK refuses NaN, which only a transform lets in
@@ -320,11 +323,11 @@ def _solve_stack(x: Array, y: Array, eps: float, needs: tuple[bool, bool], whole
     if bool(broken.any()):  # LAPACK refuses NaN, which only a transform lets in: let a harmless problem stand in
         identity = xp.eye(x.shape[-1], dtype=x.dtype, device=x.device)
         x, y = (xp.where(broken[..., None, None], identity, c) for c in (x, y))
-    found = _by_eigenvalues(x, y, eps, needs) if backend.is_torch(x) else None
-    if found is None:
+    first = _by_eigenvalues(x, y, (trace(x), trace(y)), eps, needs) if backend.is_torch(x) else None
+    if first is None:
         value, slopes = _by_singular_values(x, y, eps, needs, whole)
     else:
-        value, slopes, good = found
+        value, slopes, good = first
         doubtful = ~(good | equal)
         if bool(doubtful.any()):
             found = _by_singular_values(_chosen(x, doubtful), _chosen(y, doubtful), eps, needs, whole)
@@ -436,7 +439,7 @@ def transport_matrix_slopes(cov_x: Array, cov_y: Array, cotangent: Array) -> tup
 def _bures(cov_x: Array, cov_y: Array, *, needs_input_grad: tuple[bool, ...]) -> tuple[Array, Slopes]:
     """B² (...) and its gradients; the contract is `Operator`'s."""
     value, slopes = bures_squared_and_slopes(cov_x, cov_y, needs_input_grad)  # type: ignore[arg-type]
-    return representable(value, cov_x.dtype), slopes
+    return squared_distance(cov_x[..., 0, :0], value, cov_x.dtype), slopes
 
 
 def _gaussian(
@@ -446,7 +449,7 @@ def _gaussian(
     bures, (slope_x, slope_y) = bures_squared_and_slopes(cov_x, cov_y, (needs_input_grad[1], needs_input_grad[3]))
     shift = mean_x - mean_y
     grads = (2 * shift if needs_input_grad[0] else None, slope_x, -2 * shift if needs_input_grad[2] else None, slope_y)
-    return representable(squared_norm(shift) + bures, mean_x.dtype), grads
+    return squared_distance(shift, bures, mean_x.dtype), grads
 
 
 def _second_with_means(

@@ -9,7 +9,7 @@ from .._core.backend import Array
 from ..covariance import Covariance, Dense
 from .arguments import validate_gaussians
 from .pairs import bures_squared
-from .size import representable, squared_norm
+from .size import squared_distance
 
 # Pairs of d x d matrices that are looked at together: 2²² numbers, 32 MiB, keep a block's temporaries in bounds.
 _BLOCK = 2**22
@@ -51,4 +51,4 @@ def pairwise(mean_x: Array, x: Covariance, mean_y: Array, y: Covariance) -> Arra
         ]
         return backend.namespace(mean_x).concatenate(blocks, 0)
     difference = mean_x[..., :, None, :] - mean_y[..., None, :, :]
-    return representable(squared_norm(difference) + bures_squared(x.expand(-1), y.expand(-2)), mean_x.dtype)
+    return squared_distance(difference, bures_squared(x.expand(-1), y.expand(-2)), mean_x.dtype)

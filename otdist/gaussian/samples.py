@@ -12,7 +12,7 @@ from .._core.backend import Array
 from .._core.clouds import validate_points
 from ..covariance import Covariance, Dense
 from .pairs import bures_squared, bures_squared_and_grad
-from .size import squared_norm
+from .size import squared_distance
 
 
 class SampleGradients(NamedTuple):
@@ -53,7 +53,7 @@ def w2_squared_from_samples(x: Any, y: Any) -> Array:
     """
     x, y, cast_back = _clouds(x, y)
     (mean_x, cov_x), (mean_y, cov_y) = _sample_gaussian(x), _sample_gaussian(y)
-    return cast_back(squared_norm(mean_x - mean_y) + bures_squared(cov_x, cov_y))
+    return cast_back(squared_distance(mean_x - mean_y, bures_squared(cov_x, cov_y), x.dtype))
 
 
 def w2_squared_from_samples_and_grad(x: Any, y: Any) -> tuple[Array, SampleGradients]:
@@ -83,7 +83,7 @@ def w2_squared_from_samples_and_grad(x: Any, y: Any) -> tuple[Array, SampleGradi
         spread = spread - spread.mean(-2, keepdims=True)
         mean_part = backend.sum_to(towards, (*cloud.shape[:-2], cloud.shape[-1]))[..., None, :] / n
         grads.append(cast_back(spread + mean_part))
-    return cast_back(squared_norm(mean_x - mean_y) + bures), SampleGradients(*grads)
+    return cast_back(squared_distance(mean_x - mean_y, bures, x.dtype)), SampleGradients(*grads)
 
 
 def _clouds(x: Any, y: Any) -> tuple[Array, Array, Any]:

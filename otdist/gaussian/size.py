@@ -14,18 +14,15 @@ class OutOfRange(ValueError):
     """A squared distance that its dtype can't hold."""
 
 
-def squared_norm(shift: Array) -> Array:
-    """|shift|² of vectors (..., d), summed in float64."""
-    wide = backend.astype(shift, backend.namespace(shift).float64)
-    with np.errstate(over="ignore"):  # `representable` refuses it
-        return (wide * wide).sum(-1)
-
-
-def representable(squared: Array, dtype: Any) -> Array:
-    """Cast squared distances; refuse those that are beyond the dtype's range."""
+def squared_distance(shift: Array, bures: Array, dtype: Any) -> Array:
+    """|shift|² + bures for vectors (..., d), summed in float64; refused if it is beyond the dtype's range."""
+    xp = backend.namespace(shift)
+    wide = backend.astype(shift, xp.float64)
+    if xp is np and wide.ndim == 1 and dtype == np.float64 and (total := np.vdot(wide, wide) + bures) < np.inf:
+        return total  # the short cut of a single pair
     with np.errstate(over="ignore"):
-        cast = backend.astype(squared, dtype)
-    if backend.inspectable(cast) and bool((abs(cast) == np.inf).any()):
+        cast = backend.astype((wide * wide).sum(-1) + bures, dtype)
+    if backend.inspectable(cast) and xp.isinf(cast).any():
         raise OutOfRange(
             f"the squared distance is beyond the range of {backend.dtype_name(cast)}; "
             "divide means by some c and covariances by c²"

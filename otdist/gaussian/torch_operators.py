@@ -1,6 +1,7 @@
 """The transport map and the barycenter in PyTorch: under autograd, ``torch.func``, ``vmap`` and ``torch.compile``.
 
-Opaque operators, into which no transform looks, and around them functions that know their derivatives or refuse.
+Opaque operators, into which no transform looks, and around them functions that know their derivatives or refuse. While
+compiling, the opaque operator's own derivative stands in.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ class _Transport(torch.autograd.Function):
         ctx.save_for_backward(*inputs)
 
     @staticmethod
-    def backward(ctx: Any, cotangent: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
+    def backward(ctx: Any, cotangent: Tensor) -> tuple[Tensor, Tensor]:
         return _Slopes.apply(*ctx.saved_tensors, cotangent)
 
 
@@ -36,19 +37,22 @@ class _Slopes(torch.autograd.Function):
 
     @staticmethod
     def forward(cov_x: Tensor, cov_y: Tensor, cotangent: Tensor) -> tuple[Tensor, Tensor]:
-        return tuple(torch.ops.otdist.transport_matrix_slopes(cov_x, cov_y, cotangent))  # type: ignore[return-value]
+        return tuple(torch.ops.otdist.transport_matrix_slopes(cov_x, cov_y, cotangent))
 
     @staticmethod
     def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
         pass
 
     @staticmethod
-    def backward(ctx: Any, *cotangents: Tensor) -> Any:  # type: ignore[override]
+    def backward(ctx: Any, *cotangents: Tensor) -> Any:
         raise NotImplementedError("the transport map can be differentiated once only")
 
 
 def transport_matrix(cov_x: Tensor, cov_y: Tensor) -> Tensor:
     """T (..., d, d) of covariances (..., d, d) that have one batch shape."""
+    if torch.compiler.is_compiling():
+        found: Tensor = torch.ops.otdist.transport_matrix(cov_x, cov_y)[0]
+        return found
     return _Transport.apply(cov_x, cov_y)
 
 
@@ -65,7 +69,7 @@ class _Barycenter(torch.autograd.Function):
         ctx.set_materialize_grads(False)
 
     @staticmethod
-    def backward(ctx: Any, *cotangents: Tensor | None) -> Any:  # type: ignore[override]
+    def backward(ctx: Any, *cotangents: Tensor | None) -> Any:
         if any(c is not None for c in cotangents):
             raise NotImplementedError("the covariance of a barycenter is not differentiable; pass covs.detach()")
         return None, None, None, None
@@ -73,11 +77,13 @@ class _Barycenter(torch.autograd.Function):
 
 def barycenter_covariance(covs: Tensor, weights: Tensor, tol: float, max_iter: int) -> tuple[Tensor, Tensor, Tensor]:
     """The covariance (..., d, d), the number of steps (...) and the residual (...) of members (..., k, d, d)."""
+    if torch.compiler.is_compiling():
+        return tuple(torch.ops.otdist.barycenter_covariance(covs, weights.detach(), tol, max_iter))
     found: tuple[Tensor, Tensor, Tensor] = _Barycenter.apply(covs, weights, tol, max_iter)
     return found
 
 
-def _opaque(name: str, function: Callable[..., Any], schema: str, fake: Callable[..., Any]) -> None:
+def _opaque(name: str, function: Callable[..., Any], schema: str, fake: Callable[..., Any]) -> Any:
     """``torch.ops.otdist.name``: a function of NumPy arrays on the CPU, and of tensors elsewhere."""
 
     def compute(*arguments: Any) -> list[Tensor]:
@@ -96,6 +102,15 @@ def _opaque(name: str, function: Callable[..., Any], schema: str, fake: Callable
         return found, [0] * len(found)
 
     op.register_vmap(batched)
+    return op
+
+
+def _keep(ctx: Any, inputs: Any, output: Any) -> None:
+    ctx.save_for_backward(*inputs)
+
+
+def _transport_backward(ctx: Any, cotangents: list[Tensor]) -> tuple[Tensor, ...]:
+    return tuple(torch.ops.otdist.transport_matrix_slopes(*ctx.saved_tensors, cotangents[0]))
 
 
 def _front(argument: Any, dim: int | None, size: int) -> Any:
@@ -110,7 +125,9 @@ def _fake_barycenter(covs: Tensor, weights: Tensor, tol: float, max_iter: int) -
     return [covs[..., 0, :, :].clone(), steps, covs.new_empty(covs.shape[:-3])]
 
 
-_opaque("transport_matrix", bures.transport_matrix, "Tensor x, Tensor y", lambda x, y: [torch.empty_like(x)])
+_opaque(
+    "transport_matrix", bures.transport_matrix, "Tensor x, Tensor y", lambda x, y: [torch.empty_like(x)]
+).register_autograd(_transport_backward, setup_context=_keep)
 _opaque(
     "transport_matrix_slopes",
     bures.transport_matrix_slopes,

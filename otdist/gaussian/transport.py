@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -11,6 +10,7 @@ from .._core import backend, checks
 from .._core.backend import Array
 from .arguments import validate_gaussians
 from .bures import bures_squared, transport_matrix
+from .lazy import load_torch_operators
 
 
 class AffineMap(NamedTuple):
@@ -49,25 +49,20 @@ def transport_map(mean_x: Any, cov_x: Any, mean_y: Any, cov_y: Any) -> AffineMap
     array([[ 3., -1.]])
     """
     mean_x, x, mean_y, y, cast_back = validate_gaussians(mean_x, cov_x, mean_y, cov_y)
-    matrix = _matrix(x.to_dense(), y.to_dense())
+    matrix = map_matrix(x.to_dense(), y.to_dense())
     offset = mean_y - (matrix @ mean_x[..., None])[..., 0]
     return AffineMap(cast_back(backend.broadcast_to(matrix, (*offset.shape, x.d))), cast_back(offset))
 
 
-def _matrix(x: Array, y: Array) -> Array:
+def map_matrix(x: Array, y: Array) -> Array:
+    """The matrix T (..., d, d) of the optimal map between dense covariances whose batches broadcast."""
     x, y = bures_squared.broadcast((x, y))
-    return _in_torch()(x, y) if backend.is_torch(x) else transport_matrix(x, y)
+    if not backend.is_torch(x):
+        return transport_matrix(x, y)
+    load_torch_operators()
+    from . import torch_operators
 
-
-@cache
-def _in_torch() -> Any:
-    from .torch_operators import transport_matrix  # only now: `import otdist` imports no framework
-
-    return transport_matrix
-
-
-# As `torch._dynamo.assume_constant_result` does: a compiler that comes first calls this and does not trace it.
-_in_torch._dynamo_marked_constant = True  # type: ignore[attr-defined]
+    return torch_operators.transport_matrix(x, y)
 
 
 def geodesic(mean_x: Any, cov_x: Any, mean_y: Any, cov_y: Any, t: Any) -> tuple[Array, Array]:
@@ -108,7 +103,7 @@ def geodesic(mean_x: Any, cov_x: Any, mean_y: Any, cov_y: Any, t: Any) -> tuple[
             f"{float(backend.as_numpy(t).max()):g}"
         )
     start, end = x.to_dense(), y.to_dense()
-    moved = _matrix(start, end) @ start
+    moved = map_matrix(start, end) @ start
     s, u = t[..., None], t[..., None, None]
     mean = (1 - s) * mean_x + s * mean_y
     cov = (1 - u) ** 2 * start + u**2 * end + u * (1 - u) * (moved + moved.mT)
