@@ -18,11 +18,11 @@ def validate_gaussians(
     if not core and checks.gaussians_pass_fast_check(mean_x, cov_x, mean_y, cov_y):
         return mean_x, Dense(cov_x), mean_y, Dense(cov_y), backend.scalar
     x, y = as_covariance(cov_x), as_covariance(cov_y)
-    parts = x.parts("cov_x")
-    named = {"mean_x": mean_x, "mean_y": mean_y, **parts, **y.parts("cov_y")}
+    parts = x.parameters("cov_x")
+    named = {"mean_x": mean_x, "mean_y": mean_y, **parts, **y.parameters("cov_y")}
     (mean_x, mean_y, *found), cast_back = checks.arrays(**named)
-    x = validate_covariance("cov_x", x.with_parts(found[: len(parts)]))
-    y = validate_covariance("cov_y", y.with_parts(found[len(parts) :]))
+    x = validate_covariance("cov_x", x.with_parameters(found[: len(parts)]))
+    y = validate_covariance("cov_y", y.with_parameters(found[len(parts) :]))
     for name, mean, cov_name, cov in (("mean_x", mean_x, "cov_x", x), ("mean_y", mean_y, "cov_y", y)):
         checks.shape(name, mean, "(..., k, d)" if core else "(..., d)", 1 + core)
         checks.nonempty(name, mean, -1, "coordinate")

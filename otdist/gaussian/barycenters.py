@@ -11,7 +11,7 @@ import numpy as np
 from .._core import backend, checks
 from .._core.backend import Array
 from ..covariance import as_covariance, validate_covariance
-from .factor import factor
+from .fixed_point import fixed_point
 from .lazy import load_torch_operators
 
 
@@ -66,8 +66,8 @@ def barycenter(means: Any, covs: Any, weights: Any = None, *, tol: float = 1e-10
     """
     cov = as_covariance(covs)
     optional = {} if weights is None else {"weights": weights}
-    (means, *rest), cast_back = checks.arrays(means=means, **cov.parts("covs"), **optional)
-    cov = validate_covariance("covs", cov.with_parts(rest[: len(rest) - len(optional)]))
+    (means, *rest), cast_back = checks.arrays(means=means, **cov.parameters("covs"), **optional)
+    cov = validate_covariance("covs", cov.with_parameters(rest[: len(rest) - len(optional)]))
     checks.shape("means", means, "(..., k, d)", 2)
     checks.nonempty("means", means, -2, "member")
     checks.same_size("the number of coordinates", "means", means.shape[-1], "covs", cov.d)
@@ -99,20 +99,3 @@ def barycenter(means: Any, covs: Any, weights: Any = None, *, tol: float = 1e-10
             stacklevel=2,
         )
     return Barycenter(cast_back(mean), cast_back(found), n_iter, cast_back(residual), converged)
-
-
-def fixed_point(covs: Array, weights: Array, tol: float, max_iter: int) -> tuple[Array, Array, Array]:
-    """Iterate R ← Σ wᵢ Sᵢ Qᵢ from the factor of the mean covariance; return R Rᵀ, steps and residuals."""
-    xp, dtype, eps = backend.namespace(covs), covs.dtype, float(backend.epsilon(covs))
-    covs, w = backend.astype(covs, xp.float64), backend.astype(weights, xp.float64)[..., None, None]
-    roots = factor("covs", covs, eps).root
-    current = factor("covs", (w * covs).sum(-3), eps).root
-    n_iter, going = 0, True
-    while going and n_iter < max_iter:
-        u, _, vt = xp.linalg.svd(roots.mT @ current[..., None, :, :])
-        new = (w * (roots @ (u @ vt))).sum(-3)
-        size = ((new**2).sum((-2, -1)) + xp.finfo(xp.float64).tiny) ** 0.5
-        residual = ((new - current) ** 2).sum((-2, -1)) ** 0.5 / size
-        current, n_iter, going = new, n_iter + 1, bool((residual > tol).any())
-    steps = xp.full_like(residual, n_iter, dtype=xp.int64)
-    return backend.astype(current @ current.mT, dtype), steps, residual

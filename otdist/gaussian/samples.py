@@ -11,6 +11,7 @@ from .._core import backend, checks
 from .._core.backend import Array
 from .._core.clouds import validate_points
 from ..covariance import Covariance, Dense
+from ..covariance.base import unchecked
 from .pairs import bures_squared, bures_squared_and_grad
 from .size import squared_distance
 
@@ -104,12 +105,5 @@ def _sample_gaussian(x: Array) -> tuple[Array, Covariance]:
     mean = x.mean(-2)
     centred = x - mean[..., None, :]
     if n <= d:
-        return mean, _wrapped(covariance.Factor, root=centred.mT / (n - 1) ** 0.5)
+        return mean, unchecked(covariance.Factor, centred.mT / (n - 1) ** 0.5)
     return mean, Dense(centred.mT @ centred / (n - 1))
-
-
-def _wrapped(kind: type, **parts: Array) -> Covariance:
-    """A structured covariance over arrays that need no checks."""
-    new: Covariance = object.__new__(kind)
-    new.__dict__.update(parts)
-    return new

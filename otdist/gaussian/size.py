@@ -18,10 +18,15 @@ def squared_distance(shift: Array, bures: Array, dtype: Any) -> Array:
     """|shift|² + bures for vectors (..., d), summed in float64; refused if it is beyond the dtype's range."""
     xp = backend.namespace(shift)
     wide = backend.astype(shift, xp.float64)
-    if xp is np and wide.ndim == 1 and dtype == np.float64 and (total := np.vdot(wide, wide) + bures) < np.inf:
-        return total  # the short cut of a single pair
-    with np.errstate(over="ignore"):
+    if xp is not np:
         cast = backend.astype((wide * wide).sum(-1) + bures, dtype)
+    elif (
+        wide.ndim == 1 and not np.ndim(bures) and dtype == np.float64 and (one := np.vdot(wide, wide) + bures) < np.inf
+    ):
+        return one  # the short cut of a single pair
+    else:
+        with np.errstate(over="ignore"):
+            cast = backend.astype((wide * wide).sum(-1) + bures, dtype)
     if backend.inspectable(cast) and xp.isinf(cast).any():
         raise OutOfRange(
             f"the squared distance is beyond the range of {backend.dtype_name(cast)}; "

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from .._core import backend
-from . import barycenters, bures
+from . import bures
+from .fixed_point import fixed_point
 
 
 class _Transport(torch.autograd.Function):
@@ -136,7 +137,7 @@ _opaque(
 )
 _opaque(
     "barycenter_covariance",
-    barycenters.fixed_point,
+    fixed_point,
     "Tensor covs, Tensor weights, float tol, int max_iter",
     _fake_barycenter,
 )
