@@ -148,8 +148,8 @@ def choose(fitted: Fitted, prior: Prior, codes: Tensor, classes: Tensor | None) 
     """The density with the greatest mean log-density of held-out codes (n, d), or a simpler one as good.
 
     The prior is simpler than a Gaussian, a Gaussian than a mixture. As good means: the mean difference is within one
-    standard error of it. This log-density is what a sampler adds to the bound on log p(x): among densities of z, the one
-    nearest the aggregate posterior in Kullback-Leibler divergence makes the codes likeliest.
+    standard error of it. This log-density is what a sampler adds to the bound on log p(x): among densities of z, codes
+    are likeliest under the one nearest the aggregate posterior in Kullback-Leibler divergence.
     """
     with torch.no_grad():
         each = {"prior": prior.log_prob(codes).double()}
