@@ -28,6 +28,12 @@ class Examples:
     y: np.ndarray | None = None
     columns: list[str] | None = None
 
+    def classes_to_show(self) -> np.ndarray | None:
+        """The labels, where they are classes that a picture can tell apart by colour."""
+        if self.y is None or self.y.ndim != 1 or self.y.dtype.kind not in "buiUS":
+            return None
+        return self.y
+
 
 def load(source: str | os.PathLike[str]) -> Examples:
     """Read ``"digits"``, a file or a folder.

@@ -184,7 +184,7 @@ def test_reconstruct_and_augment(capsys, tmp_path, file):
     train(capsys, file, tmp_path / "run", "--conditional")
     status, said, _ = run(capsys, "reconstruct", tmp_path / "run", "--out", tmp_path / "r.npz")
     assert status == 0
-    assert "mean squared error of 10 examples" in said
+    assert "squared error of 10 examples: root mean" in said
     with np.load(tmp_path / "r.npz") as rebuilt:
         assert rebuilt["x"].shape == (10, 6)
     more = ["--data", file, "--ratio", 0.5, "--out", tmp_path / "a.npz"]
