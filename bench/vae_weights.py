@@ -56,8 +56,7 @@ def one(name: str, regularizer: str, factor: float, seed: int, options: dict[str
     """Train and measure one model, its weight `factor` times the default."""
     train, validation, test = parts(load(name), seed)
     latent = 8 if name in ("digits", "fashion") else 4
-    n_features = int(np.prod(train[0].shape[1:]))
-    weight = factor * regularizers.CHOICES[regularizer]().default_weight(latent, n_features)
+    weight = factor * regularizers.CHOICES[regularizer]().default_weight(latent)
     model = WVAE(latent, regularizer, weight, random_state=seed, **options.get("model", {}))
     start = time.process_time()
     model.fit(train[0], validation=validation[0], progress=False, **options.get("fit", {}))

@@ -195,7 +195,7 @@ def draw(
 def to_tensors(fitted: Fitted) -> dict[str, Tensor]:
     """Flat names to tensors: ``density.mixture.3.means`` is of class 3."""
     return {
-        f"density.{name}.{k}.{part}": getattr(one, part)
+        f"density.{name}.{k}.{part}": getattr(one, part).clone()  # a mixture of one is the Gaussian itself
         for name, densities in fitted.items()
         for k, one in enumerate(densities)
         for part in ("weights", "means", "covs")

@@ -37,7 +37,8 @@ def test_train_leaves_a_whole_folder(capsys, tmp_path):
     for name in (*runs.PICTURES, runs.CONFIG, runs.METRICS, runs.TABLE, callbacks.CURVES, training.CHECKPOINT):
         assert (out / name).stat().st_size > 0, name
     assert WVAE.load(out).latent_dim == 2
-    assert "W2 (posterior), weight 1" in said
+    assert f"W2 (posterior), weight {WVAE.load(out).weight:.4g} " in said
+    assert "codes from the " in said
     assert "against the summed squared error" in said
 
 
@@ -184,7 +185,7 @@ def test_reconstruct_and_augment(capsys, tmp_path, file):
     train(capsys, file, tmp_path / "run", "--conditional")
     status, said, _ = run(capsys, "reconstruct", tmp_path / "run", "--out", tmp_path / "r.npz")
     assert status == 0
-    assert "mean squared error of 10 examples" in said
+    assert "squared error of 10 examples: root mean" in said
     with np.load(tmp_path / "r.npz") as rebuilt:
         assert rebuilt["x"].shape == (10, 6)
     more = ["--data", file, "--ratio", 0.5, "--out", tmp_path / "a.npz"]
@@ -214,7 +215,7 @@ def test_compare(capsys, tmp_path, file):
     arguments = ["compare", "--data", file, "--regularizers", "kl,w2", "--seeds", 1, "--out", tmp_path / "c", *settings]
     status, said, complaint = run(capsys, *arguments)
     assert (status, complaint) == (0, "")
-    assert "| W2 | posterior | fitted Gaussian |" in said
+    assert "| W2 | posterior | " in said
     status, _, complaint = run(capsys, *arguments, "--regularizers", "kl,w3")
     assert (status, complaint.count("\n")) == (2, 1)
 
