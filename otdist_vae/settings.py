@@ -13,7 +13,9 @@ from .model import WVAE
 from .options import SETTING_NAMES, Options
 from .typed import argument_annotations, argument_defaults, shown, typed
 
-MODEL_DEFAULTS = {name: value for name, value in argument_defaults(WVAE).items() if name != "random_state"}
+MODEL_DEFAULTS = {
+    name: value for name, value in argument_defaults(WVAE).items() if name not in ("conditional", "random_state")
+}
 FIT_DEFAULTS = {name: argument_defaults(WVAE.fit)[name] for name in ("max_epochs", "validation")}
 RUN_DEFAULTS: dict[str, Any] = {
     "data": None,
