@@ -41,7 +41,7 @@ class Estimator(TransformerMixin, BaseEstimator):
         """Examples (n, ...) from codes (n, d)."""
 
     @abstractmethod
-    def sample(self, n: int = 1, y: Any = None, **options: Any) -> Any:
+    def sample(self, n: int = 1, y: Any = None, *, sampler: str | None = None, random_state: int | None = None) -> Any:
         """New examples (n, ...)."""
 
     # --- parameters ---
@@ -70,11 +70,8 @@ class Estimator(TransformerMixin, BaseEstimator):
             if not inner:
                 given[name] = value
                 continue
-            whole = given[name] if name in params or isinstance(given[name], dict) else describe(getattr(self, name))
-            mapping = dict(whole) if isinstance(whole, dict) else {"name": whole}
-            given[name] = (
-                {**mapping, inner: value} if isinstance(whole, (dict, str)) else {**describe(whole), inner: value}
-            )
+            unset = given[name] is None  # the component then is the regularizer's or encoder's choice
+            given[name] = {**_mapping(getattr(self, name) if unset else given[name]), inner: value}
         if params:
             self.__init__(**given)  # type: ignore[misc]
         return self
@@ -132,6 +129,12 @@ class Estimator(TransformerMixin, BaseEstimator):
         tags.input_tags.three_d_array = True
         tags.transformer_tags.preserves_dtype = ["float32"]
         return tags
+
+
+def _mapping(component: Any) -> dict[str, Any]:
+    if isinstance(component, dict):
+        return component
+    return {"name": component} if isinstance(component, str) else describe(component)
 
 
 def _options(component: Any) -> dict[str, Any]:
