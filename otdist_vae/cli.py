@@ -139,7 +139,7 @@ def _set(config: dict[str, Any], setting: str) -> None:
 @click.argument("run", type=click.Path(path_type=Path))
 @click.option("-n", "--number", default=100, show_default=True, help="How many.")
 @click.option("--class", "label", help="Class of all of them, for a class-conditional model.")
-@click.option("--sampler", help="prior, gaussian or mixture.")
+@click.option("--sampler", help="auto, prior, gaussian or mixture.")
 @click.option("--seed", type=int, help="Of the draw; the model's own if not given.")
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="The .npz (x, and y with classes) or .png.")
 def sample(run: Path, number: int, label: str | None, sampler: str | None, seed: int | None, out: Path) -> None:
@@ -151,7 +151,7 @@ def sample(run: Path, number: int, label: str | None, sampler: str | None, seed:
     """
     import numpy as np
 
-    from . import memory
+    from . import memory, samplers
     from .model import WVAE
 
     out = _writable(out)
@@ -164,7 +164,8 @@ def sample(run: Path, number: int, label: str | None, sampler: str | None, seed:
         y = np.resize(model.classes, number) if label is None else np.full(number, _class(model, label))
     x = np.asarray(model.sample(number, y, sampler=sampler, random_state=seed))
     write_examples(out, x, y)
-    click.echo(f"{number} examples of shape {x.shape[1:]} in {out}")
+    where = samplers.DENSITIES[model.sampler_name(sampler)]
+    click.echo(f"{number} examples of shape {x.shape[1:]}, codes from the {where}, in {out}")
 
 
 def _class(model: Any, label: str) -> Any:
@@ -242,7 +243,7 @@ def reconstruct(run: Path, data: str | None, out: Path | None) -> None:
 @DATA
 @click.option("--ratio", default=1.0, show_default=True, help="New examples per given one.")
 @click.option("--method", default="prior", show_default=True, help="prior, posterior or interpolation.")
-@click.option("--sampler", help="prior, gaussian or mixture, for method prior.")
+@click.option("--sampler", help="auto, prior, gaussian or mixture, for method prior.")
 @click.option("--seed", type=int, help="Of the draw; the model's own if not given.")
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="The .npz of new examples: x, and y.")
 def augment(
@@ -255,7 +256,7 @@ def augment(
       otdist-vae train --data labelled.npz --conditional --regularizer sliced --out RUN
       otdist-vae augment RUN --data labelled.npz --ratio 1 --out more.npz
     """
-    from . import memory, runs
+    from . import memory, runs, samplers
 
     out = _writable(out)
     loaded = runs.read(run, data)
@@ -267,13 +268,14 @@ def augment(
         x, labels if carries else None, ratio=ratio, method=method, sampler=sampler, random_state=seed
     )
     write_examples(out, x_new, y_new)
-    click.echo(f"{len(x_new)} examples of shape {x_new.shape[1:]} in {out}")
+    where = f", codes from the {samplers.DENSITIES[loaded.model.sampler_name(sampler)]}," if method == "prior" else ""
+    click.echo(f"{len(x_new)} examples of shape {x_new.shape[1:]}{where} in {out}")
 
 
 @cli.command()
 @RUN
 @DATA
-@click.option("--sampler", help="prior, gaussian or mixture; the model's own if not given.")
+@click.option("--sampler", help="auto, prior, gaussian or mixture; the run's own if not given.")
 def evaluate(run: Path, data: str | None, sampler: str | None) -> None:
     """Metrics of held-out data beside the real-against-real floor; evaluation.json, .md and .png in the run.
 

@@ -84,7 +84,7 @@ def _one(
     )
     classes = None if held_y is None else np.sort(held_y[:SHOWN])
     drawn = np.asarray(model.sample(SHOWN, classes, sampler=config["sampler"]))
-    return metrics, drawn, samplers.DENSITIES[config["sampler"] or model.default_sampler]
+    return metrics, drawn, samplers.DENSITIES[model.sampler_name(config["sampler"])]
 
 
 def paired_tests(values: dict[str, list[float]]) -> list[dict[str, Any]]:

@@ -8,7 +8,7 @@ import json
 import os
 import secrets
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -34,10 +34,10 @@ from .autoencoder import Autoencoder, Components, n_features
 from .batches import Batches, BatchSampler, split, take
 from .options import OPTION_NAMES, Options
 from .rows import as_labels, as_rows, subset
-from .scaling import SCALINGS, check_unit_range, resolve, shift_and_scale
+from .scaling import SCALINGS, DataUnits, check_unit_range, resolve, units
 from .typed import shown, typed
 
-CODES_KEPT = 10_000  # training codes stored with a model for the fitted samplers
+CODES_KEPT = 10_000  # codes that the samplers' densities are fitted to
 CHOICES: dict[str, dict[str, type]] = {
     "regularizer": regularizers.CHOICES,
     "posterior": posteriors.CHOICES,
@@ -51,6 +51,19 @@ CHOICES: dict[str, dict[str, type]] = {
 MISFITS = (KeyError, IndexError, TypeError, ValueError, AttributeError, RuntimeError, OverflowError, MemoryError)
 
 M = TypeVar("M", bound="WVAE")
+
+
+class Codes(NamedTuple):
+    """Codes (n, d) and, for a class-conditional model, their class numbers (n,)."""
+
+    z: Tensor
+    classes: Tensor | None
+
+    def take(self, index: Tensor) -> Codes:
+        return Codes(self.z[index], None if self.classes is None else self.classes[index])
+
+    def n_classes(self) -> int:
+        return 1 if self.classes is None else len(self.classes.unique())
 
 
 class WVAE:
@@ -130,14 +143,15 @@ class WVAE:
         self.classes: np.ndarray | None = None
         self.history: list[dict[str, float]] = []
         self.report: dict[str, Any] = {}
+        self._densities: samplers.Fitted | None = None
 
     def _check_pairs(self) -> None:
-        deterministic = isinstance(self.posterior, posteriors.Deterministic)
-        if isinstance(self.regularizer, regularizers.KL) and deterministic:
-            raise ValueError("the KL regularizer needs a posterior with a density; got posterior 'deterministic'")
-        if isinstance(self.regularizer, regularizers.W2) and not isinstance(self.prior, priors.Normal):
+        name = type(self.regularizer).__name__
+        if self.regularizer.needs_density and isinstance(self.posterior, posteriors.Deterministic):
+            raise ValueError(f"the {name} regularizer needs a posterior with a density; got posterior 'deterministic'")
+        if self.regularizer.needs_normal_prior and not isinstance(self.prior, priors.Normal):
             raise ValueError(
-                "the W2 regularizer needs the standard normal prior; with a mixture use kl or an aggregate one"
+                f"the {name} regularizer needs the standard normal prior; with a mixture use kl or an aggregate one"
             )
         if isinstance(self.encoder, networks.Architecture) is False and self.decoder is self.encoder:
             raise ValueError("encoder is a module of your own: decoder= must be given too")
@@ -197,9 +211,9 @@ class WVAE:
             train_part, held = self._parts(*as_rows(x, y), validation, with_labels=y is not None)
             self._build(train_part, self.fitted_network() if warm_start else None)
             run = self._run(train_part, held, max_epochs, folder, resume, settings)
-            self._finish(training.train(self.fitted_network(), run), train_part)
+            self._finish(training.train(self.fitted_network(), run), train_part, held)
         except training.Interrupted as stop:
-            self._finish(stop.module, train_part)  # what was learned so far can be used
+            self._finish(stop.module, train_part, held)  # what was learned so far can be used
             raise
         except BaseException:
             self.__dict__.clear()
@@ -226,9 +240,9 @@ class WVAE:
         run.resume = _resumable(run, resume)
         return run
 
-    def _finish(self, module: Any, train_part: tuple[Any, Any]) -> None:
+    def _finish(self, module: Any, train_part: tuple[Any, Any], held: tuple[Any, Any] | None) -> None:
         self.history, self.report = module.history, module.report()
-        self._keep_codes(*self._indexed(*train_part))
+        self._keep_codes(train_part, held)
 
     def _parts(self, rows: Any, labels: Any, validation: Any, *, with_labels: bool) -> tuple[Any, Any]:
         """((x, y) to train on, (x, y) held out or None)."""
@@ -252,15 +266,11 @@ class WVAE:
         return first, second
 
     def _check_classes(self, labels: np.ndarray, held: np.ndarray | None) -> None:
-        """Every class has examples to learn from, and two where a density will be fitted to its codes."""
-        classes, counts = np.unique(labels, return_counts=True)
+        """Every class has examples to learn from."""
+        classes = np.unique(labels)
         strange = np.setdiff1d([] if held is None else held, classes)
         if held is not None and len(strange):
             raise ValueError(f"y: class {strange[0]} has only held-out examples, none to train on")
-        if self.regularizer.scope == "aggregate" or self.regularizer.sampler != "prior":
-            for name, count in zip(classes, counts, strict=True):
-                if count < 2:
-                    raise ValueError(f"y: class {name} has one example to train on; a density needs at least 2")
 
     def _build(self, train_part: tuple[Any, Any], former: Autoencoder | None) -> None:
         """The network for data of this shape, its first weights drawn from the seed alone, or those of `former`."""
@@ -271,34 +281,34 @@ class WVAE:
             same = classes is self.classes or np.array_equal(classes, self.classes)  # type: ignore[arg-type]
             if shape != former.sample_shape or not same:
                 raise ValueError("warm_start needs examples of the shape, and the classes, of the last fit")
-            shift, scale = former.shift, former.scale
+            data_units = DataUnits(*(getattr(former, name) for name in DataUnits._fields))
         else:
-            shift, scale = shift_and_scale(rows, resolve(rows, self.scaling))
+            data_units = units(rows, resolve(rows, self.scaling))
         if isinstance(self.likelihood, likelihoods.Bernoulli):
-            check_unit_range(rows, shift, scale)
+            check_unit_range(rows, data_units.shift, data_units.scale)
         self.classes, self.returns_tensors = classes, isinstance(rows, Tensor)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed)
-            self.network = self._assemble(shape, shift, scale)
+            self.network = self._assemble(shape, data_units)
         if former is not None:
             try:
                 self.network.load_state_dict(former.state_dict())
             except RuntimeError as error:
                 raise ValueError(f"warm_start needs the network of the last fit: {error}") from error
 
-    def _assemble(self, shape: tuple[int, ...], shift: Tensor, scale: Tensor) -> Autoencoder:
+    def _assemble(self, shape: tuple[int, ...], data_units: DataUnits) -> Autoencoder:
         """The network. Raises MemoryError before anything is allocated if it and its optimiser do not fit."""
         n_classes = 0 if self.classes is None else len(self.classes)
         if not any(self._is_own(name) for name in CHOICES):  # a user's modules hold tensors that cannot be had twice
             what = f"a network with latent_dim={self.latent_dim} for examples of shape {shape}"
             try:
                 with torch.device("meta"):
-                    skeleton = Autoencoder(self._components(), shape, n_classes, shift, scale)
+                    skeleton = Autoencoder(self._components(), shape, n_classes, data_units)
             except (RuntimeError, OverflowError) as error:
                 raise MemoryError(f"{what} has more weights than can be counted: {error}") from None
             # four numbers a weight: itself, its gradient, and Adam's two moments
             memory.require(4 * sum(p.numel() * p.element_size() for p in skeleton.parameters()), what)
-        return Autoencoder(self._components(), shape, n_classes, shift, scale)
+        return Autoencoder(self._components(), shape, n_classes, data_units)
 
     def _components(self) -> Components:
         """Copies, so that every fit starts afresh and a module of the user's is left as it was."""
@@ -339,14 +349,18 @@ class WVAE:
         whole = {**described, **loop, "data": f"{tuple(rows.shape)} {digest}", "labels": classes}
         return json.loads(json.dumps(whole))
 
-    def _keep_codes(self, rows: Any, indices: Tensor | None) -> None:
-        """One draw from q(z|x) for training examples spread over the set: what the fitted samplers are fitted to."""
+    def _keep_codes(self, train_part: tuple[Any, Any], held: tuple[Any, Any] | None) -> None:
+        """Codes of the training part, for the fitted samplers, and of the held-out part, to choose among them."""
+        self._codes = self._some_codes(*self._indexed(*train_part))
+        self._held_codes = None if held is None else self._some_codes(*self._indexed(*held))
+        self._densities = None
+
+    def _some_codes(self, rows: Any, indices: Tensor | None) -> Codes:
+        """One draw from q(z|x) for examples spread over the set, CODES_KEPT at most."""
         keep = np.linspace(0, len(rows) - 1, min(CODES_KEPT, len(rows))).astype(int)
         labels = None if indices is None else indices[torch.from_numpy(keep)]
-        self._codes = chunked.encode(
-            self.fitted_network(), take(rows, keep), labels, torch.Generator().manual_seed(self.seed)
-        )
-        self._code_classes = labels
+        rng = torch.Generator().manual_seed(self.seed)
+        return Codes(chunked.encode(self.fitted_network(), take(rows, keep), labels, rng), labels)
 
     # --- using it ---
 
@@ -379,9 +393,9 @@ class WVAE:
             How many.
         y : label or (n,)
             Classes of the examples; None draws them evenly from the classes of a class-conditional model.
-        sampler : "prior", "gaussian", "mixture" or None
+        sampler : "auto", "prior", "gaussian", "mixture" or None
             Where codes come from: the prior, or a density fitted to the training data's codes (per class if there are
-            classes). None is `default_sampler`.
+            classes). "auto" and None are what held-out codes prefer, and `sampler_choice` says which and why.
         random_state : int
             Seed of the draw; None is the model's seed, so that the same call gives the same examples.
         """
@@ -390,34 +404,65 @@ class WVAE:
         return drawn if self.returns_tensors else drawn.numpy()
 
     @property
-    def default_sampler(self) -> str:
-        """Where samples' codes come from when it is not said: the prior, where the codes were made to fill it.
+    def sampler_choice(self) -> samplers.Choice:
+        """Where codes come from by default, with the held-out log-densities that decided it.
 
-        They are not under per-sample W2, a biased Exact or Sinkhorn, and Nothing. In a class-conditional model an
-        aggregate regularizer makes all codes together fill the prior, not those of each class. Then it is a Gaussian
-        fitted to the training data's codes.
+        Prior, Gaussian and mixture are compared on the codes of the validation part; without one, on a fifth of the
+        training codes, the densities being fitted to the others.
         """
-        if self.classes is not None and self.regularizer.scope == "aggregate":
-            return "gaussian"
-        return self.regularizer.sampler
+        self._fit_densities()
+        return self._choice
+
+    @property
+    def default_sampler(self) -> str:
+        """The sampler that "auto" stands for: "prior", "gaussian" or "mixture"; `sampler_choice` says why."""
+        return self.sampler_choice.name
+
+    def sampler_name(self, sampler: str | None) -> str:
+        """The density that a sampler's name stands for; "auto" and None are `default_sampler`."""
+        if sampler not in (None, *samplers.NAMES):
+            raise ValueError(f"sampler must be one of {', '.join(samplers.NAMES)}; got {sampler!r}")
+        return self.default_sampler if sampler in (None, "auto") else str(sampler)
+
+    def _fit_densities(self) -> None:
+        """Fit the samplers' densities to the training data's codes, once: when they are first used, or saved."""
+        network = self.fitted_network()
+        if self._densities is not None:
+            return
+        n_classes, codes, held = network.n_classes, self._codes, self._held_codes
+        kept = codes
+        if held is None:
+            index = torch.from_numpy(split(len(codes.z), 0.2, self.seed)[0])
+            rest = torch.from_numpy(split(len(codes.z), 0.2, self.seed)[1])
+            kept, held = codes.take(index), codes.take(rest)
+            if len(kept.z) < 2 or len(held.z) < 1 or kept.n_classes() < codes.n_classes():
+                kept = held = codes  # too few to keep some apart
+        fitted = samplers.fit(kept.z, kept.classes, n_classes, self.seed)
+        self._choice = samplers.choose(fitted, network.prior, held.z, held.classes)
+        self._densities = fitted if kept is codes else samplers.fit(codes.z, codes.classes, n_classes, self.seed)
+        self.report["sampler"] = {**self._choice._asdict()}
 
     def _draw(self, n: int, y: Any, sampler: str | None, random_state: int | None) -> tuple[Tensor, Tensor | None]:
         network = self.fitted_network()
         if isinstance(n, bool) or not isinstance(n, (int, np.integer)) or n < 0:
             raise ValueError(f"n must be a nonnegative integer; got {n!r}")
-        name = sampler or self.default_sampler
+        name = self.sampler_name(sampler)
+        if name != "prior":
+            self._fit_densities()
         rng = torch.Generator().manual_seed(self.seed if random_state is None else int(random_state))
         if y is None and self.classes is not None:
             y = self.classes[torch.randint(len(self.classes), (n,), generator=rng).numpy()]
         indices = self._labels(y, n)
-        if indices is None or name == "prior":
-            z = samplers.draw(name, n, prior=network.prior, codes=self._codes, generator=rng)
-            return z, indices
-        z = torch.empty(n, self.latent_dim, dtype=self._codes.dtype)
-        for k in indices.unique().tolist():
-            mine, codes = indices == k, self._codes[self._code_classes == k]
-            z[mine] = samplers.draw(name, int(mine.sum()), prior=network.prior, codes=codes, generator=rng)
-        return z, indices
+        z = samplers.draw(
+            name,
+            n,
+            indices,
+            fitted=self._densities or {},
+            prior=network.prior,
+            latent_dim=self.latent_dim,
+            rng=rng,
+        )
+        return z.to(network.scale.dtype), indices
 
     def augment(
         self,
@@ -441,8 +486,8 @@ class WVAE:
         method : "prior", "posterior" or "interpolation"
             "prior" decodes codes from `sampler` (as in :meth:`sample`); "posterior" decodes draws from q(z | x);
             "interpolation" decodes points between the codes of two examples of one class.
-        sampler : "prior", "gaussian", "mixture" or None
-            For method "prior".
+        sampler : "auto", "prior", "gaussian", "mixture" or None
+            For method "prior", as in :meth:`sample`.
         random_state : int
             Seed of the draw; None is the model's seed.
 
@@ -474,18 +519,15 @@ class WVAE:
         return _like(x, chunked.decode(network, codes, new_indices)), new_labels
 
     def effective_weight(self) -> float | None:
-        """The weight against the plain squared error summed over features, 2·scale²·weight, or None for Bernoulli.
+        """The weight against the plain squared error summed over features, 2·scale²·weight.
 
-        Papers' weights are stated in many conventions; this one can be compared.
+        None for Bernoulli. Papers' weights are stated in many conventions; this one can be compared. Where the scale
+        comes from the data it is known after fit.
         """
-        if not isinstance(self.likelihood, likelihoods.Gaussian):
+        likelihood = self.likelihood if self.network is None else self.network.likelihood
+        if not isinstance(likelihood, likelihoods.Gaussian):
             return None
-        scale = self.likelihood.scale
-        if scale is None:
-            fitted = self.fitted_network().likelihood
-            assert isinstance(fitted, likelihoods.Gaussian)
-            scale = float(fitted.log_scale.exp())
-        return 2 * scale**2 * self.weight
+        return 2 * likelihood.deviation() ** 2 * self.weight
 
     @property
     def n_features(self) -> int:
@@ -535,9 +577,9 @@ class WVAE:
         """Write model.json and weights.safetensors into `folder`, which is made if need be."""
         network = self.fitted_network()
         tensors = {f"network.{name}": value for name, value in network.state_dict().items()}
-        tensors["codes"] = self._codes
-        if self._code_classes is not None:
-            tensors["code_classes"] = self._code_classes
+        self._fit_densities()
+        assert self._densities is not None
+        tensors |= samplers.to_tensors(self._densities)
         description = {
             **self.describe(),
             "sample_shape": list(network.sample_shape),
@@ -592,10 +634,13 @@ class WVAE:
         model.history, model.report = description["history"], description["report"]
         state = {k.removeprefix("network."): v for k, v in tensors.items() if k.startswith("network.")}
         with torch.random.fork_rng(devices=[]):
-            model.network = model._assemble(tuple(description["sample_shape"]), state["shift"], state["scale"])
+            model.network = model._assemble(
+                tuple(description["sample_shape"]), DataUnits(*(state[name] for name in DataUnits._fields))
+            )
         model.network.to(getattr(torch, description["dtype"])).load_state_dict(state)
         model.network.eval()
-        model._codes, model._code_classes = tensors["codes"], tensors.get("code_classes")
+        model._densities = samplers.from_tensors(tensors, model.network.n_classes)
+        model._choice = samplers.Choice(**model.report["sampler"])
         return model
 
 

@@ -307,7 +307,7 @@ def report(model: WVAE, examples: data.Examples, folder: Path, config: dict[str,
     drawn = np.asarray(model.sample(100, per_class, sampler=config.get("sampler")))
     limits = (float(examples.x.min()), float(examples.x.max()))
     if plots.is_image(x.shape[1:]):
-        name = config.get("sampler") or model.default_sampler
+        name = model.sampler_name(config.get("sampler"))
         plots.save(
             plots.images(drawn, limits=limits, title=f"samples, codes from the {samplers.DENSITIES[name]}"),
             folder / "samples.png",
@@ -341,7 +341,8 @@ def metrics(model: WVAE, x: np.ndarray, rebuilt: np.ndarray, codes: np.ndarray) 
         **{k: v for k, v in last.items() if k not in ("weight", "seconds")},
         "mean code variance": float(codes.var(0).mean()),
         "mean code norm": float(np.linalg.norm(codes.mean(0))),
-        **{k: v for k, v in model.report.items() if k != "epochs"},
+        "samples": str(model.sampler_choice),
+        **{k: v for k, v in model.report.items() if k not in ("epochs", "sampler")},
     }
 
 
@@ -390,7 +391,7 @@ def evaluate(folder: Path, source: str | None = None, sampler: str | None = None
     loaded = read(folder, source)
     x, y = loaded.part(loaded.held)
     reference = loaded.examples.x[loaded.kept] if source is None else read(folder).examples.x
-    model, name = loaded.model, sampler or loaded.config["sampler"] or loaded.model.default_sampler
+    model, name = loaded.model, loaded.model.sampler_name(sampler or loaded.config["sampler"])
     result = evaluation.evaluate(model, x, y, reference=reference, sampler=name)
     whole = {"sampler": name, "held-out examples": len(x), "metrics": result}
     text = f"samples: codes from the {samplers.DENSITIES[name]}\n\n{evaluation.table(result)}"

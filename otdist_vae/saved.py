@@ -7,7 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .samplers import DENSITIES
+
 DTYPES = ("float32", "float64")
+PARTS = ("weights", "means", "covs")
 ROW = ("epoch", "loss", "reconstruction", "penalty", "weight", "seconds")  # of the history
 
 
@@ -15,7 +18,11 @@ def check(description: dict[str, Any], tensors: dict[str, Tensor]) -> None:
     """Raises KeyError, TypeError or ValueError naming what does not fit."""
     _check_values(description)
     _check_scaling(description["sample_shape"], tensors["network.shift"], tensors["network.scale"])
-    _check_codes(description, tensors["codes"], tensors.get("code_classes"))
+    _check_range(description["sample_shape"], tensors["network.low"], tensors["network.high"])
+    _check_choice(description["report"]["sampler"])
+    for k in range(len(description["classes"] or [None])):
+        for name in ("gaussian", "mixture"):
+            _check_density(description["latent_dim"], *(tensors[f"density.{name}.{k}.{part}"] for part in PARTS))
 
 
 def _require(fits: bool, what: str) -> None:
@@ -52,12 +59,25 @@ def _check_scaling(shape: list[int], shift: Tensor, scale: Tensor) -> None:
     _require(bool((scale != 0).all()), "scale is 0")
 
 
-def _check_codes(d: dict[str, Any], codes: Tensor, labels: Tensor | None) -> None:
-    fits = codes.ndim == 2 and codes.shape[1] == d["latent_dim"] and codes.is_floating_point()
-    _require(fits, f"codes must be (n, {d['latent_dim']}); got {tuple(codes.shape)}")
-    _require(bool(torch.isfinite(codes).all()), "codes are not finite")
-    _require((labels is None) == (d["classes"] is None), "codes have classes where the model has none, or none")
-    if labels is not None:
-        _require(labels.shape == codes.shape[:1] and labels.dtype == torch.int64, "code_classes do not fit the codes")
-        within = bool(((labels >= 0) & (labels < len(d["classes"]))).all())
-        _require(within, "code_classes are beyond the classes")
+def _check_range(shape: list[int], low: Tensor, high: Tensor) -> None:
+    for name, value in (("low", low), ("high", high)):
+        whole = tuple(value.shape) in ((), tuple(shape))
+        _require(whole and value.is_floating_point() and not bool(value.isnan().any()), f"{name} is no end of a range")
+    _require(bool((low <= high).all()), "low is above high")
+
+
+def _check_choice(choice: Any) -> None:
+    whole = isinstance(choice, dict) and sorted(choice) == ["n_components", "name", "scores"]
+    _require(whole and choice["name"] in DENSITIES and _is_size(choice["n_components"]), "report.sampler is no choice")
+    scores = choice["scores"]
+    numbers = isinstance(scores, dict) and all(type(v) in (int, float) for v in scores.values())
+    _require(numbers and set(scores) == set(DENSITIES), "report.sampler has no scores")
+
+
+def _check_density(d: int, weights: Tensor, means: Tensor, covs: Tensor) -> None:
+    k = len(weights) if weights.ndim else 0
+    shapes = [tuple(t.shape) for t in (weights, means, covs)]
+    _require(k > 0 and shapes == [(k,), (k, d), (k, d, d)], f"a density of codes has shapes {shapes}")
+    for t in (weights, means, covs):
+        _require(t.dtype == torch.float64 and bool(torch.isfinite(t).all()), "a density of codes is not finite")
+    _require(bool((weights >= 0).all()), "a density of codes has negative weights")

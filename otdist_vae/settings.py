@@ -25,13 +25,13 @@ RUN_DEFAULTS: dict[str, Any] = {
 }
 DEFAULTS = {**RUN_DEFAULTS, **FIT_DEFAULTS, **MODEL_DEFAULTS}
 CHOICES = {
-    "regularizer": tuple(regularizers.CHOICES),
-    "posterior": tuple(posteriors.CHOICES),
-    "prior": tuple(priors.CHOICES),
-    "encoder": tuple(networks.CHOICES),
-    "decoder": tuple(networks.CHOICES),
-    "likelihood": tuple(likelihoods.CHOICES),
-    "schedule": tuple(schedules.CHOICES),
+    "regularizer": regularizers.CHOICES,
+    "posterior": posteriors.CHOICES,
+    "prior": priors.CHOICES,
+    "encoder": networks.CHOICES,
+    "decoder": networks.CHOICES,
+    "likelihood": likelihoods.CHOICES,
+    "schedule": schedules.CHOICES,
     "sampler": samplers.NAMES,
 }
 ANNOTATIONS = {
@@ -126,7 +126,7 @@ def checked(config: dict[str, Any]) -> dict[str, Any]:
     0.001
     >>> checked({"sampler": "weird"})
     Traceback (most recent call last):
-    ValueError: sampler must be one of prior, gaussian, mixture; got 'weird'
+    ValueError: sampler must be one of auto, prior, gaussian, mixture; got 'weird'
     """
     whole = {
         key: typed(key, value, ANNOTATIONS.get(key, "Any"), from_text=True)

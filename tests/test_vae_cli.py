@@ -37,7 +37,8 @@ def test_train_leaves_a_whole_folder(capsys, tmp_path):
     for name in (*runs.PICTURES, runs.CONFIG, runs.METRICS, runs.TABLE, callbacks.CURVES, training.CHECKPOINT):
         assert (out / name).stat().st_size > 0, name
     assert WVAE.load(out).latent_dim == 2
-    assert "W2 (posterior), weight 1" in said
+    assert f"W2 (posterior), weight {WVAE.load(out).weight:.4g} " in said
+    assert "codes from the " in said
     assert "against the summed squared error" in said
 
 
@@ -214,7 +215,7 @@ def test_compare(capsys, tmp_path, file):
     arguments = ["compare", "--data", file, "--regularizers", "kl,w2", "--seeds", 1, "--out", tmp_path / "c", *settings]
     status, said, complaint = run(capsys, *arguments)
     assert (status, complaint) == (0, "")
-    assert "| W2 | posterior | fitted Gaussian |" in said
+    assert "| W2 | posterior | " in said
     status, _, complaint = run(capsys, *arguments, "--regularizers", "kl,w3")
     assert (status, complaint.count("\n")) == (2, 1)
 

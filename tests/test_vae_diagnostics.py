@@ -81,7 +81,7 @@ def test_a_weight_out_of_scale():
     model, measured, _ = diagnosis("w2", max_epochs=2)
     heavy = diagnostics.diagnose(model, replace(measured, explained=0.5, variance=1, pressure=20, effect=[1, 1]))
     assert [f.name for f in heavy] == ["weight too large"]
-    assert heavy[0].remedy == "weight=0.05."
+    assert heavy[0].remedy == f"weight={model.weight / 20:.2g}."
     light = diagnostics.diagnose(model, replace(measured, explained=0.9, variance=9, pressure=1e-5, effect=[1, 1]))
     assert [f.name for f in light] == ["exploding codes", "weight too small"]
 

@@ -78,11 +78,11 @@ def test_early_stopping_keeps_the_best_weights():
 
 def test_resuming_another_run_is_refused(tmp_path):
     options = {"folder": tmp_path, "resume": "auto"}
-    fitted(max_epochs=1, fit=options)
+    fitted(max_epochs=1, weight=1.0, fit=options)
     with pytest.raises(ValueError, match=r"is of another run: weight was 1\.0, now 2\.0"):
         fitted(weight=2.0, max_epochs=2, fit=options)
     with pytest.raises(ValueError, match="is of another run: data was"):
-        fitted(x=table(seed=1), max_epochs=2, fit=options)
+        fitted(weight=1.0, x=table(seed=1), max_epochs=2, fit=options)
 
 
 def test_a_damaged_checkpoint_is_refused(tmp_path):
