@@ -4,7 +4,7 @@ Each module speaks the same two verbs: ``w2_squared``, smooth and what to train 
 Importing ``otdist`` imports neither torch nor numba.
 """
 
-from . import covariance, diagonal, exact, gaussian, inference, line, sinkhorn, sliced
+from . import covariance, diagonal, exact, gaussian, inference, line, metrics, sinkhorn, sliced
 from ._core.checks import ConvergenceWarning
 from .distributions import w2, w2_squared
 
@@ -18,6 +18,7 @@ __all__ = [
     "gaussian",
     "inference",
     "line",
+    "metrics",
     "sinkhorn",
     "sliced",
     "w2",
