@@ -17,7 +17,7 @@ PARTS = ("encoder", "decoder")
 
 
 class Encode(nn.Module):
-    """Posterior means (n, d) from examples (n, ...) in the data's units, and class numbers (n,) where there are some."""
+    """Posterior means (n, d) from examples (n, ...) in the data's units, and class numbers (n,) where there are any."""
 
     def __init__(self, network: Autoencoder) -> None:
         super().__init__()

@@ -551,6 +551,12 @@ class WVAE(Estimator):
         """Features of one example."""
         return n_features(self.fitted_network())
 
+    def to_onnx(self, path: str | os.PathLike[str], part: str = "decoder") -> None:
+        """Write the "decoder" or "encoder" as ONNX; :mod:`otdist_vae.export` also has it as a torch.export program."""
+        from . import export
+
+        export.to_onnx(self, part, Path(path))
+
     def fitted_network(self) -> Autoencoder:
         """The trained network. Raises ValueError before fit or load."""
         if self.network is None:

@@ -20,7 +20,9 @@ def test_a_program_says_what_the_model_says(y):
     # the same float32 sums, perhaps in another order: 16 terms
     np.testing.assert_allclose(z.detach(), model.encode(x, y), atol=1e-5)
     back = export.program(model, "decoder").module()(z[:7], *(i[:7] for i in indices))
-    np.testing.assert_allclose(back.detach(), model.decode(z[:7].detach().numpy(), None if y is None else y[:7]), atol=1e-5)
+    np.testing.assert_allclose(
+        back.detach(), model.decode(z[:7].detach().numpy(), y if y is None else y[:7]), atol=1e-5
+    )
 
 
 def test_a_program_of_bytes_and_convolutions(tmp_path):
@@ -42,7 +44,7 @@ def test_an_unknown_part_is_refused():
 @pytest.mark.skipif(importlib.util.find_spec("onnxscript") is not None, reason="onnxscript is installed")
 def test_without_onnx_it_says_what_to_install(tmp_path):
     with pytest.raises(ModuleNotFoundError, match="pip install onnx onnxscript"):
-        export.to_onnx(fitted(), "decoder", tmp_path / "decoder.onnx")
+        fitted().to_onnx(tmp_path / "decoder.onnx")
 
 
 def test_onnx_says_what_the_model_says(tmp_path):
