@@ -87,6 +87,8 @@ def train(
 
     if resume and overwrite:
         raise click.UsageError("--resume and --overwrite exclude each other")
+    if resume and given["warm_start"] is not None:
+        raise click.UsageError("--warm-start begins a new run; --resume goes on with one")
     former = runs.config_of(out)
     source = config or (former if resume and former.is_file() else None)
     whole = settings.read_config(_existing(source)) if source else {}

@@ -129,7 +129,7 @@ class WVAE(Estimator):
             raise ValueError(f"latent_dim must be a positive integer; got {latent_dim!r}")
         if scaling not in SCALINGS:
             raise ValueError(f"scaling must be one of {', '.join(SCALINGS)}; got {scaling!r}")
-        if random_state is not None and not (isinstance(random_state, (int, np.integer)) and random_state >= 0):
+        if random_state is not None and typed("random_state", random_state, "int | None") < 0:
             raise ValueError(f"random_state must be a nonnegative integer or None; got {random_state!r}")
         typed("weight", weight, "float | None")
         if weight is not None and not 0 <= weight < float("inf"):
