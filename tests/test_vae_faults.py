@@ -122,7 +122,10 @@ SETTINGS = {
     "batch size": (["--set", "batch_size=[3]"], "batch_size must be an integer"),
     "inner bracket": (["--set", "regularizer.directions=["], "--set regularizer.directions is not readable YAML"),
     "unknown key": (["--set", "x.y=["], "unknown setting 'x'"),
-    "inner type": (["--regularizer", "sliced", "--set", "regularizer.directions=many"], "regularizer.directions must be"),
+    "inner type": (
+        ["--regularizer", "sliced", "--set", "regularizer.directions=many"],
+        "regularizer.directions must be",
+    ),
     "inner key": (["--set", "regularizer.mass=1"], "got 'mass'"),
     "aliases": (["--set", "encoder={name: mlp, hidden: [&a 8, *a]}"], "aliases"),
     "huge latent_dim": (["--latent-dim", "1000000000"], "latent_dim=1000000000"),
