@@ -228,7 +228,8 @@ def _exact(x: np.ndarray, y: np.ndarray) -> Measured:
 
     uniform = [np.full(len(z), 1 / len(z)) for z in (x, y)]
     value, grads = exact.w2_squared_and_grad(x, y, *uniform)
-    return Measured(float(value), math.sqrt(float(grads.a.var()) / len(x) + float(grads.b.var()) / len(y)))
+    of_x, of_y = np.asarray(grads.a), np.asarray(grads.b)
+    return Measured(float(value), math.sqrt(float(of_x.var()) / len(x) + float(of_y.var()) / len(y)))
 
 
 def _mmd(pair: Pair) -> Measured:

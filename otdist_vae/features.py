@@ -33,6 +33,9 @@ class Classifier(nn.Module):
     `classes` (k,) are the labels that its outputs stand for.
     """
 
+    shift: Tensor
+    scale: Tensor
+
     def __init__(self, shape: tuple[int, ...], classes: np.ndarray, shift: Tensor, scale: Tensor) -> None:
         super().__init__()
         self.classes = classes

@@ -43,6 +43,7 @@ class Gaussian(Likelihood):
     MOMENTUM = 0.02  # the running mean looks back about 50 batches
     SMALLEST = 1e-3  # deviations of reconstructions that are exact; a quarter of a grey level of 256
     log_scale: Tensor
+    n_batches: Tensor
 
     def __init__(self, scale: float | None = None) -> None:
         super().__init__()
@@ -69,7 +70,7 @@ class Gaussian(Likelihood):
             mean /= torch.distributed.get_world_size()
         found = 0.5 * mean.clamp_min(self.SMALLEST**2).log()
         self.n_batches += 1
-        self.log_scale += torch.clamp_min(1 / self.n_batches, self.MOMENTUM) * (found - self.log_scale)
+        self.log_scale += (1 / self.n_batches).clamp_min(self.MOMENTUM) * (found - self.log_scale)
         return found
 
     def mean(self, output: Tensor) -> Tensor:

@@ -29,14 +29,17 @@ from . import (
     saved,
     schedules,
 )
+from . import labels as label_kinds
 from ._config import describe, make
 from .autoencoder import Autoencoder, Components, n_features
 from .batches import Batches, BatchSampler, split, take
+from .estimator import Estimator
 from .options import OPTION_NAMES, Options
-from .rows import as_labels, as_rows, subset
+from .rows import as_rows, subset
 from .scaling import SCALINGS, DataUnits, check_unit_range, resolve, units
 from .typed import shown, typed
 
+MIN_EPOCHS, MIN_STEPS = 50, 1500  # steps train a network, whatever the number of examples
 CODES_KEPT = 10_000  # codes that the samplers' densities are fitted to
 CHOICES: dict[str, dict[str, type]] = {
     "regularizer": regularizers.CHOICES,
@@ -66,7 +69,7 @@ class Codes(NamedTuple):
         return 1 if self.classes is None else len(self.classes.unique())
 
 
-class WVAE:
+class WVAE(Estimator):
     """A variational or Wasserstein auto-encoder; the regularizer decides which.
 
     The loss is ``reconstruction + weight · D``: the reconstruction −log p(x|z) summed over features and averaged over
@@ -87,7 +90,12 @@ class WVAE:
     scaling : what is done to the data before the network, and undone behind it. "none"; "standard", each feature to
         mean 0 and deviation 1; "range", all features to [0, 1]; "auto", none for data in [0, 1], range for images and
         standard for tables.
+    conditional : whether labels given to `fit` make the model class-conditional. True asks for them, False leaves them
+        out, None takes them where they are given; a step of a scikit-learn pipeline takes them only if it is True.
     random_state : seed of everything random; None draws one from the operating system.
+
+    It is a scikit-learn estimator: clone, pipelines (`transform` is `encode`), and grid search over ``weight`` or
+    ``regularizer__directions`` work, by a `score` that regularizers and weights can be compared by.
 
     Examples
     --------
@@ -113,8 +121,10 @@ class WVAE:
         likelihood: Any = "gaussian",
         schedule: Any = "constant",
         scaling: str = "auto",
+        conditional: bool | None = None,
         random_state: int | None = None,
     ) -> None:
+        self._given = {name: value for name, value in locals().items() if name not in ("self", "__class__")}
         if isinstance(latent_dim, bool) or not isinstance(latent_dim, (int, np.integer)) or latent_dim < 1:
             raise ValueError(f"latent_dim must be a positive integer; got {latent_dim!r}")
         if scaling not in SCALINGS:
@@ -163,7 +173,7 @@ class WVAE:
         x: Any,
         y: Any = None,
         *,
-        max_epochs: int = 50,
+        max_epochs: int | None = None,
         validation: Any = 0.1,
         folder: str | os.PathLike[str] | None = None,
         resume: str | os.PathLike[str] | None = None,
@@ -181,8 +191,8 @@ class WVAE:
             DataLoader the data set and the batch size are used; the order is the run's own.
         y : (n,) or True
             Class labels, integers or strings; makes the model class-conditional. True takes those in a Dataset's pairs.
-        max_epochs : int
-            Passes over the data.
+        max_epochs : int or None
+            Passes over the data. None is 50, or more where the data are so few that these make less than 1500 steps.
         validation : float, array or pair
             A fraction held out at random, an array of examples, a pair (x, y), or None.
         folder : path
@@ -208,6 +218,7 @@ class WVAE:
         try:
             options = {**_of_loader(x, options), **options}
             settings = _settings(max_epochs, folder, resume, options)
+            y = self._labels_to_use(y)
             train_part, held = self._parts(*as_rows(x, y), validation, with_labels=y is not None)
             self._build(train_part, self.fitted_network() if warm_start else None)
             run = self._run(train_part, held, max_epochs, folder, resume, settings)
@@ -221,7 +232,13 @@ class WVAE:
             raise
         return self
 
-    def _run(self, train_part: Any, held: Any, max_epochs: int, folder: Any, resume: Any, settings: Any) -> Any:
+    def _labels_to_use(self, y: Any) -> Any:
+        conditional = self._given["conditional"]
+        if conditional and y is None:
+            raise ValueError("conditional=True needs labels: y must be given")
+        return None if conditional is False else y
+
+    def _run(self, train_part: Any, held: Any, max_epochs: int | None, folder: Any, resume: Any, settings: Any) -> Any:
         """What :func:`otdist_vae.training.train` needs to know of the run."""
         from . import training
 
@@ -229,7 +246,7 @@ class WVAE:
         run = training.Run(
             batches=Batches(*self._indexed(*train_part), sampler),
             held_out=held and Batches(*self._indexed(*held), BatchSampler(len(held[0]), settings.batch_size, None)),
-            max_epochs=max_epochs,
+            max_epochs=max_epochs or max(MIN_EPOCHS, -(-MIN_STEPS // max(1, len(sampler)))),
             weight=self.weight,
             schedule=self.schedule,
             seed=self.seed,
@@ -319,7 +336,7 @@ class WVAE:
         return rows, None if labels is None else self._class_indices(labels, len(rows))
 
     def _class_indices(self, labels: Any, n: int) -> Tensor:
-        labels = np.asarray(labels)
+        labels = label_kinds.plain(labels)
         if self.classes is None:
             raise ValueError("y was given, but the model was fitted without labels")
         if labels.ndim == 0:
@@ -502,7 +519,7 @@ class WVAE:
                 "the model has no classes, so draws from the prior have no label: fit it with y, "
                 "or use method 'posterior' or 'interpolation'"
             )
-        labels = None if y is None else as_labels(y, len(x))
+        labels = None if y is None else label_kinds.checked(y, len(x))
         rows, indices = self.inputs(x, labels if self.classes is not None else None)
         seed = self.seed if random_state is None else int(random_state)
         rng = torch.Generator().manual_seed(seed)
@@ -533,6 +550,12 @@ class WVAE:
     def n_features(self) -> int:
         """Features of one example."""
         return n_features(self.fitted_network())
+
+    def to_onnx(self, path: str | os.PathLike[str], part: str = "decoder") -> None:
+        """Write the "decoder" or "encoder" as ONNX; :mod:`otdist_vae.export` also has it as a torch.export program."""
+        from . import export
+
+        export.to_onnx(self, part, Path(path))
 
     def fitted_network(self) -> Autoencoder:
         """The trained network. Raises ValueError before fit or load."""
@@ -580,10 +603,12 @@ class WVAE:
         self._fit_densities()
         assert self._densities is not None
         tensors |= samplers.to_tensors(self._densities)
+        values, dtype = (None, None) if self.classes is None else label_kinds.to_plain_values(self.classes)
         description = {
             **self.describe(),
             "sample_shape": list(network.sample_shape),
-            "classes": None if self.classes is None else self.classes.tolist(),
+            "classes": values,
+            "class_dtype": dtype,
             "dtype": str(network.scale.dtype).removeprefix("torch."),
             "returns_tensors": self.returns_tensors,
             "history": self.history,
@@ -629,7 +654,7 @@ class WVAE:
         options = {name: description[name] for name in (*CHOICES, "weight", "scaling", "random_state")}
         model = cls(description["latent_dim"], options.pop("regularizer"), **options)
         classes = description["classes"]
-        model.classes = None if classes is None else np.array(classes)
+        model.classes = None if classes is None else label_kinds.from_plain_values(classes, description["class_dtype"])
         model.returns_tensors = description["returns_tensors"]
         model.history, model.report = description["history"], description["report"]
         state = {k.removeprefix("network."): v for k, v in tensors.items() if k.startswith("network.")}
@@ -657,9 +682,9 @@ def _of_loader(x: Any, options: dict[str, Any]) -> dict[str, Any]:
     return {} if x.batch_size is None else {"batch_size": x.batch_size}
 
 
-def _settings(max_epochs: int, folder: Any, resume: Any, options: dict[str, Any]) -> Options:
+def _settings(max_epochs: int | None, folder: Any, resume: Any, options: dict[str, Any]) -> Options:
     """The training Options, after every refusal that needs no data."""
-    if typed("max_epochs", max_epochs, "int") < 1:
+    if max_epochs is not None and typed("max_epochs", max_epochs, "int") < 1:
         raise ValueError(f"max_epochs must be at least 1; got {max_epochs}")
     if resume is not None and not isinstance(resume, (str, os.PathLike)):
         raise ValueError(f"resume must be 'auto', a path or None; got {shown(resume)}")

@@ -207,7 +207,8 @@ class Aggregate(Regularizer):
         rng = torch.Generator().manual_seed(0)
         codes, samples = torch.randn(2, SHRINKAGE_BATCHES, batch_size, latent_dim, generator=rng).unbind()
         scales = torch.tensor([0.4, 0.7, 1.0], dtype=torch.float64)
-        values = [sum(self.distance(float(s) * x, y, rng) for x, y in zip(codes, samples, strict=True)) for s in scales]
+        pairs = list(zip(codes, samples, strict=True))
+        values = [torch.stack([self.distance(float(s) * x, y, rng) for x, y in pairs]).sum() for s in scales]
         # E D(sX, Y) is nearly a parabola in s: E|sX|² and a cross term that is linear in s
         a, b, _ = torch.linalg.solve(torch.stack([scales**2, scales, scales**0], 1), torch.stack(values).double())
         return float((-b / (2 * a)).clamp(0, 1).square())

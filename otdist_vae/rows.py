@@ -8,6 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from . import labels
+
 
 class DatasetRows:
     """A map-style Dataset as an array: `shape`, `dtype`, and rows stacked on demand, checked as they are read."""
@@ -92,7 +94,7 @@ def as_rows(x: Any, y: Any = None, *, name: str = "x", minimum: int = 2) -> tupl
         raise ValueError(f"{name} must have shape (n, ...), one row an example; got {tuple(rows.shape)}")
     if len(rows) < minimum:
         raise ValueError(f"{name} must hold at least {minimum} examples; got {len(rows)}")
-    return rows, None if y is None else as_labels(y, len(rows))
+    return rows, None if y is None else labels.checked(y, len(rows))
 
 
 def _numbers(x: Any, name: str) -> Any:
@@ -113,13 +115,3 @@ def _numbers(x: Any, name: str) -> Any:
         if not bool(finite):
             raise ValueError(f"{name} must be finite; rows {start} to {start + len(part) - 1} hold NaN or infinity")
     return x
-
-
-def as_labels(y: Any, n: int) -> np.ndarray:
-    """Class labels as an array (n,). Raises ValueError or TypeError naming y and what arrived."""
-    labels = y.detach().cpu().numpy() if isinstance(y, Tensor) else np.asarray(y)
-    if labels.shape != (n,):
-        raise ValueError(f"y must have shape ({n},), one label an example; got {labels.shape}")
-    if labels.dtype.kind not in "buiUS":
-        raise TypeError(f"y must be class labels, integers or strings; got dtype {labels.dtype}")
-    return labels

@@ -54,6 +54,12 @@ class GaussianMixture:
         each = -0.5 * (white.square() + LOG_2PI).sum(-1) - 0.5 * values.log().sum(-1)
         return torch.logsumexp(each + self.weights.log(), -1)
 
+    def bic(self, x: Tensor) -> float:
+        """The Bayesian information criterion on codes (n, d), smaller being better (Schwarz 1978)."""
+        k, d = self.means.shape
+        free = k * (1 + d + d * (d + 1) / 2) - 1
+        return free * math.log(len(x)) - 2 * float(self.log_prob(x).sum())
+
 
 Fitted = dict[str, list[GaussianMixture]]
 
@@ -105,7 +111,7 @@ def _mixture(x: Tensor, one: GaussianMixture, seed: int) -> GaussianMixture:
     n, d = x.shape
     floor = FLOOR * max(float(x.var(0, correction=0).mean()), 1e-30)
     own = _gaussian(x).covs + floor * torch.eye(d, dtype=x.dtype) if n > 1 else one.covs
-    best, least, rises = one, _bic(GaussianMixture(one.weights, x.mean(0, keepdim=True), own), x), 0
+    best, least, rises = one, GaussianMixture(one.weights, x.mean(0, keepdim=True), own).bic(x), 0
     for k in COMPONENTS:
         if n < 2 * k * (d + 1) or rises == 2:
             break
@@ -115,15 +121,9 @@ def _mixture(x: Tensor, one: GaussianMixture, seed: int) -> GaussianMixture:
             found = Estimator(k, reg_covar=floor, random_state=seed, max_iter=200, tol=1e-3).fit(x.numpy())
         parts = (torch.from_numpy(part) for part in (found.weights_, found.means_, found.covariances_))
         mixture = GaussianMixture(*parts)
-        bic = _bic(mixture, x)
+        bic = mixture.bic(x)
         best, least, rises = (mixture, bic, 0) if bic < least else (best, least, rises + 1)
     return best
-
-
-def _bic(mixture: GaussianMixture, x: Tensor) -> float:
-    k, d = mixture.means.shape
-    free = k * (1 + d + d * (d + 1) / 2) - 1
-    return free * math.log(len(x)) - 2 * float(mixture.log_prob(x).sum())
 
 
 # --- which one --------------------------------------------------------------------------------------------------------

@@ -39,7 +39,7 @@ def _check_values(d: dict[str, Any]) -> None:
     _require(isinstance(history, list) and bool(history) and all(map(_is_row, history)), "history is no list of epochs")
     if classes is not None:
         alike = isinstance(classes, list) and len({type(c) for c in classes}) == 1
-        _require(alike and isinstance(classes[0], (bool, int, str)), "classes are no list of labels")
+        _require(alike and isinstance(classes[0], (bool, int, float, str)), "classes are no list of labels")
         _require(sorted(set(classes)) == classes, "classes are not in order")
 
 

@@ -13,7 +13,8 @@ from .model import WVAE
 from .options import SETTING_NAMES, Options
 from .typed import argument_annotations, argument_defaults, shown, typed
 
-MODEL_DEFAULTS = {name: value for name, value in argument_defaults(WVAE).items() if name != "random_state"}
+NOT_SETTINGS = ("conditional", "random_state")  # of the model: the run has its own
+MODEL_DEFAULTS = {name: value for name, value in argument_defaults(WVAE).items() if name not in NOT_SETTINGS}
 FIT_DEFAULTS = {name: argument_defaults(WVAE.fit)[name] for name in ("max_epochs", "validation")}
 RUN_DEFAULTS: dict[str, Any] = {
     "data": None,
