@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -103,6 +104,7 @@ def _gaussian(x: Tensor, within: Tensor | None = None) -> GaussianMixture:
 
 def _mixture(x: Tensor, one: GaussianMixture, seed: int) -> GaussianMixture:
     """The mixture of least BIC; `one` Gaussian where more do not pay."""
+    from sklearn.exceptions import ConvergenceWarning
     from sklearn.mixture import GaussianMixture as Estimator
 
     x = x[torch.linspace(0, len(x) - 1, min(MOST, len(x))).long()]
@@ -113,7 +115,10 @@ def _mixture(x: Tensor, one: GaussianMixture, seed: int) -> GaussianMixture:
     for k in COMPONENTS:
         if n < 2 * k * (d + 1) or rises == 2:
             break
-        found = Estimator(k, reg_covar=floor, random_state=seed, max_iter=200, tol=1e-3).fit(x.numpy())
+        with warnings.catch_warnings():
+            # codes that collapsed have fewer distinct points than components: BIC then refuses the mixture
+            warnings.simplefilter("ignore", ConvergenceWarning)
+            found = Estimator(k, reg_covar=floor, random_state=seed, max_iter=200, tol=1e-3).fit(x.numpy())
         parts = (torch.from_numpy(part) for part in (found.weights_, found.means_, found.covariances_))
         mixture = GaussianMixture(*parts)
         bic = mixture.bic(x)
