@@ -118,7 +118,7 @@ def table(rows: list[dict[str, Any]]) -> str:
         cells = [f"{row['variance']:.2f}", "—" if expected is None else f"{expected:.2f}"]
         cells += [f"{row[key]:.3f}" for key in ("test unexplained", "test prior", "test gaussian", "test mixture")]
         cells += [f"{row['test ' + row['auto']]:.3f} ({row['auto']})"]
-        cells += [f"{best['test ' + best['auto']]:.3f} at {best['weight'] / default:.2g}x of {len(group)}"]
+        cells += [f"{best['test ' + best['auto']]:.3f} at {best['weight'] / default:.2g}x of {len({r['weight'] for r in group})}"]
         lines.append(f"| {name} | {regularizer} | " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
 
