@@ -95,6 +95,34 @@ def one(name: str, regularizer: str, factor: float, seed: int, options: dict[str
     return row
 
 
+def table(rows: list[dict[str, Any]]) -> str:
+    """The default weights' runs as Markdown, each beside the best of its grid, chosen on the validation part."""
+    lines = [
+        "| data | regularizer | codes' variance | expected | unexplained | prior | Gaussian | mixture | auto | best of grid |",
+        "|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for row in rows:
+        groups.setdefault((row["data"], row["regularizer"]), []).append(row)
+    for (name, regularizer), group in sorted(groups.items()):
+        kind = regularizers.CHOICES[regularizer]()
+        latent = 8 if name in ("digits", "fashion") else 4
+        default = kind.default_weight(latent)
+        mine = [row for row in group if abs(row["weight"] / default - 1) < 1e-6]
+        if not mine:
+            continue
+        row = mine[0]
+        best = min(group, key=lambda r: r[f"val {r['auto']}"])
+        batch = min(128, len(parts(load(name), 0)[0][0]))
+        expected = kind.expected_variance(row["posterior deviation"], latent, batch)
+        cells = [f"{row['variance']:.2f}", "—" if expected is None else f"{expected:.2f}"]
+        cells += [f"{row[key]:.3f}" for key in ("test unexplained", "test prior", "test gaussian", "test mixture")]
+        cells += [f"{row['test ' + row['auto']]:.3f} ({row['auto']})"]
+        cells += [f"{best['test ' + best['auto']]:.3f} at {best['weight'] / default:.2g}x of {len(group)}"]
+        lines.append(f"| {name} | {regularizer} | " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
 def main() -> None:
     """Run what is asked and not yet in the file."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -103,9 +131,13 @@ def main() -> None:
     parser.add_argument("--factors", default=",".join(map(str, GRID)))
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--options", default="{}", help='JSON, e.g. {"fit": {"max_epochs": 20}}')
+    parser.add_argument("--table", action="store_true", help="print what is in the file, as Markdown, and run nothing")
     parser.add_argument("--out", type=Path, required=True)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
+    if arguments.table:
+        print(table([json.loads(line) for line in arguments.out.read_text("utf-8").splitlines()]))
+        return
     options = json.loads(arguments.options)
     lines = arguments.out.read_text("utf-8").splitlines() if arguments.out.exists() else []
     done = {tuple(json.loads(line)[k] for k in ("data", "regularizer", "factor", "seed", "options")) for line in lines}

@@ -277,16 +277,20 @@ def augment(
 @RUN
 @DATA
 @click.option("--sampler", help="auto, prior, gaussian or mixture; the run's own if not given.")
-def evaluate(run: Path, data: str | None, sampler: str | None) -> None:
+@click.option(
+    "--features", help="Where samples are compared: pixels, pca or classifier; the last if there are labels, else pca."
+)
+def evaluate(run: Path, data: str | None, sampler: str | None, features: str | None) -> None:
     """Metrics of held-out data beside the real-against-real floor; evaluation.json, .md and .png in the run.
 
     \b
     Example:
       otdist-vae evaluate RUN
+      otdist-vae evaluate RUN --features pixels
     """
     from . import runs
 
-    _publish(runs.evaluate(run, data, sampler), run)
+    _publish(runs.evaluate(run, data, sampler, features), run)
 
 
 @cli.command()

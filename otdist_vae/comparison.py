@@ -80,7 +80,13 @@ def _one(
     model.fit(examples.x[kept], kept_y, max_epochs=config["max_epochs"], validation=None, **options)
     model.save(folder)
     metrics = evaluation.evaluate(
-        model, examples.x[held], held_y, reference=examples.x[kept], sampler=config["sampler"]
+        model,
+        examples.x[held],
+        held_y,
+        reference=examples.x[kept],
+        reference_y=None if examples.y is None else examples.y[kept],
+        sampler=config["sampler"],
+        random_state=seed,
     )
     classes = None if held_y is None else np.sort(held_y[:SHOWN])
     drawn = np.asarray(model.sample(SHOWN, classes, sampler=config["sampler"]))

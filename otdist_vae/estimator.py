@@ -101,14 +101,16 @@ class Estimator(TransformerMixin, BaseEstimator):
         On principal axes that hold 95% of the variance of `x` (n, ...), with as many samples, or 1000. It can be
         compared between weights and regularizers, as the loss cannot.
         """
-        from . import evaluation, features
+        from otdist import gaussian
+
+        from . import features
 
         x = np.asarray(x)
         space = features.make("pca", x)
         n = max(SCORED, len(x))
         labels = None if self.classes is None else np.resize(np.asarray(y), n)
         held, drawn = space(x), space(np.asarray(self.sample(n, labels)))
-        return -evaluation.frechet_distance(held, drawn) / (float(held.var(0).sum()) or 1.0)
+        return -float(gaussian.w2_squared_from_samples(held, drawn)) / (float(held.var(0).sum()) or 1.0)
 
     def get_feature_names_out(self, input_features: Any = None) -> np.ndarray:
         """z0, z1, ...: the names of the codes' coordinates."""

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from .autoencoder import Autoencoder
 
-if TYPE_CHECKING:
-    from .model import WVAE
-
 PARTS = ("encoder", "decoder")
+
+
+class Fitted(Protocol):
+    """What is exported: a :class:`otdist_vae.WVAE` after fit or load."""
+
+    def fitted_network(self) -> Autoencoder:
+        """The trained network. Raises ValueError before."""
 
 
 class Encode(nn.Module):
@@ -38,7 +42,7 @@ class Decode(nn.Module):
         return self.network.decode(z, y)
 
 
-def module(model: WVAE, part: str) -> tuple[nn.Module, tuple[Tensor, ...]]:
+def module(model: Fitted, part: str) -> tuple[nn.Module, tuple[Tensor, ...]]:
     """The "encoder" or "decoder" as a module, and an example of its arguments.
 
     Raises
@@ -61,7 +65,7 @@ def _dynamic(arguments: tuple[Tensor, ...]) -> tuple[dict[int, Any], ...]:
     return tuple({0: batch} for _ in arguments)
 
 
-def program(model: WVAE, part: str) -> torch.export.ExportedProgram:
+def program(model: Fitted, part: str) -> torch.export.ExportedProgram:
     """The part as a program of torch.export, for any number of examples: ``torch.export.save(program, path)``.
 
     Arguments are examples (n, ...) in the data's units, or codes (n, d); for a class-conditional model then class
@@ -81,7 +85,7 @@ def program(model: WVAE, part: str) -> torch.export.ExportedProgram:
     return torch.export.export(whole, arguments, dynamic_shapes=_dynamic(arguments))
 
 
-def to_onnx(model: WVAE, part: str, path: str | Path) -> None:
+def to_onnx(model: Fitted, part: str, path: str | Path) -> None:
     """Write the part as ONNX: inputs "x" or "z" and, with classes, "y"; output "z" or "x". Needs onnx and onnxscript.
 
     Raises

@@ -153,7 +153,7 @@ def make(features: Any, x: Any, y: Any = None, *, random_state: int = 0) -> Feat
     """
     x = np.asarray(x)
     if features is None:
-        features = "pca" if y is None or len(np.unique(np.asarray(y))) < 2 else "classifier"
+        features = default(y)
     if isinstance(features, nn.Module):
         return _flat(_Module(features))
     if callable(features):
@@ -167,6 +167,11 @@ def make(features: Any, x: Any, y: Any = None, *, random_state: int = 0) -> Feat
             raise ValueError("features='classifier' needs labels to train it on: pass reference_y, or use 'pca'")
         return _flat(train_classifier(x, y, random_state=random_state).features)
     raise ValueError(f"features must be one of {', '.join(NAMES)}, a module or a function; got {features!r}")
+
+
+def default(y: Any) -> str:
+    """The name that None stands for: "classifier" where there are labels of several classes, else "pca"."""
+    return "pca" if y is None or len(np.unique(np.asarray(y))) < 2 else "classifier"
 
 
 class _Module:

@@ -382,19 +382,28 @@ class Report:
             _storage.write_atomically(folder / name, content)
 
 
-def evaluate(folder: Path, source: str | None = None, sampler: str | None = None) -> Report:
+def evaluate(
+    folder: Path, source: str | None = None, sampler: str | None = None, features: str | None = None
+) -> Report:
     """Evaluate a run on its held-out part or on other data: the table; evaluation.json, .md and .png."""
     from . import evaluation
+    from .features import NAMES
 
+    if features not in (None, *NAMES):
+        raise ValueError(f"features must be one of {', '.join(NAMES)}; got {features!r}")
     if sampler not in (None, *samplers.NAMES):
         raise ValueError(f"sampler must be one of {', '.join(samplers.NAMES)}; got {sampler!r}")
     loaded = read(folder, source)
     x, y = loaded.part(loaded.held)
-    reference = loaded.examples.x[loaded.kept] if source is None else read(folder).examples.x
+    trained = loaded if source is None else read(folder)
+    part = loaded.kept if source is None else slice(None)
+    reference, labels = trained.examples.x[part], None if trained.examples.y is None else trained.examples.y[part]
     model, name = loaded.model, loaded.model.sampler_name(sampler or loaded.config["sampler"])
-    result = evaluation.evaluate(model, x, y, reference=reference, sampler=name)
-    whole = {"sampler": name, "held-out examples": len(x), "metrics": result}
-    text = f"samples: codes from the {samplers.DENSITIES[name]}\n\n{evaluation.table(result)}"
+    features = features or evaluation.feature_spaces.default(labels)
+    result = evaluation.evaluate(model, x, y, reference=reference, reference_y=labels, features=features, sampler=name)
+    whole = {"sampler": name, "features": features, "held-out examples": len(x), "metrics": result}
+    where = f"samples: codes from the {samplers.DENSITIES[name]}; distances in features: {features}"
+    text = f"{where}\n\n{evaluation.table(result)}"
     drawn = np.asarray(model.sample(64, None if y is None else np.resize(y, 64), sampler=name))
     files = {
         "evaluation.json": (json.dumps(whole, indent=2, ensure_ascii=False) + "\n").encode(),
