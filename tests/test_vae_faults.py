@@ -351,8 +351,10 @@ OTHERS = {
     "evaluate": (["evaluate", "run", "--data", "data.npz"], None),
     "doctor": (["doctor", "run"], None),
     "compare": (
-        ["compare", "--data", "data.npz", "--regularizers", "kl,w2", "--seeds", "1", "--max-epochs", "1", *SMALL]
-        + ["--out", "comparison", "--overwrite"],  # noqa: RUF005
+        [
+            *("compare", "--data", "data.npz", "--regularizers", "kl,w2", "--seeds", "1", "--max-epochs", "1", *SMALL),
+            *("--out", "comparison", "--overwrite"),
+        ],
         "comparison/comparison.json",
     ),
 }

@@ -369,6 +369,6 @@ def test_fewer_epochs_than_the_checkpoint_has_are_refused(tmp_path):
 
 def test_a_fit_that_is_refused_makes_no_folder(tmp_path):
     for x, fit in ((table() * np.nan, {}), (table(), {"devices": 0}), (table(), {"strategy": "chess"})):
-        with pytest.raises(ValueError, match="finite|devices|strategy"):
+        with pytest.raises(ValueError, match=r"finite|devices|strategy"):
             fitted(x=x, fit={"folder": tmp_path / "new", **fit})
         assert not (tmp_path / "new").exists()
