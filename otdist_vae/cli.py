@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import os
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ import click
 
 EXIT_BAD_INPUT = 2
 # what the library raises for what a user can mend; anything else is a fault of ours, and its traceback is wanted
-BAD_INPUT = (ValueError, TypeError, OSError, ArithmeticError, MemoryError, RecursionError, ImportError)
+BAD_INPUT = (ValueError, TypeError, OSError, ArithmeticError, MemoryError, RecursionError)
 EXIT_INTERRUPTED = 130  # 128 + SIGINT, as shells say it
 
 
@@ -378,7 +377,3 @@ def _interrupted(stop: BaseException) -> int:
 
 def _complain(message: str) -> None:
     click.echo(f"otdist-vae: {' '.join(message.split())}", err=True)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

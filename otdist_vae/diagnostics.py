@@ -1,7 +1,7 @@
 """The doctor: what is wrong with a trained model, in words, and what to try.
 
-It looks in the order in which one fault hides another: a run that diverged, data that do not vary, a run that has hardly
-begun; only then the codes, by a test of them against the prior, the latent units, the weight and memorised data.
+It looks in the order in which one fault hides another: a run that diverged, data that do not vary, a run that has
+hardly begun; only then the codes, by a test of them against the prior, the latent units, the weight and memorised data.
 """
 
 from __future__ import annotations

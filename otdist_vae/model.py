@@ -381,18 +381,27 @@ class WVAE(Estimator):
 
     # --- using it ---
 
-    def encode(self, x: Any, y: Any = None) -> Any:
-        """Posterior means (n, d) of examples (n, ...). A class-conditional model needs `y` (n,)."""
+    def encode(self, x: Any, y: Any = None, *, differentiable: bool = False) -> Any:
+        """Posterior means (n, d) of examples (n, ...). A class-conditional model needs `y` (n,).
+
+        Of a tensor they are differentiable, in it and in the network's weights, if that is asked for; all examples then
+        go through the network together.
+        """
         network = self.fitted_network()
+        if differentiable:
+            _, indices = self.inputs(x, y)
+            return network.posterior(network.scaled(_tensor("x", x)), indices).mean
         return _like(x, chunked.encode(network, *self.inputs(x, y)))
 
-    def decode(self, z: Any, y: Any = None) -> Any:
-        """E[x | z] (n, ...) in the data's units, from codes (n, d)."""
+    def decode(self, z: Any, y: Any = None, *, differentiable: bool = False) -> Any:
+        """E[x | z] (n, ...) in the data's units, from codes (n, d); differentiable as in :meth:`encode`."""
         network = self.fitted_network()
-        codes = torch.as_tensor(np.asarray(z) if not isinstance(z, Tensor) else z)
+        codes = torch.as_tensor(np.asarray(z) if not isinstance(z, Tensor) else z.detach())
         if codes.dim() != 2 or codes.shape[1] != self.latent_dim:
             raise ValueError(f"z must have shape (n, {self.latent_dim}); got {tuple(codes.shape)}")
         indices = self._labels(y, len(codes))
+        if differentiable:
+            return network.decode(_tensor("z", z).to(network.scale.dtype), indices)
         return _like(z, chunked.decode(network, codes.to("cpu", network.scale.dtype), indices))
 
     def reconstruct(self, x: Any, y: Any = None) -> Any:
@@ -715,6 +724,13 @@ def _network(argument: str, spec: Any) -> networks.Architecture | nn.Module:
     if isinstance(spec, nn.Module):
         return spec
     return make(argument, spec, networks.Architecture, networks.CHOICES)
+
+
+def _tensor(name: str, value: Any) -> Tensor:
+    """A tensor itself. Raises TypeError for anything else, which has no gradient."""
+    if not isinstance(value, Tensor):
+        raise TypeError(f"differentiable=True needs {name} to be a tensor; got {type(value).__name__}")
+    return value
 
 
 def _like(x: Any, value: Tensor) -> Any:

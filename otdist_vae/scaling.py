@@ -88,7 +88,7 @@ def _limits(rows: Any, each: bool) -> tuple[Tensor, Tensor]:
         return torch.tensor(0.0), torch.tensor(255.0)
     lows, highs = [], []
     for start in range(0, len(rows), CHUNK):
-        part = torch.as_tensor(rows[start : start + CHUNK])
+        part = take(rows, np.arange(start, min(start + CHUNK, len(rows))))
         lows.append(part.amin(0) if each else part.min())
         highs.append(part.amax(0) if each else part.max())
     return torch.stack(lows).amin(0).float(), torch.stack(highs).amax(0).float()

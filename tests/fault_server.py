@@ -1,7 +1,8 @@
 """Runs commands of otdist-vae one after another, each in a fork of its own, under a fault that is asked for.
 
-Reads one JSON request a line, ``{"arguments": [...], "fault": {...}}``, and answers in one line with the exit status (minus
-the signal of a kill), what was said, and how many times the command was about to change the file system. The faults:
+Reads one JSON request a line, ``{"arguments": [...], "fault": {...}}``, and answers in one line with the exit status
+(minus the signal of a kill), what was said, and how many times the command was about to change the file system. The
+faults:
 
 - ``{"kind": "kill", "at": k}``: SIGKILL before the k-th change.
 - ``{"kind": "full", "at": k}``: from the k-th opening of a file for writing on, there is no space left.

