@@ -58,7 +58,7 @@ def world(tmp_path_factory) -> Path:
     np.savez(root / "nan.npz", x=np.where(np.arange(x.size).reshape(x.shape) == 7, np.nan, x))
     np.savez(root / "one.npz", x=x, y=np.where(np.arange(len(x)) == 5, 3, y))
     np.savez(root / "wide.npz", x=x, y=np.stack([y, y], 1))
-    np.savez(root / "real.npz", x=x, y=y.astype(float))
+    np.savez(root / "real.npz", x=x, y=y + 0.5)
     np.savez(root / "constant.npz", x=np.ones_like(x), y=y)
     (root / "text.yaml").write_text("learning_rate: fast\n")
     train = ["train", "--data", str(root / "data.npz"), "--max-epochs", "2", *SMALL]
@@ -117,7 +117,7 @@ SETTINGS = {
     "no such accelerator": (["--set", "accelerator=abacus"], "accelerator must be one of"),
     "no such device": (["--set", "device=abacus"], "device must be"),
     "strategy": (["--set", "strategy=chess"], "strategy"),
-    "epochs 1.5": (["--set", "max_epochs=1.5"], "max_epochs must be an integer; got 1.5"),
+    "epochs 1.5": (["--set", "max_epochs=1.5"], "max_epochs must be an integer or none; got 1.5"),
     "epochs 0": (["--max-epochs", "0"], "max_epochs must be at least 1"),
     "batch size": (["--set", "batch_size=[3]"], "batch_size must be an integer"),
     "inner bracket": (["--set", "regularizer.directions=["], "--set regularizer.directions is not readable YAML"),
