@@ -385,3 +385,11 @@ def test_a_save_that_is_interrupted_keeps_the_old_pair(tmp_path, monkeypatch):
         monkeypatch.undo()
         expected = old if stop == 0 else new
         np.testing.assert_array_equal(WVAE.load(tmp_path).sample(3), expected.sample(3))
+
+
+def test_steps_govern_small_data(monkeypatch):
+    monkeypatch.setattr("otdist_vae.model.MIN_EPOCHS", 2)
+    monkeypatch.setattr("otdist_vae.model.MIN_STEPS", 20)
+    few, many = fitted(max_epochs=None), fitted(x=table(400), max_epochs=None)
+    assert few.report["steps"] == 21  # 87 examples to train on make 3 batches of 32
+    assert len(many.history) == 2
