@@ -9,7 +9,7 @@ import numpy as np
 from numba import njit
 
 from .._core.simd import BYTES, LANES, SPARE, fill, greater, load, store, untagged
-from ..line.kernels import staircase
+from ..line.monotone import monotone_coupling
 from . import projections
 from .bitonic_sort import INSIDE, OPTIONS, sort
 
@@ -22,9 +22,8 @@ def walk(n, m, dtype):
     if n == m:
         steps = np.arange(n, dtype=np.int32)
         return steps, steps, np.full(n, 1 / n, dtype)
-    i, j, mass = np.empty(n + m, np.int32), np.empty(n + m, np.int32), np.empty(n + m)
-    steps = staircase(np.arange(1, n + 1) / n, np.arange(1, m + 1) / m, i, j, mass)
-    return i[:steps], j[:steps], mass[:steps].astype(dtype)
+    i, j, mass = monotone_coupling(n, m)
+    return i, j, mass.astype(dtype)
 
 
 @njit(**OPTIONS)

@@ -17,7 +17,7 @@ import numpy as np
 from .._core import backend, checks, random
 from .._core.backend import Array
 from .._core.operator import Operator
-from ..line.monotone import levels_of, transport
+from ..line.monotone import transport, weight_rows
 from . import control_variates, products, simd_blocks, sphere
 from .simd_blocks import Bundles
 
@@ -171,7 +171,7 @@ def _along(
 
 
 def _centred(x: Array, weights: Array) -> Cloud:
-    levels = levels_of(weights)
+    levels = weight_rows(weights)
     if backend.is_torch(x):
         exact = x.double()
         mean = levels[0] @ exact if len(levels) else exact.mean(0)

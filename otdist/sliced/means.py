@@ -2,7 +2,7 @@
 
 from numba import njit
 
-from ..line.sort import FAST
+from ..line.kernels import FAST
 
 
 @njit(cache=True, nogil=True, fastmath=FAST)
