@@ -24,6 +24,7 @@ from .callbacks import CURVES
 from .checkpoints import CHECKPOINT
 from .model import WVAE
 from .options import SETTING_NAMES, Options, hardware
+from .rows import as_rows
 from .settings import DEFAULTS as DEFAULTS
 from .settings import MODEL_DEFAULTS, checked, read_config
 
@@ -284,6 +285,7 @@ def _check_fit(model: WVAE, examples: data.Examples, source: str) -> None:
     shape = model.fitted_network().sample_shape
     if examples.x.shape[1:] != shape:
         raise ValueError(f"{source} has examples of shape {examples.x.shape[1:]}, and the model is for {shape}")
+    as_rows(examples.x, minimum=0)  # refuses NaN
     if model.classes is None:
         return
     if examples.y is None:
