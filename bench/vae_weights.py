@@ -97,10 +97,18 @@ def one(name: str, regularizer: str, factor: float, seed: int, options: dict[str
 
 def table(rows: list[dict[str, Any]]) -> str:
     """The default weights' runs as Markdown, each beside the best of its grid, chosen on the validation part."""
-    lines = [
-        "| data | regularizer | codes' variance | expected | unexplained | prior | Gaussian | mixture | auto | best of grid |",
-        "|---|---|---|---|---|---|---|---|---|---|",
+    heads = [
+        "data",
+        "regularizer",
+        "codes' variance",
+        "expected",
+        "unexplained",
+        "prior",
+        "Gaussian",
+        "mixture",
+        "auto",
     ]
+    lines = ["| " + " | ".join([*heads, "best of grid"]) + " |", "|---" * (len(heads) + 1) + "|"]
     groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for row in rows:
         groups.setdefault((row["data"], row["regularizer"]), []).append(row)
@@ -118,7 +126,8 @@ def table(rows: list[dict[str, Any]]) -> str:
         cells = [f"{row['variance']:.2f}", "—" if expected is None else f"{expected:.2f}"]
         cells += [f"{row[key]:.3f}" for key in ("test unexplained", "test prior", "test gaussian", "test mixture")]
         cells += [f"{row['test ' + row['auto']]:.3f} ({row['auto']})"]
-        cells += [f"{best['test ' + best['auto']]:.3f} at {best['weight'] / default:.2g}x of {len(group)}"]
+        tried = len({r["weight"] for r in group})
+        cells += [f"{best['test ' + best['auto']]:.3f} at {best['weight'] / default:.2g}x of {tried}"]
         lines.append(f"| {name} | {regularizer} | " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
 

@@ -243,7 +243,7 @@ def reconstruct(run: Path, data: str | None, out: Path | None) -> None:
 @RUN
 @DATA
 @click.option("--ratio", default=1.0, show_default=True, help="New examples per given one.")
-@click.option("--method", default="prior", show_default=True, help="prior, posterior or interpolation.")
+@click.option("--method", default="posterior", show_default=True, help="posterior, interpolation or prior.")
 @click.option("--sampler", help="auto, prior, gaussian or mixture, for method prior.")
 @click.option("--seed", type=int, help="Of the draw; the model's own if not given.")
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="The .npz of new examples: x, and y.")

@@ -446,8 +446,7 @@ class WVAE(Estimator):
 
     def sampler_name(self, sampler: str | None) -> str:
         """The density that a sampler's name stands for; "auto" and None are `default_sampler`."""
-        if sampler not in (None, *samplers.NAMES):
-            raise ValueError(f"sampler must be one of {', '.join(samplers.NAMES)}; got {sampler!r}")
+        samplers.check(sampler)
         return self.default_sampler if sampler in (None, "auto") else str(sampler)
 
     def _fit_densities(self) -> None:
@@ -496,7 +495,7 @@ class WVAE(Estimator):
         y: Any = None,
         *,
         ratio: float = 1.0,
-        method: str = "prior",
+        method: str = "posterior",
         sampler: str | None = None,
         random_state: int | None = None,
     ) -> tuple[Any, np.ndarray | None]:
@@ -509,9 +508,9 @@ class WVAE(Estimator):
             "interpolation".
         ratio : float
             New examples per given one.
-        method : "prior", "posterior" or "interpolation"
-            "prior" decodes codes from `sampler` (as in :meth:`sample`); "posterior" decodes draws from q(z | x);
-            "interpolation" decodes points between the codes of two examples of one class.
+        method : "posterior", "interpolation" or "prior"
+            "posterior" decodes draws from q(z | x); "interpolation" decodes points between the codes of two examples of
+            one class; "prior" decodes codes from `sampler` (as in :meth:`sample`), for which 200 examples are too few.
         sampler : "auto", "prior", "gaussian", "mixture" or None
             For method "prior", as in :meth:`sample`.
         random_state : int
@@ -523,6 +522,7 @@ class WVAE(Estimator):
             Naming the argument, the rule and what arrived.
         """
         augmentation.check(method, ratio)
+        samplers.check(sampler)
         if y is not None and self.classes is None and method == "prior":
             raise ValueError(
                 "the model has no classes, so draws from the prior have no label: fit it with y, "

@@ -61,6 +61,12 @@ class GaussianMixture:
         return free * math.log(len(x)) - 2 * float(self.log_prob(x).sum())
 
 
+def check(sampler: str | None) -> None:
+    """Raises ValueError unless None or a sampler's name."""
+    if sampler not in (None, *NAMES):
+        raise ValueError(f"sampler must be one of {', '.join(NAMES)}; got {sampler!r}")
+
+
 Fitted = dict[str, list[GaussianMixture]]
 
 

@@ -50,7 +50,7 @@ def test_tensors_in_tensors_out():
     [
         ({"method": "mixup"}, "method must be one of"),
         ({"ratio": -1}, "ratio must be nonnegative"),
-        ({"y": labels()}, "draws from the prior have no label"),
+        ({"y": labels(), "method": "prior"}, "draws from the prior have no label"),
         ({"y": labels(5), "method": "posterior"}, r"y must have shape \(96,\)"),
         ({"sampler": "flow"}, "sampler must be one of"),
     ],
