@@ -4,9 +4,9 @@ Each module speaks the same two verbs: ``w2_squared``, smooth and what to train 
 Importing ``otdist`` imports neither torch nor numba.
 """
 
-from . import covariance, diagonal, exact, gaussian, inference, line, sinkhorn, sliced
+from . import covariance, diagonal, exact, gaussian, inference, line, metrics, sinkhorn, sliced
 from ._core.checks import ConvergenceWarning
-from .distributions import w2, w2_squared
+from .distributions import register_w2, w2, w2_squared
 
 __version__ = "0.1.0"
 
@@ -18,6 +18,8 @@ __all__ = [
     "gaussian",
     "inference",
     "line",
+    "metrics",
+    "register_w2",
     "sinkhorn",
     "sliced",
     "w2",

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
 from scipy import stats
 
-from otdist import gaussian, inference, sliced
+from otdist import exact, gaussian, inference, sinkhorn, sliced
+from otdist.inference.influence import influences
 
 
 def samples(seed, n=40, m=50, d=2, shift=0.0):
@@ -134,3 +137,109 @@ def test_the_default_distance_is_the_sliced_one():
     x, y = samples(4, shift=1.0)
     result = inference.two_sample_test(x, y, n_permutations=1, rng=0)
     assert result.statistic == pytest.approx(sliced.w2_squared(x, y, directions=4096, rng=0), rel=0.05)
+
+
+@pytest.mark.parametrize(("n", "m"), [(12, 12), (12, 7), (1, 5), (6, 9)])
+@pytest.mark.parametrize("library", [np.asarray, torch.tensor])
+def test_relabellings_see_the_sliced_distance_of_their_parts(n, m, library):
+    # With all labels moved, the observed statistic is what `sliced` says of the same points; ties must not disturb it.
+    rng = np.random.default_rng(n)
+    x, y = rng.integers(0, 4, (n, 3)).astype(float), rng.integers(0, 4, (m, 3)).astype(float)
+    statistic = inference.two_sample_test(library(x), library(y), n_permutations=1, rng=5).statistic
+    directions = sliced.directions(128, 3, rng=np.random.default_rng(5))
+    assert statistic == pytest.approx(sliced.w2_squared(x, y, directions=directions), rel=1e-12)
+
+
+@pytest.mark.parametrize(("n", "m"), [(30, 30), (30, 21)])
+def test_the_shortcut_finds_the_p_value_of_the_long_way(n, m):
+    x, y = samples(7, n, m, 3, shift=0.3)
+    directions = sliced.directions(128, 3, rng=np.random.default_rng(2))
+
+    def distance(x, y):
+        return sliced.w2_squared(x, y, directions=directions)
+
+    short = inference.two_sample_test(x, y, n_permutations=99, rng=2)
+    assert 1 / 100 < short.p_value < 1
+    p = 1 + sum(
+        float(distance(*np.split(np.concatenate([x, y])[np.argsort(~labels, kind="stable")], [n])))
+        >= short.statistic * (1 - 1e-12)
+        for labels in relabellings(2, n, m, 99)
+    )
+    assert short.p_value == p / 100
+
+
+def relabellings(seed, n, m, count):
+    """The labels that `two_sample_test` draws after its directions: part of what a seed promises."""
+    rng = np.random.default_rng(seed)
+    sliced.directions(128, 3, rng=rng)
+    labels = np.arange(n + m) < n
+    return [rng.permutation(labels) for _ in range(count)]
+
+
+@pytest.mark.parametrize(
+    "distance",
+    [
+        gaussian.w2_squared_from_samples,
+        partial(sliced.w2_squared, directions=np.eye(2)),
+        partial(sinkhorn.w2_squared, epsilon=0.5, tol=1e-10),
+        exact.w2_squared,
+    ],
+    ids=["frechet", "sliced", "sinkhorn", "exact"],
+)
+def test_influences_are_the_derivative_in_the_weights(distance):
+    # Move mass t from all points to the first half: dT/dt is the mean influence there, minus that of all points.
+    # 11 and 14 have no common factor: no cumulative weights meet, so the distances are smooth in the weights.
+    x, y = samples(3, 11, 14, 2, shift=0.7)
+    value, f, g = influences(distance, x, y)
+    assert value == pytest.approx(float(distance(x, y)), rel=1e-9)
+    t = 1e-4
+    for k, influence in ((0, f), (1, g)):
+        n = (11, 14)[k]
+        towards = np.where(np.arange(n) < n // 2, 1 / (n // 2), 0.0)
+        ends = []
+        for step in (t, -t):
+            weights = [np.full(11, 1 / 11), np.full(14, 1 / 14)]
+            weights[k] = (1 - step) * weights[k] + step * towards
+            ends.append(weighted(distance, x, y, *weights))
+        slope = (ends[0] - ends[1]) / (2 * t)
+        # Central differences are off by t² times a third derivative of order one, and by rounding over t.
+        assert slope == pytest.approx(influence @ towards - influence.mean(), rel=1e-5, abs=1e-7)
+
+
+def weighted(distance, x, y, a, b):
+    if distance is not gaussian.w2_squared_from_samples:
+        return float(distance(x, y, a, b))
+    # Weights scale the scatter; its factor n / (n - 1) is that of the sample.
+    (m, A), (n, B) = (gaussian.fit(z, w, biased=True) for z, w in ((x, a), (y, b)))
+    return float(gaussian.w2_squared(m, A * len(x) / (len(x) - 1), n, B * len(y) / (len(y) - 1)))
+
+
+@pytest.mark.parametrize("distance", [None, gaussian.w2_squared_from_samples])
+def test_the_delta_method_agrees_with_the_jackknife(distance):
+    x, y = samples(11, 2000, 1500, shift=1.0)
+    short, long = (
+        inference.confidence_interval(x, y, distance=distance, method=method, rng=0)
+        for method in ("delta", "jackknife")
+    )
+    # A standard error from 19 degrees of freedom is known to 1/√38; three times that.
+    assert abs((short.high - short.low) / (long.high - long.low) - 1) < 3 / np.sqrt(38)
+    assert abs(short.estimate - long.estimate) < (long.high - long.low) / 2
+
+
+def test_intervals_by_the_delta_method_cover_the_true_frechet_distance():
+    covered, trials = 0, 300
+    for s in range(trials):
+        x, y = samples(s, n=1000, m=1200, shift=1.0)
+        low, high, _ = inference.confidence_interval(
+            x, y, distance=gaussian.w2_squared_from_samples, method="delta", rng=s
+        )
+        covered += low <= 2.0 <= high
+    assert abs(covered / trials - 0.95) < 4 * np.sqrt(0.95 * 0.05 / trials)
+
+
+def test_the_delta_method_says_which_distances_it_takes():
+    x, y = samples(3)
+    with pytest.raises(ValueError, match=r"needs a distance with a gradient in the weights: .* got 'squared_means'"):
+        inference.confidence_interval(x, y, distance=squared_means, method="delta")
+    with pytest.raises(ValueError, match="method must be one of jackknife, delta; got 'bootstrap'"):
+        inference.confidence_interval(x, y, method="bootstrap")

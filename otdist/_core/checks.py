@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from functools import cache
 from typing import Any
 
 import numpy as np
@@ -23,6 +22,8 @@ class ConvergenceWarning(UserWarning):
 
 # Entries up to which an array of booleans costs less than avoiding one.
 _SMALL = 4096
+# Dimensions up to which a matrix and its mirror image stay in the cache without tiles.
+_UNTILED = 512
 _HALF = ("float16", "bfloat16")
 _FLOAT = ("float32", "float64")
 
@@ -243,39 +244,37 @@ def covariance(name: str, cov: Array) -> Array:
     return (cov + cov.mT) / 2
 
 
+def _is_finite(v: np.ndarray) -> bool:
+    """Whether all numbers are certainly finite: their squares have a finite sum, which BLAS takes in silence."""
+    return math.isfinite(np.vdot(v, v))
+
+
 def _is_clean(v: np.ndarray) -> bool:
-    """Whether matrices are certainly finite and symmetric: the common case, in one quick look."""
-    symmetry, d = _symmetry(), v.shape[-1]
-    if not v.size or d > symmetry.LARGEST or not v.flags.c_contiguous:
-        return False
-    return bool(symmetry.clean(v.reshape(-1, d, d), _largest(v.dtype)))
+    """Whether matrices are certainly finite and exactly symmetric: the common case, in one quick look."""
+    return v.shape[-1] <= _UNTILED and bool((v == v.mT).all()) and _is_finite(v)
 
 
 def gaussians_pass_fast_check(*given: Any) -> bool:
     """Whether two means and covariances (mean, cov, mean, cov) have nothing to convert and nothing to refuse.
 
-    Certainly so, at one compiled look: arrays of one type, dtype and batch shape. Else every rule is gone through.
+    Certainly so, at one quick look: arrays of one type, dtype and batch shape. Else every rule is gone through.
     """
     alike = _already_alike(list(given))
     if alike is None or not backend.inspectable(alike[0]):
         return False
     views = tuple(map(backend.as_numpy, alike))
-    shape, symmetry = views[1].shape, _symmetry()
-    if len(shape) < 2 or 0 in shape or shape[-1] != shape[-2] or shape[-1] > symmetry.LARGEST:
+    shape = views[1].shape
+    if len(shape) < 2 or 0 in shape or shape[-1] != shape[-2]:
         return False
     if not (views[3].shape == shape and views[0].shape == views[2].shape == shape[:-1]):
         return False
-    if not all(v.flags.c_contiguous for v in views):
-        return False
-    d = shape[-1]
-    means, covs = (v.reshape(-1) for v in views[::2]), (v.reshape(-1, d, d) for v in views[1::2])
-    return bool(symmetry.clean_gaussians(*means, *covs, _largest(views[0].dtype)))
+    return _is_finite(views[0]) and _is_finite(views[2]) and _is_clean(views[1]) and _is_clean(views[3])
 
 
 def points_pass_fast_check(x: Array, y: Array, core: int) -> bool:
     """Whether point sets (..., n) or, with ``core`` 2, (..., n, d) of one kind certainly have nothing to refuse.
 
-    They have one batch shape, and one compiled look finds them finite. Else every rule is gone through.
+    They have one batch shape, and their sums are finite. Else every rule is gone through.
     """
     if not backend.inspectable(x):
         return False
@@ -285,22 +284,7 @@ def points_pass_fast_check(x: Array, y: Array, core: int) -> bool:
     n = one.ndim - core  # the axis of the points
     if one.shape[:n] + one.shape[n + 1 :] != two.shape[:n] + two.shape[n + 1 :]:
         return False
-    if not (one.flags.c_contiguous and two.flags.c_contiguous):
-        return False
-    finite, largest = _symmetry().finite, _largest(one.dtype)
-    return bool(finite(one.reshape(-1), largest) and finite(two.reshape(-1), largest))
-
-
-@cache
-def _symmetry() -> Any:
-    from . import symmetry  # at first use: `import otdist` imports no numba
-
-    return symmetry
-
-
-@cache
-def _largest(dtype: np.dtype) -> float:
-    return float(np.finfo(dtype).max)
+    return _is_finite(one) and _is_finite(two)
 
 
 def semidefinite(name: str, eigenvalues: Array, eps: float) -> None:

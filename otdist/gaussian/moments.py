@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from .._core import backend, checks
 from .._core.backend import Array
 from .._core.clouds import validate_points
@@ -114,6 +116,26 @@ class Moments:
         self._scatter = self._scatter + scatter + shift[:, None] * shift * (self.n * n / total)
         self._mean = self._mean + shift * (n / total)
         self.n = total
+
+    def pack(self) -> Array:
+        """n, the mean and the scatter in one vector of 1 + d + d² numbers, for files and for other processes."""
+        if self.n == 0:
+            raise ValueError("there is nothing to pack before the first point")
+        xp, one = backend.namespace(self._mean), backend.like(np.ones(1), self._mean)
+        return xp.concatenate([self.n * one, self._mean, self._scatter.reshape(-1)])
+
+    @classmethod
+    def unpack(cls, packed: Array) -> Moments:
+        """What `pack` put into a vector."""
+        (packed,), _ = checks.arrays(packed=packed)
+        d = round((4 * len(packed) - 3) ** 0.5 - 1) // 2 if packed.ndim == 1 else 0
+        if d < 1 or len(packed) != 1 + d + d * d:
+            raise ValueError(f"packed must have shape (1 + d + d²,); got {tuple(packed.shape)}")
+        checks.finite("packed", packed)
+        packed = backend.astype(packed, backend.namespace(packed).float64)
+        new = cls()
+        new.n, new._mean, new._scatter = int(packed[0]), packed[1 : 1 + d], packed[1 + d :].reshape(d, d)
+        return new
 
     @property
     def mean(self) -> Array:
