@@ -52,13 +52,22 @@ def inspectable(x: Array) -> bool:
     return not is_torch(x) or (x.is_cpu and not in_transform())
 
 
-def needs_gradient(x: Array) -> bool:
-    """Whether a gradient with respect to ``x`` may be asked for later."""
+def in_forward_mode() -> bool:
+    """Whether tangents may be travelling along: within ``forward_ad.dual_level`` or ``torch.func.jvp``."""
     torch = torch_module()
-    if not (is_torch(x) and torch.is_grad_enabled()):
+    return torch is not None and torch.autograd.forward_ad._current_level >= 0
+
+
+def needs_gradient(x: Array) -> bool:
+    """Whether a derivative with respect to ``x`` is wanted now (it has a tangent) or may be asked for later."""
+    torch = torch_module()
+    if not is_torch(x):
         return False
+    if torch.is_grad_enabled() and x.requires_grad:
+        return True
     # Inside vmap a tensor does not show whether the function around it differentiates: assume it does.
-    return x.requires_grad or (not torch.compiler.is_compiling() and _in_func(torch))
+    hidden = (torch.is_grad_enabled() or in_forward_mode()) and not torch.compiler.is_compiling() and _in_func(torch)
+    return hidden or (in_forward_mode() and torch.autograd.forward_ad.unpack_dual(x).tangent is not None)
 
 
 def as_numpy(x: Array) -> np.ndarray:
