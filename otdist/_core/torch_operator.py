@@ -41,6 +41,8 @@ class TorchOperator:
         if not any(needs_input_grad) and not backend.in_transform():
             value, _ = self.operator.kernel(*_unwrap(arrays), needs_input_grad=needs_input_grad, **options)
             return _wrap(value, arrays[0])
+        if backend.in_forward_mode():
+            _refuse_nested_forward_mode(self.operator.name)
         values = tuple(options[name] for name in self.option_names)
         if torch.compiler.is_compiling() or not any(needs_input_grad):
             return self.value_op(list(arrays), needs_input_grad, *values)[0]
@@ -72,6 +74,16 @@ class TorchOperator:
         return [x.new_empty(x.shape) for x in arrays]
 
 
+def _refuse_nested_forward_mode(name: str) -> None:
+    """PyTorch switches forward mode off around a Function's jvp, at all levels: jacfwd of jacfwd would be a silent 0."""
+    stack = torch._C._functorch.get_interpreter_stack() or ()
+    if sum(level.key() == torch._C._functorch.TransformType.Jvp for level in stack) > 1:
+        raise NotImplementedError(
+            f"otdist's {name} cannot be differentiated in forward mode twice; "
+            "use torch.func.hessian, which is forward over reverse mode"
+        )
+
+
 class _Call:
     """What a call has beside its tensors, in one object that ``torch.func`` does not look into."""
 
@@ -94,7 +106,8 @@ class _Value(torch.autograd.Function):
     def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
         ctx.call = inputs[0]
         _save(ctx, *inputs[1:], *output[1:])
-        ctx.mark_non_differentiable(*output[1:])
+        if not backend.in_transform():  # vmap mistakes tangents that are None for those of the value
+            ctx.mark_non_differentiable(*output[1:])
         ctx.set_materialize_grads(False)
 
     @staticmethod
@@ -105,7 +118,10 @@ class _Value(torch.autograd.Function):
         one = first.new_ones(first.shape[: first.ndim - core])
         grads = _spread(_apply(_Gradient, _EagerGradient)(call, one, *saved), call.needs_input_grad)
         pairs = [(g, t) for g, t in zip(grads, found, strict=True) if g is not None and t is not None]
-        return sum(_dot(g, t, one.ndim) for g, t in pairs), *(None,) * (len(saved) - len(found))
+        rest = saved[len(found) :]
+        return sum(_dot(g, t, one.ndim) for g, t in pairs), *(
+            torch.zeros_like(g) if backend.in_transform() else None for g in rest
+        )
 
     @staticmethod
     def backward(ctx: Any, *cotangents: Any) -> Any:
@@ -146,7 +162,7 @@ class _Gradient(torch.autograd.Function):
             out = [_times(cotangent, h) for h, need in zip(second, needs_input_grad, strict=True) if need]
         if change is not None:
             out = [_times(change, g) if h is None else _times(change, g) + h for g, h in zip(saved[n:], out, strict=True)]
-        return tuple(out)
+        return tuple(torch.zeros_like(g) if h is None else h for g, h in zip(saved[n:], out, strict=True))
 
     @staticmethod
     def backward(ctx: Any, *cotangents: Any) -> Any:
