@@ -28,5 +28,5 @@ $(STAMPS)/%: pyproject.toml constraints.txt
 	mkdir -p $(STAMPS) && touch $@
 
 clean:
-	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis docs/_build demo bench/results
+	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis docs/_build docs/auto_gallery docs/api demo bench/results
 	find otdist otdist_vae tests bench -name __pycache__ -prune -exec rm -rf {} +

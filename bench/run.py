@@ -13,7 +13,7 @@ import numpy as np
 
 from bench.problems import Arrays, Problem
 from bench.rivals import Call, Contender
-from bench.workloads import Tolerance, Workload
+from bench.workload import Tolerance, Workload
 
 Clock = Callable[[int], float]
 

@@ -1,59 +1,13 @@
 """What is measured: the data, our call, the rivals, how closely everybody must agree, and how fast we promise to be."""
 
 import importlib
-import json
-import os
-import subprocess
-import sys
-import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
-from operator import itemgetter
-from typing import Any
 
-from bench import clouds, problems, rivals
+from bench import clouds, problems, processes, rivals
 from bench.problems import Problem
 from bench.rivals import Call, Contender
-
-
-@dataclass(frozen=True)
-class Tolerance:
-    """The largest relative error at which an answer still counts as the same answer, and why that large."""
-
-    rtol: float
-    reason: str
-
-    def __str__(self) -> str:
-        return f"{self.rtol:.0e}: {self.reason}"
-
-
-@dataclass(frozen=True)
-class Rival:
-    """A contender and the factor by which we promise to be faster (below 1: how much slower we may be)."""
-
-    contender: Contender
-    at_least: float | None = None
-    tolerance: Tolerance | None = None
-
-
-@dataclass(frozen=True)
-class Workload:
-    """One question.
-
-    `at_most_s` and `at_most_bytes` promise our own time and peak memory. What takes many minutes is run `by_name_only`.
-    """
-
-    name: str
-    group: str
-    title: str
-    data: Callable[[], Problem]
-    ours: Contender
-    rivals: tuple[Rival, ...]
-    tolerance: Tolerance
-    at_most_s: float | None = None
-    at_most_bytes: float | None = None
-    by_name_only: bool = False
+from bench.workload import NO_VALUE, Rival, Tolerance, Workload, no_answers
 
 
 def ours(name: str, prepare: Callable[[Problem], Call], answers=rivals.value_only) -> Contender:
@@ -255,91 +209,6 @@ _SINKHORN = (
 )
 
 
-# Fresh processes: what a user waits for before anything is computed.
-
-
-def _process(code: str, *, cold: bool = False, timeout_s: float = 300) -> Callable[[Problem], Call]:
-    """Code that sets up, then a marker line, then what is timed; `cold` gives numba an empty cache each time."""
-    setup, _, timed = code.rpartition("# timed\n")
-    script = f"import time\n{setup}start = time.perf_counter()\n{timed}\nseconds = time.perf_counter() - start\n{_TOLD}"
-
-    def call() -> dict[str, float]:
-        with tempfile.TemporaryDirectory() as empty:
-            environment = os.environ | ({"NUMBA_CACHE_DIR": empty} if cold else {})
-            done = subprocess.run(
-                [sys.executable, "-c", script], env=environment, timeout=timeout_s, capture_output=True, text=True
-            )
-        if done.returncode:
-            raise RuntimeError(done.stderr.strip().rpartition("\n")[2])
-        return json.loads(done.stdout)
-
-    return lambda problem: call
-
-
-# A Mac counts its resident memory in bytes, Linux in KiB.
-_TOLD = """
-import json, resource, sys
-peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-print(json.dumps({"seconds": seconds, "peak_bytes": peak}))
-"""
-
-
-def _nothing(result: object) -> problems.Arrays:
-    return {}
-
-
-def _elsewhere(name: str, package: str, distribution: str, code: str, **options: Any) -> Contender:
-    return Contender(
-        name,
-        package,
-        distribution,
-        _process(code, **options),
-        _nothing,
-        itemgetter("seconds"),
-        itemgetter("peak_bytes"),
-    )
-
-
-_NO_VALUE = Tolerance(0.0, "there is no value to agree on")
-_FIRST_CALL = """\
-import numpy, otdist.sliced
-x = numpy.random.default_rng(0).normal(size=(100, 3))
-# timed
-otdist.sliced.w2_squared_and_grad(x, x + 1, rng=0)"""
-
-_PROCESSES = (
-    Workload(
-        name="import",
-        group="process",
-        title="import in a new process",
-        data=partial(Problem, {}, {}),
-        ours=_elsewhere("import otdist", "otdist", "otdist", "import otdist"),
-        rivals=(Rival(_elsewhere("import ot", "ot", "POT", "import ot")),),
-        tolerance=_NO_VALUE,
-        at_most_s=0.3,
-    ),
-    Workload(
-        name="first-call",
-        group="process",
-        title="first sliced W2² with gradient in a new process, compiled kernels cached",
-        data=partial(Problem, {}, {}),
-        ours=_elsewhere("sliced.w2_squared_and_grad", "otdist", "otdist", _FIRST_CALL),
-        rivals=(),
-        tolerance=_NO_VALUE,
-        at_most_s=0.5,
-    ),
-    Workload(
-        name="first-call-cold",
-        group="process",
-        title="first sliced W2² with gradient in a new process, kernels compiled",
-        data=partial(Problem, {}, {}),
-        ours=_elsewhere("sliced.w2_squared_and_grad", "otdist", "otdist", _FIRST_CALL, cold=True),
-        rivals=(),
-        tolerance=_NO_VALUE,
-        at_most_s=10.0,
-    ),
-)
-
 # Training: what a Wasserstein regularizer costs over the Kullback-Leibler term in one step on the digits. Ten epochs of
 # fit time themselves, so that setting up and the last pass over the data do not count.
 
@@ -356,7 +225,7 @@ def _training(regularizer: str) -> Contender:
 
         return call
 
-    return Contender(f"{regularizer} step", "otdist_vae", "otdist", prepare, _nothing, seconds=_seconds_a_step)
+    return Contender(f"{regularizer} step", "otdist_vae", "otdist", prepare, no_answers, seconds=_seconds_a_step)
 
 
 def _seconds_a_step(report: dict[str, float]) -> float:
@@ -371,7 +240,7 @@ def _vae_step(regularizer: str, at_most: float) -> Workload:
         data=partial(Problem, {}, {}),
         ours=_training(regularizer),
         rivals=(Rival(_training("kl"), 1 / at_most),),
-        tolerance=_NO_VALUE,
+        tolerance=NO_VALUE,
     )
 
 
@@ -381,34 +250,7 @@ _TRAINING = (
     _vae_step("sinkhorn", 1.5),
 )
 
-# The whole of 1e5 x 1e5 would be 40 GB in float32. The truth is not known; the certificate says how near we are.
-_LARGE = """\
-import numpy
-from otdist import sinkhorn
-rng = numpy.random.default_rng(0)
-x = rng.normal(size=(100_000, 3)).astype(numpy.float32)
-y = (0.7 * rng.normal(size=(100_000, 3)) + 1 / 3**0.5).astype(numpy.float32)
-mean_cost = 3 * (1 + 0.7**2) + 1
-# timed
-result = sinkhorn.solve(x, y, epsilon=0.05 * mean_cost)
-lower, upper = result.bounds()
-assert result.converged
-assert 0 < lower <= upper
-"""
-
-_STREAMED = Workload(
-    name="sinkhorn-100000",
-    group="process",
-    title="Sinkhorn with certificate, 100000 points, d = 3, ε = .05 mean cost, float32",
-    data=partial(Problem, {}, {}),
-    ours=_elsewhere("sinkhorn.solve, bounds", "otdist", "otdist", _LARGE, timeout_s=3600),
-    rivals=(),
-    tolerance=_NO_VALUE,
-    at_most_bytes=2**30,
-    by_name_only=True,
-)
-
-WORKLOADS: tuple[Workload, ...] = (*_GAUSSIAN, *_SLICED, *_SINKHORN, *_PROCESSES, *_TRAINING, _STREAMED)
+WORKLOADS: tuple[Workload, ...] = (*_GAUSSIAN, *_SLICED, *_SINKHORN, *processes.WORKLOADS, *_TRAINING)
 
 
 def select(words: list[str]) -> list[Workload]:

@@ -1,6 +1,9 @@
-"""Sphinx: Markdown pages and the packages' own docstrings."""
+"""Sphinx: Markdown pages, the packages' own docstrings, and a gallery of scripts that run while the manual is built."""
 
 import re
+
+from docutils import nodes
+from latex2mathml.converter import convert
 
 import otdist
 
@@ -9,11 +12,32 @@ author = "The otdist developers"
 copyright = author
 version = release = otdist.__version__
 
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
+extensions = [
+    "myst_parser",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.autosummary",
+    "sphinx.ext.napoleon",
+    "sphinx.ext.viewcode",
+    "sphinx_gallery.gen_gallery",
+]
+sphinx_gallery_conf = {
+    "examples_dirs": "gallery",
+    "gallery_dirs": "auto_gallery",
+    "download_all_examples": False,
+    "show_memory": False,
+    "write_computation_times": False,
+    "abort_on_example_error": True,
+}
 myst_enable_extensions = ["dollarmath"]
 myst_heading_anchors = 3
-exclude_patterns = ["_build", "measured"]
+exclude_patterns = ["_build", "measured", "gallery"]
+templates_path = ["templates"]
+autosummary_ignore_module_all = False
+suppress_warnings = ["config.cache"]  # of sphinx-gallery's settings, which hold a class
+# Formulas become MathML while the manual is built: browsers draw them without a script and without a network.
+html_math_renderer = "mathml"
 html_theme = "furo"
+html_static_path = ["static"]
 html_title = f"otdist {release}"
 # Pages are tested where they are written; a copy among the built ones would be collected again.
 html_copy_source = False
@@ -43,5 +67,23 @@ def _escaped(text):
     return text.replace("*", r"\*") if text.count("*") == 1 else text
 
 
+def _mathml(writer, node, display):
+    """A formula as MathML; rows of an equation are joined by Sphinx's own wrapping where there are several."""
+    label = f' id="{node["ids"][0]}"' if node.get("ids") else ""
+    mathml = convert(node.astext(), display="block" if display else "inline")
+    writer.body.append(f'<div class="math"{label}>{mathml}</div>' if display else mathml)
+    raise nodes.SkipNode
+
+
+def _is_internal(app, what, name, obj, skip, options):
+    """Fields of a NamedTuple say nothing but that they are fields."""
+    doc = getattr(obj, "__doc__", None) or ""
+    return True if doc.startswith("Alias for field number") else None
+
+
 def setup(app):
+    inline, block = (lambda writer, node, d=d: _mathml(writer, node, d) for d in (False, True))
+    app.add_html_math_renderer("mathml", (inline, None), (block, None))
+    app.connect("autodoc-skip-member", _is_internal)
+    app.add_css_file("manual.css")
     app.connect("autodoc-process-docstring", _plain_symbols, priority=100)  # before napoleon's own at 500

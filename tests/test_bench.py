@@ -10,11 +10,11 @@ import mpmath
 import numpy as np
 import pytest
 
-from bench import clouds, problems, report, rivals, run, workloads
+from bench import clouds, problems, processes, report, rivals, run, workloads
 from bench.__main__ import main
 from bench.problems import Problem
 from bench.rivals import Contender
-from bench.workloads import Rival, Tolerance, Workload
+from bench.workload import Rival, Tolerance, Workload
 
 TINY = {
     "gaussian-value": partial(problems.gaussian_pair, 5),
@@ -244,11 +244,11 @@ def test_a_promise_about_time_and_memory_is_judged_without_rivals(question):
 
 
 def test_what_runs_elsewhere_tells_its_time_and_memory_or_its_error():
-    told = workloads._process("x = 1\n# timed\nx + 1")(Problem({}, {}))()
+    told = processes.process("x = 1\n# timed\nx + 1")(Problem({}, {}))()
     assert 0 <= told["seconds"] < 60
     assert 2**20 < told["peak_bytes"] < 2**36
     with pytest.raises(RuntimeError, match="ZeroDivisionError"):
-        workloads._process("1 / 0")(Problem({}, {}))()
+        processes.process("1 / 0")(Problem({}, {}))()
 
 
 def test_long_workloads_run_only_by_name(question, monkeypatch):
