@@ -87,7 +87,7 @@ def w2_squared_and_grad(mean_x: Any, scale_x: Any, mean_y: Any = 0.0, scale_y: A
     (array([6., 0.]), array([0., 2.]))
     """
     (mean_x, scale_x, mean_y, scale_y), cast_back = _validate(mean_x, scale_x, mean_y, scale_y)
-    checks.numpy_only("diagonal.w2_squared_and_grad", mean_x)
+    checks.numpy_only("diagonal.w2_squared_and_grad", mean_x, "mean_x")
     dm, ds = mean_x - mean_y, scale_x - scale_y
     slopes = zip((2 * dm, 2 * ds, -2 * dm, -2 * ds), (mean_x, scale_x, mean_y, scale_y), strict=True)
     grads = (backend.sum_to(backend.broadcast_to(g, (dm + ds).shape), x.shape) for g, x in slopes)

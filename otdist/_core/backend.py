@@ -6,7 +6,8 @@ PyTorch is never imported here: a caller who passes a tensor has imported it alr
 from __future__ import annotations
 
 import sys
-from functools import cache
+from collections.abc import Sequence
+from functools import cache, reduce
 from typing import Any
 
 import numpy as np
@@ -94,6 +95,15 @@ def dtype_name(x: Array) -> str:
 @cache  # NumPy takes longer to spell a dtype than a kernel to solve a small problem
 def _numpy_name(dtype: np.dtype) -> str:
     return str(dtype)
+
+
+def promoted(arrays: Sequence[Array]) -> Any:
+    """The dtype of an operation on all of these, by the rules of their library."""
+    if not is_torch(arrays[0]):
+        return np.result_type(*(x.dtype for x in arrays))
+    torch = torch_module()
+    # Tensors without dimensions decide only if there are no others, as in torch.result_type.
+    return reduce(torch.promote_types, [x.dtype for x in arrays if x.ndim] or [x.dtype for x in arrays])
 
 
 def astype(x: Array, dtype: Any) -> Array:

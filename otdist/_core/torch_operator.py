@@ -75,7 +75,7 @@ class TorchOperator:
 
 
 def _refuse_nested_forward_mode(name: str) -> None:
-    """PyTorch switches forward mode off around a Function's jvp, at all levels: jacfwd of jacfwd would be a silent 0."""
+    """PyTorch switches forward mode off around a jvp, at all levels: jacfwd of jacfwd would be a silent 0."""
     stack = torch._C._functorch.get_interpreter_stack() or ()
     if sum(level.key() == torch._C._functorch.TransformType.Jvp for level in stack) > 1:
         raise NotImplementedError(
@@ -161,12 +161,16 @@ class _Gradient(torch.autograd.Function):
             second = _second_times(ctx.call, saved[:n], directions)
             out = [_times(cotangent, h) for h, need in zip(second, needs_input_grad, strict=True) if need]
         if change is not None:
-            out = [_times(change, g) if h is None else _times(change, g) + h for g, h in zip(saved[n:], out, strict=True)]
+            out = [
+                _times(change, g) if h is None else _times(change, g) + h for g, h in zip(saved[n:], out, strict=True)
+            ]
         return tuple(torch.zeros_like(g) if h is None else h for g, h in zip(saved[n:], out, strict=True))
 
     @staticmethod
     def backward(ctx: Any, *cotangents: Any) -> Any:
         cotangent, *saved = ctx.saved_tensors
+        if all(c is None for c in cotangents):
+            return (None,) * (2 + len(saved))
         n = len(ctx.call.needs_input_grad)
         arrays, grads = saved[:n], saved[n:]
         along = sum(_dot(c, g, cotangent.ndim) for c, g in zip(cotangents, grads, strict=True) if c is not None)

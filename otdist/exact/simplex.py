@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -68,7 +67,7 @@ def _simplex(cost: np.ndarray, a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray
     # Degenerate problems take many pivots: no limit that a user could meet, the method always ends.
     plan, log = ot.emd(a, b, cost, numItermax=2**40, log=True)
     if log["warning"] is not None:
-        warnings.warn(f"exact transport: {log['warning']}", checks.ConvergenceWarning, stacklevel=2)
+        checks.warn(f"exact transport: {log['warning']}")
     return plan, log["v"]
 
 

@@ -8,7 +8,6 @@ distributions with these means and covariances.
 
 from __future__ import annotations
 
-import warnings
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -169,7 +168,7 @@ def w2_squared_and_grad(mean_x: Any, cov_x: Any, mean_y: Any, cov_y: Any) -> tup
            [ 0., -1.]])
     """
     mean_x, x, mean_y, y, cast_back = _validate(mean_x, cov_x, mean_y, cov_y)
-    checks.numpy_only("gaussian.w2_squared_and_grad", mean_x)
+    checks.numpy_only("gaussian.w2_squared_and_grad", mean_x, "mean_x")
     difference = mean_x - mean_y
     batch = np.broadcast_shapes(difference.shape[:-1], x.batch_shape, y.batch_shape)
     bures, (slope_x, slope_y) = bures_squared_and_grad(x, y, batch)
@@ -374,7 +373,7 @@ def geodesic(mean_x: Any, cov_x: Any, mean_y: Any, cov_y: Any, t: Any) -> tuple[
     (array([1.]), array([[4.]]))
     """
     mean_x, x, mean_y, y, cast_back = _validate(mean_x, cov_x, mean_y, cov_y)
-    (t, _), _ = checks.arrays(t=t, mean_x=mean_x)
+    t = checks.beside("t", t, mean_x, "mean_x")
     checks.finite("t", t)
     if backend.inspectable(t) and not bool(((t >= 0) & (t <= 1)).all()):
         raise ValueError(
@@ -452,10 +451,8 @@ def barycenter(means: Any, covs: Any, weights: Any = None, *, tol: float = 1e-10
     turned, n_iter, residual = _fixed_point(wide, wide_w, tol, max_iter, float(backend.epsilon(matrices)))
     converged = bool((residual <= tol).all())
     if not converged:
-        warnings.warn(
-            f"barycenter stopped after {n_iter} steps; its residual is {float(residual.max()):.1e}, tol is {tol:g}",
-            checks.ConvergenceWarning,
-            stacklevel=2,
+        checks.warn(
+            f"barycenter stopped after {n_iter} steps; its residual is {float(residual.max()):.1e}, tol is {tol:g}"
         )
     return Barycenter(cast_back(mean), cast_back(turned @ turned.mT), n_iter, cast_back(residual), converged)
 
@@ -574,8 +571,7 @@ def mixture_w2_squared(weights_x: Any, means_x: Any, covs_x: Any, weights_y: Any
         if w is None:
             weights.append(backend.like(np.full(n, 1.0 / n), cost))
         else:
-            (w, _), _ = checks.arrays(**{name: w, "means_x": cost})
-            weights.append(checks.weights(name, w, n))
+            weights.append(checks.weights(name, checks.beside(name, w, cost, "means_x"), n))
     return cast_back(assignment(cost, *weights))
 
 

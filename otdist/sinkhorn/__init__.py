@@ -12,7 +12,6 @@ recomputed in each pass, so that memory is linear in n + m.
 from __future__ import annotations
 
 import math
-import warnings
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -402,11 +401,9 @@ def bracket(x: Any, y: Any, a: Any = None, b: Any = None, *, rel_tol: float = 1e
         (np.array(z) for z in zip(*rows, strict=True)) if rows else [np.empty(0)] * 5
     )
     if not converged.all():
-        warnings.warn(
+        checks.warn(
             f"the bounds of {int((converged == 0).sum())} of {len(converged)} problems are farther apart than "
-            f"rel_tol={rel_tol:g} at the smallest epsilon that rounding allows",
-            checks.ConvergenceWarning,
-            stacklevel=2,
+            f"rel_tol={rel_tol:g} at the smallest epsilon that rounding allows"
         )
     like, kind = cast_back(arrays[0][..., :0, 0].sum(-1)), _kind(arrays[0])
     ends = [
@@ -459,7 +456,7 @@ def _kind(reference: Array) -> Any:
 
 
 def _given_like(name: str, v: Any, like: Array) -> np.ndarray:
-    (v, _), _ = checks.arrays(**{name: v, "x": like})
+    v = checks.beside(name, v, like)
     checks.shape(name, v, "(..., m)", 1)
     checks.finite(name, v)
     return np.asarray(_host(v), np.float64)

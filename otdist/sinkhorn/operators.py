@@ -8,14 +8,12 @@ objective with the potentials held fixed, and no iteration is differentiated. Fo
 
 from __future__ import annotations
 
-import warnings
 from typing import Any
 
 import numpy as np
 
-from .._core import backend
+from .._core import backend, checks
 from .._core.backend import Array
-from .._core.checks import ConvergenceWarning
 from .._core.operator import Operator
 from . import numpy_engine
 
@@ -38,11 +36,9 @@ def warn(error: Any, tol: float, max_iter: int) -> None:
     """One warning for all problems of a batch that did not converge."""
     missed = int((error > tol).sum())  # NaN is not a matter of passes
     if missed:
-        warnings.warn(
+        checks.warn(
             f"Sinkhorn stopped after max_iter={max_iter} passes in {missed} of {len(error)} problems; the largest "
-            f"marginal error is {float(error.max()):.2g} and tol is {tol:.2g}",
-            ConvergenceWarning,
-            stacklevel=2,
+            f"marginal error is {float(error.max()):.2g} and tol is {tol:.2g}"
         )
 
 

@@ -285,7 +285,7 @@ def _validate(
         count = checks.positive_integer("directions", directions)
         nothing = arrays[0].new_zeros((0, d)) if backend.is_torch(arrays[0]) else np.zeros((0, d), arrays[0].dtype)
         return [*arrays, nothing], totals, cast_back, {"count": count, "seed": random.seed(rng)}
-    (_, theta), _ = checks.arrays(x=x, directions=directions)
+    theta = checks.beside("directions", directions, arrays[0])
     if theta.ndim != 2 or theta.shape[-1] != d or not len(theta):
         raise ValueError(f"directions must be a count or have shape (L, d) with d = {d}; got {tuple(theta.shape)}")
     checks.finite("directions", theta)

@@ -7,14 +7,12 @@ they succeed and shrink where they do not. All starting points move together, as
 
 from __future__ import annotations
 
-import warnings
 from typing import Any
 
 import numpy as np
 
-from .._core import backend, random
+from .._core import backend, checks, random
 from .._core.backend import Array
-from .._core.checks import ConvergenceWarning
 from . import sphere
 from .estimator import Cloud, _along, _asarray, _centred
 
@@ -38,10 +36,8 @@ def ascend(
 
 def warn(failed: int, total: int, max_iter: int) -> None:
     """Say once that the search stopped early."""
-    warnings.warn(
-        f"max_w2_squared: the best start of {failed} of {total} problems had not converged after {max_iter} steps",
-        ConvergenceWarning,
-        stacklevel=3,
+    checks.warn(
+        f"max_w2_squared: the best start of {failed} of {total} problems had not converged after {max_iter} steps"
     )
 
 
