@@ -42,6 +42,9 @@ def warn(message: str, category: type[Warning] = ConvergenceWarning) -> None:
 
 # Entries up to which an array of booleans costs less than avoiding one.
 _SMALL = 4096
+# Dimensions up to which a matrix and its mirror image stay in the cache without tiles, and the number of matrices from
+# which a compiled loop is worth its compilation.
+_LARGEST_COMPARED, _MANY = 512, 64
 _HALF = ("float16", "bfloat16")
 _FLOAT = ("float32", "float64")
 
@@ -275,10 +278,20 @@ def covariance(name: str, cov: Array) -> Array:
 
 def _is_clean(v: np.ndarray) -> bool:
     """Whether matrices are certainly finite and symmetric: the common case, in one quick look."""
-    symmetry, d = _symmetry(), v.shape[-1]
-    if not v.size or d > symmetry.LARGEST or not v.flags.c_contiguous:
+    d = v.shape[-1]
+    if not v.size or d > _LARGEST_COMPARED or not v.flags.c_contiguous:
         return False
-    return bool(symmetry.clean(v.reshape(-1, d, d), _largest(v.dtype)))
+    if v.size < _MANY * d * d:  # a process with few matrices to look at waits for no compiler
+        return _is_finite(v) and bool((v == v.mT).all())
+    return bool(_symmetry().clean(v.reshape(-1, d, d), _largest(v.dtype)))
+
+
+def _is_finite(v: np.ndarray) -> bool:
+    """Whether no entry is NaN or infinite; False also where a sum of large ones overflows."""
+    if v.size <= _SMALL:
+        return bool(np.isfinite(v).all())
+    with np.errstate(over="ignore", invalid="ignore"):
+        return math.isfinite(v.sum())
 
 
 def gaussians_pass_fast_check(*given: Any) -> bool:
@@ -290,22 +303,24 @@ def gaussians_pass_fast_check(*given: Any) -> bool:
     if alike is None or not backend.inspectable(alike[0]):
         return False
     views = tuple(map(backend.as_numpy, alike))
-    shape, symmetry = views[1].shape, _symmetry()
-    if len(shape) < 2 or 0 in shape or shape[-1] != shape[-2] or shape[-1] > symmetry.LARGEST:
+    shape = views[1].shape
+    if len(shape) < 2 or 0 in shape or shape[-1] != shape[-2] or shape[-1] > _LARGEST_COMPARED:
         return False
     if not (views[3].shape == shape and views[0].shape == views[2].shape == shape[:-1]):
         return False
     if not all(v.flags.c_contiguous for v in views):
         return False
     d = shape[-1]
+    if views[1].size < _MANY * d * d:
+        return all(map(_is_finite, views[::2])) and all(map(_is_clean, views[1::2]))
     means, covs = (v.reshape(-1) for v in views[::2]), (v.reshape(-1, d, d) for v in views[1::2])
-    return bool(symmetry.clean_gaussians(*means, *covs, _largest(views[0].dtype)))
+    return bool(_symmetry().clean_gaussians(*means, *covs, _largest(views[0].dtype)))
 
 
 def points_pass_fast_check(x: Array, y: Array, core: int) -> bool:
     """Whether point sets (..., n) or, with ``core`` 2, (..., n, d) of one kind certainly have nothing to refuse.
 
-    They have one batch shape, and one compiled look finds them finite. Else every rule is gone through.
+    They have one batch shape, and one quick look finds them finite. Else every rule is gone through.
     """
     if not backend.inspectable(x):
         return False
@@ -317,8 +332,7 @@ def points_pass_fast_check(x: Array, y: Array, core: int) -> bool:
         return False
     if not (one.flags.c_contiguous and two.flags.c_contiguous):
         return False
-    finite, largest = _symmetry().finite, _largest(one.dtype)
-    return bool(finite(one.reshape(-1), largest) and finite(two.reshape(-1), largest))
+    return _is_finite(one) and _is_finite(two)
 
 
 @cache

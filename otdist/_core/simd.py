@@ -19,10 +19,12 @@ from typing import Any
 import numpy as np
 from llvmlite import ir
 from llvmlite.binding import get_host_cpu_features
-from numba import njit, types
+from numba import types
 from numba.core import cgutils, errors
 from numba.core.typeconv import Conversion
 from numba.extending import intrinsic, lower_cast, models, overload, register_model
+
+from .compiled import njit
 
 BYTES = 64
 LANES = 8  # of doubles; there are twice as many of floats

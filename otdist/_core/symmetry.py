@@ -1,9 +1,6 @@
 """One look at covariances, before anything is computed from them."""
 
-from numba import njit
-
-# Dimensions up to which a matrix and its mirror image stay in the cache without tiles.
-LARGEST = 512
+from .compiled import njit
 
 
 @njit(cache=True, nogil=True)

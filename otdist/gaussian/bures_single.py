@@ -15,8 +15,8 @@ Matrices are flat arrays of vectors (`simd`), rows in memory, padded with zeros.
 import math
 
 import numpy as np
-from numba import njit
 
+from .._core.compiled import njit
 from .._core.simd import ALL, LANES, choose, fill, load, space, spread, store, total
 
 # Dimensions up to which this beats LAPACK, whose blocks count for more than vectors once a matrix leaves the cache.

@@ -10,8 +10,8 @@ of each other, so that the divisions and roots of one pass behind the products o
 """
 
 import numpy as np
-from numba import njit
 
+from .._core.compiled import njit
 from .._core.simd import ALL, LANES, choose, fill, greater, load, space, sqrt, store
 
 # Dimensions up to which Jacobi beats LAPACK, and those up to which it also beats `bures_single`: a single pair, which

@@ -9,8 +9,8 @@ slope given is the group's mean, the element of least norm; duplicated points th
 """
 
 import numpy as np
-from numba import njit
 
+from .._core.compiled import njit
 from .sort import FAST
 
 

@@ -7,7 +7,8 @@ need; rows whose values agree in all the bits that are left are put right by ins
 """
 
 import numpy as np
-from numba import njit
+
+from .._core.compiled import njit
 
 FAST = {"reassoc", "nsz", "arcp", "contract", "afn"}  # everything of fastmath that keeps NaN and inf
 _SIGN32, _SIGN64 = np.uint32(1 << 31), np.uint64(1 << 63)

@@ -1,8 +1,8 @@
 """Weighted clouds in the coordinates that Sinkhorn's kernels work in: centred, scaled by a power of two, packed."""
 
 import numpy as np
-from numba import njit
 
+from .._core.compiled import njit
 from .softmin import OPTIONS, pack
 
 LOG2E = 1.4426950408889634

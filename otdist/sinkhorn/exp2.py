@@ -9,9 +9,10 @@ series is cut where z² <= 0.0295 makes the rest 1e-17.
 """
 
 import numpy as np
-from numba import njit, types
+from numba import types
 from numba.extending import overload
 
+from .._core.compiled import njit
 from .._core.simd import KINDS, LANES, add_exponent, choose, exponent, fill, greater, load, mantissa, store
 
 FAST = {"reassoc", "nsz", "arcp", "contract", "afn"}  # everything of fastmath that keeps NaN and inf

@@ -6,8 +6,8 @@ cloud, or, where a cloud is compared with itself, the one potential that both si
 """
 
 import numpy as np
-from numba import njit
 
+from .._core.compiled import njit
 from .._core.simd import BYTES
 from .cloud import LOG2E, gaussian_start, settle
 from .exp2 import exp2_all, log2_all

@@ -19,9 +19,9 @@ so columns always come as whole vectors.
 """
 
 import numpy as np
-from numba import njit
 
 from .._core import simd
+from .._core.compiled import njit
 from .._core.simd import BYTES, fill, largest, load, maximum, store
 from .exp2 import FAST, exp2, log2_all
 

@@ -10,11 +10,12 @@ are halved. Three such steps at a time run in registers, on eight vectors. What 
 of vectors of which the second is carried along (the bits of the positions).
 """
 
-from numba import njit, types
+from numba import types
 from numba.extending import overload
 from numpy import intp
 
 from .._core import simd
+from .._core.compiled import njit
 from .._core.simd import choose, greater, maximum, minimum
 
 OPTIONS = {"cache": True, "nogil": True, "error_model": "numpy"}

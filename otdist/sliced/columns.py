@@ -6,8 +6,8 @@ float64 every so often.
 """
 
 import numpy as np
-from numba import njit
 
+from .._core.compiled import njit
 from .._core.simd import BYTES, LANES, SPARE, fill, greater, load, store, untagged
 from ..line.kernels import staircase
 from . import projections

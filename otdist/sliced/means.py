@@ -1,7 +1,6 @@
 """Sums over the points of a cloud, in float64 whatever the cloud's precision."""
 
-from numba import njit
-
+from .._core.compiled import njit
 from ..line.sort import FAST
 
 

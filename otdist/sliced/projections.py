@@ -9,9 +9,9 @@ Vectors of coordinates are panels: `width` of them hold the d coordinates of a p
 """
 
 import numpy as np
-from numba import njit
 from numba.extending import overload
 
+from .._core.compiled import njit
 from .._core.simd import BYTES, LANES, fill, load, load_from, spread, store, store_to, tagged
 from .bitonic_sort import INSIDE, OPTIONS
 
