@@ -12,6 +12,8 @@ from . import covariance, diagonal, gaussian
 from ._core import backend
 from ._core.backend import Array
 
+__all__ = ["w2", "w2_squared"]
+
 
 class _Gaussian(NamedTuple):
     """Gaussians with a batch shape: numbers (event 0) or vectors (event 1), one by one or in products."""

@@ -28,6 +28,12 @@ def is_torch(x: object) -> bool:
     return torch is not None and isinstance(x, torch.Tensor)
 
 
+def is_jax(x: object) -> bool:
+    """Whether ``x`` is a JAX array, or stands for one in a transformed function."""
+    jax = sys.modules.get("jax")
+    return jax is not None and isinstance(x, jax.Array)
+
+
 def namespace(x: Array) -> Any:
     """Return the library that ``x`` belongs to: ``numpy`` or ``torch``."""
     return torch_module() if is_torch(x) else np
@@ -81,9 +87,10 @@ def as_numpy(x: Array) -> np.ndarray:
 def like(x: Any, reference: Array) -> Array:
     """Turn a NumPy array (or a scalar, or a list) into what ``reference`` is: type, device and dtype."""
     if is_torch(reference):
-        if isinstance(x, np.ndarray) and not x.flags.writeable:
+        torch = torch_module()
+        if isinstance(x, np.ndarray) and not torch.compiler.is_compiling() and not x.flags.writeable:
             x = x.copy()  # a tensor is always writeable
-        return torch_module().as_tensor(x, dtype=reference.dtype, device=reference.device)
+        return torch.as_tensor(x, dtype=reference.dtype, device=reference.device)
     return np.asarray(x, dtype=reference.dtype)
 
 

@@ -120,6 +120,8 @@ def beside(name: str, value: Any, reference: Array, reference_name: str = "x") -
 def _as_array(name: str, value: Any) -> np.ndarray:
     if isinstance(value, np.ma.MaskedArray):
         raise TypeError(f"{name} must not be a masked array; fill the masked entries or give them weight 0")
+    if backend.is_jax(value):
+        raise TypeError(f"{name} is a jax.Array, which w2 and w2_squared take, but not this function")
     try:
         x = np.asarray(value)
     except ValueError as error:

@@ -8,6 +8,7 @@ custom op) and which differentiates twice. While compiling, the custom op's own 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -31,7 +32,7 @@ class TorchOperator:
         tail = f", {operator.options}" if operator.options else ""
         schema = f"(Tensor[] arrays, bool[] needs_input_grad{tail}) -> Tensor[]"
         self.value_op = _custom_op(operator.name, schema, self._value, self._fake_value)
-        self.value_op.register_autograd(_compiled_backward, setup_context=_compiled_setup)
+        self.value_op.register_autograd(partial(_compiled_backward, operator), setup_context=_compiled_setup)
         if operator.second_derivative is not None:
             schema = f"(Tensor[] arrays, Tensor[] cotangents{tail}) -> Tensor[]"
             _custom_op(f"{operator.name}_second", schema, self._second, self._fake_second)
@@ -48,6 +49,17 @@ class TorchOperator:
             return self.value_op(list(arrays), needs_input_grad, *values)[0]
         call = _Call(self.operator, needs_input_grad, values)
         return _apply(_Value, _EagerValue)(call, *arrays)[0]
+
+    def gradients(self, arrays: tuple[Tensor, ...], options: dict[str, Any]) -> tuple[Tensor, ...]:
+        """The gradient with respect to every array; differentiable where there is a second derivative."""
+        everything = (True,) * len(arrays)
+        values = tuple(options[name] for name in self.option_names)
+        if torch.compiler.is_compiling():
+            return tuple(self.value_op(list(arrays), everything, *values)[1:])
+        call, first = _Call(self.operator, everything, values), arrays[0]
+        found = _apply(_Value, _EagerValue)(call, *(x.detach() for x in arrays))[1:]
+        one = first.new_ones(first.shape[: first.ndim - self.operator.core_ndims[0]])
+        return _apply(_Gradient, _EagerGradient)(call, one, *arrays, *found)
 
     # What runs, and what the compiler sees of it: shapes.
 
@@ -184,11 +196,35 @@ class _Gradient(torch.autograd.Function):
         return None, along, *_second_times(ctx.call, arrays, weighted), *([None] * len(grads))
 
 
+class _Second(torch.autograd.Function):
+    """The second derivatives times directions; not differentiated again."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(call: _Call, *inputs: Tensor) -> Any:
+        n = len(inputs) // 2
+        second = getattr(torch.ops.otdist, f"{call.operator.name}_second")
+        return tuple(second(list(inputs[:n]), list(inputs[n:]), *call.options))
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
+        ctx.call = inputs[0]
+
+    @staticmethod
+    def backward(ctx: Any, *cotangents: Any) -> Any:
+        raise NotImplementedError(f"otdist's {ctx.call.operator.name} has no third derivative")
+
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Any) -> Any:
+        raise NotImplementedError(f"otdist's {ctx.call.operator.name} has no third derivative")
+
+
 def _second_times(call: _Call, arrays: Sequence[Tensor], directions: Sequence[Tensor]) -> Sequence[Tensor]:
     """The second derivatives times one direction for each array."""
     if call.operator.second_derivative is None:
         raise NotImplementedError(_REFUSED.format(call.operator.name))
-    return getattr(torch.ops.otdist, f"{call.operator.name}_second")(arrays, directions, *call.options)
+    return _apply(_Second, _EagerSecond)(call, *arrays, *directions)
 
 
 def _eager(function: Any) -> Any:
@@ -206,7 +242,7 @@ def _eager(function: Any) -> Any:
     return Eager
 
 
-_EagerValue, _EagerGradient = _eager(_Value), _eager(_Gradient)
+_EagerValue, _EagerGradient, _EagerSecond = _eager(_Value), _eager(_Gradient), _eager(_Second)
 
 
 def _apply(function: Any, eager: Any) -> Any:
@@ -221,13 +257,25 @@ def _save(ctx: Any, *tensors: Tensor) -> None:
 
 
 def _compiled_setup(ctx: Any, inputs: Any, output: Any) -> None:
-    ctx.differentiated, ctx.n_options = inputs[1], len(inputs) - 2
-    ctx.save_for_backward(*output[1:])
+    ctx.arrays, ctx.differentiated, ctx.options = len(inputs[0]), inputs[1], inputs[2:]
+    ctx.save_for_backward(*inputs[0], *output[1:])
 
 
-def _compiled_backward(ctx: Any, cotangents: Any) -> Any:
-    found = [_times(cotangents[0], g) for g in ctx.saved_tensors]
-    return _spread(found, ctx.differentiated), *(None,) * (1 + ctx.n_options)
+def _compiled_backward(operator: Any, ctx: Any, cotangents: Any) -> Any:
+    arrays, grads = ctx.saved_tensors[: ctx.arrays], ctx.saved_tensors[ctx.arrays :]
+    found = [torch.zeros_like(g) if cotangents[0] is None else _times(cotangents[0], g) for g in grads]
+    if any(c is not None for c in cotangents[1:]):  # `gradients` was compiled
+        directions = [
+            torch.zeros_like(x) if c is None else c
+            for x, c in zip(arrays, _spread(cotangents[1:], ctx.differentiated), strict=True)
+        ]
+        if operator.second_derivative is None:
+            found = [torch.ops.otdist.refuse_second(g, operator.name) for g in found]
+        else:
+            second = getattr(torch.ops.otdist, f"{operator.name}_second")(list(arrays), directions, *ctx.options)
+            second = [h for h, need in zip(second, ctx.differentiated, strict=True) if need]
+            found = [g + h for g, h in zip(found, second, strict=True)]
+    return _spread(found, ctx.differentiated), *(None,) * (1 + len(ctx.options))
 
 
 def _spread(found: Sequence[Any], needs_input_grad: Sequence[bool]) -> list[Any]:

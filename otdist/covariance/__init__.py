@@ -12,6 +12,8 @@ import numpy as np
 from .._core import backend, checks
 from .._core.backend import Array
 
+__all__ = ["Circulant", "Covariance", "Diagonal", "Factor", "Isotropic", "Kronecker"]
+
 
 class Covariance(ABC):
     """A positive semidefinite matrix (..., d, d), by fewer numbers than d²."""

@@ -11,10 +11,14 @@ from typing import Any
 from .._core import backend, checks
 from .._core.backend import Array
 from .._core.clouds import Gradients, validate_clouds, weight_gradients
+from .._core.jax_operator import takes_jax
 from ..line.monotone import line_cost
 from .simplex import exact_squared, plans
 
+__all__ = ["Gradients", "plan", "w2", "w2_squared", "w2_squared_and_grad"]
 
+
+@takes_jax("w2_squared_and_grad", x=2, y=2, a=1, b=1)
 def w2_squared(x: Any, y: Any, a: Any = None, b: Any = None) -> Array:
     """Squared 2-Wasserstein distance between weighted point clouds, exact.
 
@@ -64,6 +68,7 @@ def w2_squared(x: Any, y: Any, a: Any = None, b: Any = None) -> Array:
     return cast_back(_value(arrays))
 
 
+@takes_jax("w2_squared_and_grad", root=True, x=2, y=2, a=1, b=1)
 def w2(x: Any, y: Any, a: Any = None, b: Any = None) -> Array:
     """2-Wasserstein distance between weighted point clouds, the root of `w2_squared`; gradient 0 where it is 0.
 

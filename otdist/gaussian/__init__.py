@@ -16,6 +16,7 @@ from .. import covariance
 from .._core import backend, checks
 from .._core.backend import Array
 from .._core.clouds import validate_points
+from .._core.jax_operator import takes_jax
 from ..covariance import Covariance, Dense, as_covariance, validate_covariance
 from ..exact.assignment import assignment
 from .bures import _factor as factor
@@ -89,6 +90,7 @@ class Barycenter(NamedTuple):
     converged: bool
 
 
+@takes_jax("w2_squared_and_grad", mean_x=1, cov_x=2, mean_y=1, cov_y=2)
 def w2_squared(mean_x: Any, cov_x: Any, mean_y: Any, cov_y: Any) -> Array:
     """Squared 2-Wasserstein distance between Gaussians.
 
@@ -132,6 +134,7 @@ def w2_squared(mean_x: Any, cov_x: Any, mean_y: Any, cov_y: Any) -> Array:
     return cast_back(_w2_squared(*arguments))
 
 
+@takes_jax("w2_squared_and_grad", root=True, mean_x=1, cov_x=2, mean_y=1, cov_y=2)
 def w2(mean_x: Any, cov_x: Any, mean_y: Any, cov_y: Any) -> Array:
     """2-Wasserstein distance between Gaussians, the root of `w2_squared`; its gradient is 0 where the distance is 0.
 
@@ -218,6 +221,7 @@ def _pairwise(mean_x: Array, x: Covariance, mean_y: Array, y: Covariance) -> Arr
     return (difference**2).sum(-1) + bures_squared(x.expand(-1), y.expand(-2))
 
 
+@takes_jax("w2_squared_from_samples_and_grad", x=2, y=2)
 def w2_squared_from_samples(x: Any, y: Any) -> Array:
     """The Fréchet distance of two samples: `w2_squared` of the Gaussians with their means and covariances.
 
@@ -335,10 +339,7 @@ def transport_map(mean_x: Any, cov_x: Any, mean_y: Any, cov_y: Any) -> AffineMap
 def _transport_matrix(x: Array, y: Array) -> Array:
     """T = I - ∂B²/∂X."""
     x, y = _bures_of_dense.broadcast((x, y))
-    if backend.is_torch(x):
-        slope = backend.torch_module().func.grad(lambda c: _bures_of_dense(c, y).sum())(x)
-    else:
-        _, (slope, _) = _bures_of_dense.value_and_grad(x, y)
+    slope, _ = _bures_of_dense.gradients(x, y)
     xp = backend.namespace(x)
     return xp.eye(x.shape[-1], dtype=x.dtype, device=x.device) - slope
 

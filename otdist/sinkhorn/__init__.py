@@ -20,8 +20,11 @@ import numpy as np
 from .._core import backend, checks
 from .._core.backend import Array
 from .._core.clouds import validate_clouds, weight_gradients
+from .._core.jax_operator import takes_jax
 from . import numpy_engine
 from .operators import cost_at, divergence, engine_for, strength, warn
+
+__all__ = ["Bracket", "Gradients", "SinkhornResult", "bracket", "solve", "w2", "w2_squared", "w2_squared_and_grad"]
 
 MAX_ITER = 5000
 
@@ -250,6 +253,7 @@ def solve(
     )
 
 
+@takes_jax("w2_squared_and_grad", x=2, y=2, a=1, b=1)
 def w2_squared(
     x: Any,
     y: Any,
@@ -297,6 +301,7 @@ def w2_squared(
     return cast_back(divergence(*arrays, **_options(epsilon, tol, max_iter, reach)))
 
 
+@takes_jax("w2_squared_and_grad", root=True, x=2, y=2, a=1, b=1)
 def w2(
     x: Any,
     y: Any,

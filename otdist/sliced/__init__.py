@@ -17,8 +17,21 @@ import numpy as np
 from .._core import backend, checks, random
 from .._core.backend import Array
 from .._core.clouds import Gradients, validate_clouds, weight_gradients
+from .._core.jax_operator import takes_jax
 from . import max_sliced, sphere
 from .estimator import estimates, sliced_squared, value_and_grad
+
+__all__ = [
+    "Estimate",
+    "Gradients",
+    "MaxSliced",
+    "directions",
+    "estimate",
+    "max_w2_squared",
+    "w2",
+    "w2_squared",
+    "w2_squared_and_grad",
+]
 
 
 class Estimate(NamedTuple):
@@ -38,6 +51,7 @@ class MaxSliced(NamedTuple):
     converged: Any
 
 
+@takes_jax("w2_squared_and_grad", x=2, y=2, a=1, b=1)
 def w2_squared(x: Any, y: Any, a: Any = None, b: Any = None, *, directions: Any = 128, rng: Any = None) -> Array:
     """Squared sliced 2-Wasserstein distance.
 
@@ -92,6 +106,7 @@ def w2_squared(x: Any, y: Any, a: Any = None, b: Any = None, *, directions: Any 
     return cast_back(sliced_squared(*arrays, **options))
 
 
+@takes_jax("w2_squared_and_grad", root=True, x=2, y=2, a=1, b=1)
 def w2(x: Any, y: Any, a: Any = None, b: Any = None, *, directions: Any = 128, rng: Any = None) -> Array:
     """Sliced 2-Wasserstein distance, the root of `w2_squared`; its gradient is 0 where the distance is 0.
 
