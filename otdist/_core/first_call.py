@@ -18,7 +18,7 @@ def listen() -> None:
     class Listener(event.Listener):
         def on_start(self, event: Any) -> None:
             function = event.data["dispatcher"].py_func
-            if function.__module__.startswith("otdist."):
+            if function.__module__.startswith("otdist.") and not say_that_nothing_is_kept.cache_info().currsize:
                 _say(os.environ.get("NUMBA_CACHE_DIR") or "numba's cache")
 
         def on_end(self, event: Any) -> None:

@@ -32,7 +32,10 @@ class TorchOperator:
         tail = f", {operator.options}" if operator.options else ""
         schema = f"(Tensor[] arrays, bool[] needs_input_grad{tail}) -> Tensor[]"
         self.value_op = _custom_op(operator.name, schema, self._value, self._fake_value)
-        self.value_op.register_autograd(partial(_compiled_backward, operator), setup_context=_compiled_setup)
+        self.value_op.register_autograd(_compiled_backward, setup_context=_compiled_setup)
+        schema = f"(Tensor[] arrays{tail}) -> Tensor[]"
+        self.gradients_op = _custom_op(f"{operator.name}_gradients", schema, self._gradients, self._fake_gradients)
+        self.gradients_op.register_autograd(partial(_gradients_backward, operator), setup_context=_gradients_setup)
         if operator.second_derivative is not None:
             schema = f"(Tensor[] arrays, Tensor[] cotangents{tail}) -> Tensor[]"
             _custom_op(f"{operator.name}_second", schema, self._second, self._fake_second)
@@ -55,7 +58,7 @@ class TorchOperator:
         everything = (True,) * len(arrays)
         values = tuple(options[name] for name in self.option_names)
         if torch.compiler.is_compiling():
-            return tuple(self.value_op(list(arrays), everything, *values)[1:])
+            return tuple(self.gradients_op(list(arrays), *values))
         call, first = _Call(self.operator, everything, values), arrays[0]
         found = _apply(_Value, _EagerValue)(call, *(x.detach() for x in arrays))[1:]
         one = first.new_ones(first.shape[: first.ndim - self.operator.core_ndims[0]])
@@ -75,6 +78,12 @@ class TorchOperator:
             arrays[0].new_empty(batch),
             *(x.new_empty(x.shape) for x, need in zip(arrays, needs_input_grad, strict=True) if need),
         ]
+
+    def _gradients(self, arrays: Sequence[Tensor], *options: Any) -> list[Tensor]:
+        return self._value(arrays, (True,) * len(arrays), *options)[1:]
+
+    def _fake_gradients(self, arrays: Sequence[Tensor], *options: Any) -> list[Tensor]:
+        return [x.new_empty(x.shape) for x in arrays]
 
     def _second(self, arrays: Sequence[Tensor], cotangents: Sequence[Tensor], *options: Any) -> list[Tensor]:
         assert self.operator.second_derivative is not None
@@ -257,25 +266,28 @@ def _save(ctx: Any, *tensors: Tensor) -> None:
 
 
 def _compiled_setup(ctx: Any, inputs: Any, output: Any) -> None:
-    ctx.arrays, ctx.differentiated, ctx.options = len(inputs[0]), inputs[1], inputs[2:]
-    ctx.save_for_backward(*inputs[0], *output[1:])
+    ctx.differentiated, ctx.n_options = inputs[1], len(inputs) - 2
+    ctx.save_for_backward(*output[1:])
 
 
-def _compiled_backward(operator: Any, ctx: Any, cotangents: Any) -> Any:
-    arrays, grads = ctx.saved_tensors[: ctx.arrays], ctx.saved_tensors[ctx.arrays :]
-    found = [torch.zeros_like(g) if cotangents[0] is None else _times(cotangents[0], g) for g in grads]
-    if any(c is not None for c in cotangents[1:]):  # `gradients` was compiled
-        directions = [
-            torch.zeros_like(x) if c is None else c
-            for x, c in zip(arrays, _spread(cotangents[1:], ctx.differentiated), strict=True)
-        ]
-        if operator.second_derivative is None:
-            found = [torch.ops.otdist.refuse_second(g, operator.name) for g in found]
-        else:
-            second = getattr(torch.ops.otdist, f"{operator.name}_second")(list(arrays), directions, *ctx.options)
-            second = [h for h, need in zip(second, ctx.differentiated, strict=True) if need]
-            found = [g + h for g, h in zip(found, second, strict=True)]
-    return _spread(found, ctx.differentiated), *(None,) * (1 + len(ctx.options))
+def _compiled_backward(ctx: Any, cotangents: Any) -> Any:
+    found = [_times(cotangents[0], g) for g in ctx.saved_tensors]
+    return _spread(found, ctx.differentiated), *(None,) * (1 + ctx.n_options)
+
+
+def _gradients_setup(ctx: Any, inputs: Any, output: Any) -> None:
+    ctx.options = inputs[1:]
+    ctx.save_for_backward(*inputs[0])
+
+
+def _gradients_backward(operator: Any, ctx: Any, cotangents: Any) -> Any:
+    arrays = list(ctx.saved_tensors)
+    directions = [torch.zeros_like(x) if c is None else c for x, c in zip(arrays, cotangents, strict=True)]
+    if operator.second_derivative is None:
+        found = [torch.ops.otdist.refuse_second(d, operator.name) for d in directions]
+    else:
+        found = getattr(torch.ops.otdist, f"{operator.name}_second")(arrays, directions, *ctx.options)
+    return found, *(None,) * len(ctx.options)
 
 
 def _spread(found: Sequence[Any], needs_input_grad: Sequence[bool]) -> list[Any]:

@@ -12,6 +12,7 @@ import numpy as np
 
 from .._core import backend, checks
 from .._core.backend import Array
+from .._core.imports import imported
 from .._core.operator import Operator
 
 # Measured on POT 0.9.7: the cost, the plan, and the arcs of the network.
@@ -62,7 +63,7 @@ def solve_costs(cost: np.ndarray, a: np.ndarray, b: np.ndarray) -> Solution:
 
 def _simplex(cost: np.ndarray, a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The plan and the potential of the columns; every weight is positive."""
-    import ot  # slow to import, so only here
+    ot = imported("ot")  # slow to import, so only here
 
     # Degenerate problems take many pivots: no limit that a user could meet, the method always ends.
     plan, log = ot.emd(a, b, cost, numItermax=2**40, log=True)
