@@ -31,8 +31,7 @@ class Solution(NamedTuple):
 
 def solve(x: np.ndarray, y: np.ndarray, a: np.ndarray, b: np.ndarray) -> Solution:
     """Clouds x (n, d), y (m, d) and weights (n,), (m,) with sum 1, all float64."""
-    from scipy.spatial.distance import cdist
-
+    cdist = imported("scipy.spatial.distance").cdist
     n, m = len(x), len(y)
     checks.memory(
         _BYTES_PER_PAIR * n * m,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from .._core import checks
+from .._core.imports import imported
 
 KINDS = ("orthogonal", "sobol", "random")
 
@@ -41,9 +42,7 @@ def _orthogonal(n: int, d: int, rng: np.random.Generator) -> np.ndarray:
 
 def _sobol(n: int, d: int, rng: np.random.Generator) -> np.ndarray:
     """A scrambled Sobol net carried to the sphere; in 2 and 3 dimensions by the maps that keep area."""
-    from scipy.special import ndtri
-    from scipy.stats import qmc
-
+    ndtri, qmc = imported("scipy.special").ndtri, imported("scipy.stats").qmc
     coordinates = d - 1 if d <= 3 else d
     seed = np.random.default_rng(rng.integers(2**63))  # SciPy's engine keeps its generator
     net = qmc.Sobol(coordinates, scramble=True, rng=seed).random_base2(max(n - 1, 0).bit_length())[:n]
