@@ -4,7 +4,7 @@ import importlib
 from collections.abc import Callable
 from functools import partial
 
-from bench import clouds, problems, processes, rivals
+from bench import clouds, problems, processes, rivals, training
 from bench.problems import Problem
 from bench.rivals import Call, Contender
 from bench.workload import NO_VALUE, Rival, Tolerance, Workload, no_answers
@@ -250,7 +250,14 @@ _TRAINING = (
     _vae_step("sinkhorn", 1.5),
 )
 
-WORKLOADS: tuple[Workload, ...] = (*_GAUSSIAN, *_SLICED, *_SINKHORN, *processes.WORKLOADS, *_TRAINING)
+WORKLOADS: tuple[Workload, ...] = (
+    *_GAUSSIAN,
+    *_SLICED,
+    *training.SLICED_STEPS,
+    *_SINKHORN,
+    *processes.WORKLOADS,
+    *_TRAINING,
+)
 
 
 def select(words: list[str]) -> list[Workload]:

@@ -6,7 +6,7 @@ Importing ``otdist`` imports neither torch nor numba.
 
 from . import covariance, diagonal, exact, gaussian, inference, line, metrics, sinkhorn, sliced
 from ._core.checks import ConvergenceWarning
-from .distributions import w2, w2_squared
+from .distributions import register_w2, w2, w2_squared
 from .startup import warm_up
 
 __version__ = "0.1.0"
@@ -20,6 +20,7 @@ __all__ = [
     "inference",
     "line",
     "metrics",
+    "register_w2",
     "sinkhorn",
     "sliced",
     "w2",

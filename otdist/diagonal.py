@@ -5,7 +5,10 @@ Coordinates are independent, so W2² is the squared Euclidean distance of the ve
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple
+
+import numpy as np
 
 from ._core import backend, checks
 from ._core.backend import Array
@@ -37,7 +40,9 @@ def w2_squared(mean_x: Any, scale_x: Any, mean_y: Any = 0.0, scale_y: Any = 1.0)
     mean_x, mean_y : (..., d)
         Means. Leading dimensions are a batch and broadcast.
     scale_x, scale_y : (..., d)
-        Standard deviations (not variances), at least 0; a scale of 0 is a point mass.
+        Standard deviations (not variances), at least 0; a scale of 0 is a point mass. A network's ``log_variance``
+        becomes a scale by ``exp(log_variance / 2)``, a variance by its root: given as they are, log-variances are
+        refused where one is negative, and variances cannot be told from scales.
 
     Returns
     -------
@@ -62,6 +67,9 @@ def w2_squared(mean_x: Any, scale_x: Any, mean_y: Any = 0.0, scale_y: Any = 1.0)
     >>> float(diagonal.w2_squared(np.array([3.0, 0.0]), np.array([1.0, 2.0])))
     10.0
     """
+    value = _of_plain_arrays(mean_x, scale_x, mean_y, scale_y)
+    if value is not None:
+        return value
     (mean_x, scale_x, mean_y, scale_y), cast_back = _validate(mean_x, scale_x, mean_y, scale_y)
     return cast_back(((mean_x - mean_y) ** 2 + (scale_x - scale_y) ** 2).sum(-1))
 
@@ -128,6 +136,60 @@ def pairwise_w2_squared(mean_x: Any, scale_x: Any, mean_y: Any, scale_y: Any) ->
     return cast_back(_squared_distances(u, v))
 
 
+def _of_plain_arrays(mean_x: Any, scale_x: Any, mean_y: Any, scale_y: Any) -> Array | None:
+    """The value, where nothing has to be converted and nothing is to be refused; else None.
+
+    The general checks cost more than the distance of a small batch. A look at the result finds every NaN and infinity.
+    """
+    kind = type(mean_x)
+    if kind is np.ndarray:
+        if mean_x.dtype.char not in "fd" or not _fit(mean_x, scale_x, mean_y, scale_y):
+            return None
+        with np.errstate(all="ignore"):  # what overflows is computed, and reported, in the ordinary way
+            value = _squares(mean_x, scale_x, mean_y, scale_y)
+    else:
+        torch = backend.torch_module()
+        if torch is None or kind is not torch.Tensor or mean_x.dtype not in (torch.float32, torch.float64):
+            return None
+        if not _fit(mean_x, scale_x, mean_y, scale_y):
+            return None
+        shift = mean_x if type(mean_y) is float and mean_y == 0 else mean_x - mean_y
+        stretch = scale_x - scale_y
+        value = torch.addcmul(shift * shift, stretch, stretch).sum(-1)
+        if not backend.inspectable(value):
+            return value
+    if not math.isfinite(np.add.reduce(backend.as_numpy(value), axis=None)):
+        return None
+    for scale in (scale_x, scale_y):
+        if not (scale if type(scale) is float else np.minimum.reduce(backend.as_numpy(scale), axis=None)) >= 0:
+            return None
+    return backend.scalar(value)
+
+
+def _fit(x: Array, *others: Any) -> bool:
+    """Whether the others are floats, or arrays like x, of its shape or of one vector's."""
+    kind, dtype, shape, device = type(x), x.dtype, x.shape, x.device
+    if not shape or 0 in shape:
+        return False
+    for other in others:
+        if type(other) is float:
+            continue
+        if type(other) is not kind or other.dtype != dtype or other.device != device:
+            return False
+        if other.shape != shape and other.shape != shape[-1:]:
+            return False
+    return True
+
+
+def _squares(mean_x: Array, scale_x: Array, mean_y: Array, scale_y: Array) -> Array:
+    shift = mean_x - mean_y
+    stretch = scale_x - scale_y
+    shift *= shift
+    stretch *= stretch
+    shift += stretch
+    return shift.sum(-1)
+
+
 def _squared_distances(u: Array, v: Array) -> Array:
     """|uᵢ - vⱼ|² = [-2uᵢ, |uᵢ|², 1]·[vⱼ, 1, |vⱼ|²]: everything in one matrix product, in float64."""
     xp = backend.namespace(u)
@@ -139,6 +201,14 @@ def _squared_distances(u: Array, v: Array) -> Array:
     left = backend.concatenate(-2 * u, uu, xp.ones_like(uu))
     right = backend.concatenate(v, xp.ones_like(vv), vv)
     return backend.astype(backend.clip_below(left @ right.mT), dtype)
+
+
+def _nonnegative(name: str, scale: Any) -> None:
+    try:
+        checks.nonnegative(name, scale)
+    except ValueError as error:
+        hint = "a scale is a standard deviation; that of a log-variance is exp(log_variance / 2)"
+        raise ValueError(f"{error}; {hint}") from None
 
 
 def _validate(mean_x: Any, scale_x: Any, mean_y: Any, scale_y: Any, *, core: int = 1) -> tuple[list[Array], Any]:
@@ -154,7 +224,7 @@ def _validate(mean_x: Any, scale_x: Any, mean_y: Any, scale_y: Any, *, core: int
         given = named[name] if isinstance(named[name], float | int) else x
         checks.finite(name, given)
         if name.startswith("scale"):
-            checks.nonnegative(name, given)
+            _nonnegative(name, given)
     families = (named,) if core == 1 else (("mean_x", "scale_x"), ("mean_y", "scale_y"))
     for family in families:
         checks.batch({k: x.shape[:-1] for k, x in zip(named, arrays, strict=True) if x.ndim and k in family})

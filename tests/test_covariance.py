@@ -105,15 +105,15 @@ def test_a_covariance_is_at_distance_zero_from_itself(name):
 
 
 @pytest.mark.parametrize("name", [n for n in STRUCTURES if n != "dense"])
-def test_trace_and_half_agree_with_the_dense_form(name):
+def test_trace_and_root_agree_with_the_dense_form(name):
     p, build = draw(name, 8)
     cov = build(*p)
     assert cov.trace() == pytest.approx(np.trace(cov.to_dense()), rel=1e-13)
     assert cov.shape == (D, D)
-    if name == "kronecker":  # of dense matrices: has no cheap half
-        return
-    half = cov.half(np.eye(D))
-    np.testing.assert_allclose(half.T @ half, cov.to_dense(), atol=100 * EPS * cov.trace())
+    transposed = cov.apply_root_transposed(np.eye(D))
+    assert transposed.shape == (cov.root_columns, D)
+    np.testing.assert_allclose(transposed.T @ transposed, cov.to_dense(), atol=100 * EPS * cov.trace())
+    np.testing.assert_allclose(cov.apply_root(np.eye(cov.root_columns)), transposed.T, atol=100 * EPS * cov.trace())
 
 
 def test_nothing_dense_is_formed_for_long_vectors():

@@ -59,7 +59,7 @@ def test_pairwise_is_differentiable_and_far_from_the_origin_accurate():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ((np.zeros(2), np.array([1.0, -1.0])), "scale_x must be nonnegative; got -1"),
+        ((np.zeros(2), np.array([1.0, -1.0])), r"scale_x must be nonnegative; got -1; .* exp\(log_variance / 2\)"),
         ((np.zeros(2), np.ones(3)), "mean_x and scale_x must agree in the number of coordinates; got 2 and 3"),
         ((1.0, 1.0), r"mean_x must have shape \(\.\.\., d\); got \(\)"),
         ((np.zeros(2), np.ones(2), 0.0, -1.0), "scale_y must be nonnegative"),

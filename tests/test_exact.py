@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -134,3 +137,78 @@ def test_plans_are_refused_where_there_are_no_values():
     x = torch.zeros((3, 4, 2))
     with pytest.raises(RuntimeError, match=r"exact\.plan needs values"):
         torch.func.vmap(lambda z: exact.plan(z, z))(x)
+
+
+@pytest.mark.parametrize("p", [1.0, 1.5, 2.0, 3.0])
+def test_gradcheck_for_every_exponent(p):
+    args = [torch.tensor(z, requires_grad=True) for z in clouds(5, 4, 5)]
+    assert torch.autograd.gradcheck(lambda *v: exact.wp(*v, p=p), args)
+
+
+def test_points_that_coincide_pull_nothing():
+    x = np.array([[0.0, 0.0], [1.0, 1.0]])
+    y = torch.tensor(np.array([[0.0, 0.0], [4.0, 5.0]]))
+    moved = torch.tensor(x, requires_grad=True)
+    exact.wp(moved, y).backward()
+    np.testing.assert_allclose(moved.grad, [[0, 0], [-0.3, -0.4]], atol=10 * EPS)
+    same = torch.tensor(x, requires_grad=True)
+    exact.w2(same, torch.tensor(x)).backward()
+    np.testing.assert_array_equal(same.grad, 0)
+
+
+def test_an_overflowing_square_is_infinite_and_the_distance_is_not():
+    x = np.array([[1e200, 0.0], [0.0, 0.0]])
+    assert exact.w2_squared(x, -x) == np.inf
+    assert exact.w2(x, -x) == pytest.approx(1e200)  # in one step to the left each
+
+
+def test_solve_gives_the_plan_by_its_entries_in_the_type_of_the_points():
+    x, y, a, b = (torch.tensor(z, dtype=torch.float32) for z in clouds(6, 5, 4))
+    found = exact.solve(x, y, a, b)
+    dense = torch.zeros(5, 4).index_put((found.plan.rows, found.plan.columns), found.plan.mass)
+    torch.testing.assert_close(dense, exact.plan(x, y, a, b))
+    assert found.f.dtype == found.cost.dtype == torch.float32
+    torch.testing.assert_close(found.cost, exact.w2_squared(x, y, a, b))
+    with pytest.raises(ValueError, match=r"exact\.solve takes one pair of clouds .* got x \(2, 5, 2\)"):
+        exact.solve(torch.stack([x, x]), y)
+    with pytest.raises(ValueError, match=r"p must be at least 1; got 0\.5"):
+        exact.solve(x, y, p=0.5)
+
+
+def in_a_new_process(program: str) -> str:
+    return subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True).stdout
+
+
+def test_the_compiled_solver_alone_and_the_package_give_the_same():
+    program = """
+import sys, os, warnings
+import numpy as np
+filters, environment, state = list(warnings.filters), dict(os.environ), np.random.get_state()[1].tolist()
+from otdist.exact import pot
+rng = np.random.default_rng(0)
+a, b, cost = np.full(6, 1 / 6), rng.dirichlet(np.ones(5)), rng.random((6, 5))
+first = pot.network_simplex(a, b, cost, 2**40)
+assert not any(name.split(".")[0] in ("ot", "torch", "_otdist_pot") for name in sys.modules), "something was left"
+pot._compiled.cache_clear()
+pot._load = lambda: None
+second = pot.network_simplex(a, b, cost, 2**40)
+assert "ot" in sys.modules
+assert all(np.array_equal(x, y) for x, y in zip(first[:2], second[:2])) and first[2] is second[2] is None
+assert warnings.filters == filters and dict(os.environ) == environment
+assert np.random.get_state()[1].tolist() == state
+import ot
+assert np.array_equal(ot.emd(a, b, cost), first[0]) and ot.lp.emd_wrap.emd_c
+assert np.allclose(ot.emd_1d(np.arange(3.0), np.arange(3.0) + 1, metric="cityblock"), np.eye(3) / 3)
+print("right")
+"""
+    assert in_a_new_process(program) == "right\n"
+
+
+def test_the_package_is_used_where_it_is_loaded_already():
+    program = """
+import ot, numpy as np
+from otdist.exact import pot
+assert pot._compiled() is ot.lp.emd_wrap
+print("right")
+"""
+    assert in_a_new_process(program) == "right\n"

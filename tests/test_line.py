@@ -16,7 +16,7 @@ from oracles import transport_cost
 from strategies import seeds
 
 from otdist import line
-from otdist.line.monotone import transport
+from otdist.line import monotone
 
 EPS = np.finfo(float).eps
 sizes = st.integers(1, 9)
@@ -108,7 +108,7 @@ def test_potentials_are_feasible_and_tight():
     rng = np.random.default_rng(1)
     x, y = rng.integers(0, 4, (3, 7)) * 1.0, rng.integers(0, 4, (3, 5)) * 1.0
     a, b = np.stack([weights(rng, 7, zeros=True) for _ in range(3)]), np.stack([weights(rng, 5) for _ in range(3)])
-    found = transport(x.copy(), y.copy(), a, b, p=2.0, needs_input_grad=(False, False, True, True))
+    found = monotone.transport(x.copy(), y.copy(), a, b, p=2.0, needs_input_grad=(False, False, True, True))
     f, g = found.a_potentials, found.b_potentials
     cost = (x[:, :, None] - y[:, None, :]) ** 2
     offset = found.cost - (f * a).sum(1) - (g * b).sum(1)  # both start at 0; together they are known up to a constant
@@ -135,9 +135,7 @@ def test_permutations(values, dtype):
         "sorted": np.sort(rows, axis=1)[:, ::-1].copy(),
         "outlier": np.where(rows > 3, dtype(1e30), dtype(1) + rows * np.finfo(dtype).eps),
     }[values]
-    keys, order = np.empty(rows.shape, np.uint64), np.empty(rows.shape, np.int32)
-    ordered = keys.view(np.float64) if dtype == np.float64 else np.empty_like(rows)  # as the library calls it
-    sort_rows(rows.copy(), keys, ordered, order)
+    ordered, order = sort_rows(rows.copy())
     np.testing.assert_array_equal(ordered, np.sort(rows, axis=1))
     np.testing.assert_array_equal(np.take_along_axis(rows, order, axis=1), ordered)
     np.testing.assert_array_equal(np.sort(order, axis=1), np.broadcast_to(np.arange(rows.shape[1]), rows.shape))
@@ -146,8 +144,8 @@ def test_permutations(values, dtype):
 @pytest.mark.parametrize(("n", "m"), [(6, 6), (7, 4), (1, 3)])
 @pytest.mark.parametrize("rows_of_weights", [(0, 0), (1, 0), (1, 1), (3, 3)])
 @pytest.mark.parametrize("p", [1.0, 2.0, 3.0])
-def test_torch_operators_and_kernels_agree(n, m, rows_of_weights, p):
-    """What a GPU runs, on the CPU: ties and zero weights included."""
+def test_array_operations_and_compiled_loops_agree(monkeypatch, n, m, rows_of_weights, p):
+    """What short rows, a GPU and long rows run: ties and zero weights included."""
     rng = np.random.default_rng(n)
     x, y = rng.integers(0, 5, (3, n)) * 1.0, rng.integers(0, 5, (3, m)) * 1.0
     a, b = (
@@ -155,12 +153,15 @@ def test_torch_operators_and_kernels_agree(n, m, rows_of_weights, p):
         for k, size in zip(rows_of_weights, (n, m), strict=True)
     )
     needs = (True, True, len(a) > 0, len(b) > 0)
-    ours = transport(x.copy(), y.copy(), a, b, p=p, needs_input_grad=needs)
-    theirs = transport(*(torch.tensor(z) for z in (x, y, a, b)), p=p, needs_input_grad=needs)
-    for u, v in zip(ours, theirs, strict=True):
-        assert (u is None) == (v is None)
+    by_numpy = monotone.transport(x.copy(), y.copy(), a, b, p=p, needs_input_grad=needs)
+    by_torch = monotone.transport(*(torch.tensor(z) for z in (x, y, a, b)), p=p, needs_input_grad=needs)
+    monkeypatch.setattr(monotone, "_FEW", 0)
+    by_loops = monotone.transport(x.copy(), y.copy(), a, b, p=p, needs_input_grad=needs)
+    for u, v, w in zip(by_loops, by_torch, by_numpy, strict=True):
+        assert (u is None) == (v is None) == (w is None)
         if u is not None:
             np.testing.assert_allclose(u, v.numpy(), atol=1000 * EPS * 4**p)
+            np.testing.assert_allclose(u, w, atol=1000 * EPS * 4**p)
 
 
 def test_float32_loses_nothing_to_a_common_offset():
@@ -261,3 +262,36 @@ def test_refusals():
         line.w2_squared(x, x, np.ones(2) / 2)
     with pytest.raises(ValueError, match="the batch shapes must broadcast"):
         line.w2_squared(np.zeros((2, 3)), np.zeros((3, 3)))
+
+
+def test_a_square_beyond_the_numbers_is_infinite_and_the_distance_is_not():
+    for scale, n in ((1e200, 3), (1e200, 10_000)):
+        x, y = np.full(n, scale), np.full(n, -scale)
+        assert line.w2_squared(x, y) == np.inf
+        assert line.w2(x, y) == pytest.approx(2 * scale, rel=10 * EPS)
+        assert line.wp(x, y, p=7.3) == pytest.approx(2 * scale, rel=100 * EPS)
+    assert line.w2_squared(np.full(3, 1e30, np.float32), np.full(3, -1e30, np.float32)) == np.inf
+
+
+@pytest.mark.parametrize("p", [1.0, 2.0, 3.0])
+def test_gradients_of_the_distance_at_the_ends_of_the_number_line(p):
+    """A distance has degree 1: its gradient by points is the same at every scale, by weights it grows with it."""
+    rng = np.random.default_rng(6)
+    x, y, a = rng.standard_normal(5), rng.standard_normal(4), weights(rng, 5)
+    found = []
+    for scale in (1.0, 2.0**-600, 2.0**600):
+        args = [torch.tensor(z, requires_grad=True) for z in (x * scale, y * scale, a)]
+        line.wp(*args, p=p).backward()
+        found.append((args[0].grad, args[2].grad / scale))
+    for by_x, by_a in found[1:]:
+        torch.testing.assert_close(by_x, found[0][0])
+        torch.testing.assert_close(by_a, found[0][1])
+
+
+def test_weights_beside_an_empty_batch():
+    x, a = np.zeros((0, 3)), np.full(3, 1 / 3)
+    assert line.w2_squared(x, np.zeros(3), a, a).shape == (0,)
+    value, grads = line.w2_squared_and_grad(x, np.zeros(3), a, a)
+    assert value.shape == (0,)
+    assert grads.x.shape == (0, 3)
+    np.testing.assert_array_equal(grads.a, 0)

@@ -7,6 +7,7 @@ import pytest
 import torch
 from strategies import covariance
 
+from otdist import covariance as covariance_structures
 from otdist.gaussian import bures, entropic, procrustes
 
 
@@ -53,7 +54,9 @@ def test_roots(needs):
     check(procrustes.bures_squared_from_roots, r, s, needs_input_grad=needs)
     cov = np.stack([covariance(5, rng) for _ in range(3)])
     check(procrustes.bures_squared_from_root_and_cov, r, cov, needs_input_grad=needs)
-    check(procrustes.nuclear_norm, r, needs_input_grad=needs[:1])
+    structure = (covariance_structures.Diagonal,)
+    operator = procrustes.bures_squared_from_root_and(structure, (1,))
+    check(operator, r, rng.uniform(0.5, 2, (3, 5)), needs_input_grad=needs)
 
 
 @pytest.mark.parametrize("needs", [(False, False), (True, True)])

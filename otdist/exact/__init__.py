@@ -1,7 +1,8 @@
 """Exact transport between weighted point clouds, by POT's network simplex.
 
 The cost grows like n² memory and about n³ time: up to some thousands of points. Beyond, `otdist.sinkhorn.bracket`
-encloses the same number, and `otdist.sliced` is a cheaper distance.
+encloses the same number, and `otdist.sliced` is a cheaper distance. It is computed on the host, on one core, whatever
+device the arrays are on, and the simplex is not interrupted: Ctrl-C takes effect when it has ended.
 """
 
 from __future__ import annotations
@@ -12,10 +13,11 @@ from .._core import backend, checks
 from .._core.backend import Array
 from .._core.clouds import Gradients, validate_clouds, weight_gradients
 from .._core.jax_operator import takes_jax
-from ..line.monotone import line_cost
-from .simplex import exact_squared, plans
+from ..line.distance import line_cost, line_distance
+from .transport import ExactTransport, exact_cost, plans, solution
+from .transport import SparsePlan as SparsePlan
 
-__all__ = ["Gradients", "plan", "w2", "w2_squared", "w2_squared_and_grad"]
+__all__ = ["ExactTransport", "Gradients", "plan", "solve", "w2", "w2_squared", "w2_squared_and_grad", "wp"]
 
 
 @takes_jax("w2_squared_and_grad", x=2, y=2, a=1, b=1)
@@ -39,7 +41,8 @@ def w2_squared(x: Any, y: Any, a: Any = None, b: Any = None) -> Array:
     -------
     (...)
         In squared units of the points, computed in float64. Differentiable once, in points (``2 Σⱼ Pᵢⱼ (xᵢ - yⱼ)``) and
-        weights (the dual potentials). Where the plan or the potentials are not unique, those of one optimal solution.
+        weights (the dual potentials). Where the plan or the potentials are not unique, those of one optimal solution;
+        by the weight of a point that has none, what moving weight to it would cost, all else held.
         A cloud in one dimension is sorted instead, see `otdist.line`.
 
     Raises
@@ -65,7 +68,7 @@ def w2_squared(x: Any, y: Any, a: Any = None, b: Any = None) -> Array:
     4.0
     """
     arrays, _, cast_back = validate_clouds(x, y, a, b, core=2)
-    return cast_back(_value(arrays))
+    return cast_back(_value(arrays, 2.0, root=False))
 
 
 @takes_jax("w2_squared_and_grad", root=True, x=2, y=2, a=1, b=1)
@@ -79,8 +82,41 @@ def w2(x: Any, y: Any, a: Any = None, b: Any = None) -> Array:
     >>> float(exact.w2(np.zeros((3, 2)), np.full((5, 2), [3.0, 4.0])))
     5.0
     """
+    return wp(x, y, a, b, p=2)
+
+
+def wp(x: Any, y: Any, a: Any = None, b: Any = None, *, p: float = 1) -> Array:
+    """p-Wasserstein distance between weighted point clouds, exact; p = 1 is the earth mover's distance.
+
+    ``W_p = (min_P Σᵢⱼ Pᵢⱼ |xᵢ - yⱼ|^p)^(1/p)``, |·| the Euclidean norm.
+
+    Parameters
+    ----------
+    x, y, a, b
+        As in `w2_squared`.
+    p : float
+        At least 1.
+
+    Returns
+    -------
+    (...)
+        In units of the points. The gradient is 0 where the distance is 0; of a pair of points that coincide, it is 0.
+
+    Raises
+    ------
+    TypeError, ValueError, MemoryError
+        As `w2_squared`, and if p is below 1 or not finite.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from otdist import exact
+    >>> float(exact.wp(np.zeros((2, 2)), np.array([[3.0, 4.0], [0.0, 1.0]])))
+    3.0
+    """
+    p = _exponent(p)
     arrays, _, cast_back = validate_clouds(x, y, a, b, core=2)
-    return cast_back(backend.root(_value(arrays)))
+    return cast_back(_value(arrays, p, root=p != 1))
 
 
 def w2_squared_and_grad(x: Any, y: Any, a: Any = None, b: Any = None) -> tuple[Array, Gradients]:
@@ -103,19 +139,72 @@ def w2_squared_and_grad(x: Any, y: Any, a: Any = None, b: Any = None) -> tuple[A
         value, grads = line_cost.value_and_grad(*flat, p=2.0)
         grads = (grads[0][..., None], grads[1][..., None], *grads[2:])
     else:
-        value, grads = exact_squared.value_and_grad(*arrays)
+        value, grads = exact_cost.value_and_grad(*arrays, p=2.0, root=False)
     return cast_back(value), Gradients(
         *(None if g is None else cast_back(g) for g in weight_gradients(grads, arrays, totals))
     )
 
 
-def plan(x: Any, y: Any, a: Any = None, b: Any = None) -> Array:
-    """An optimal plan (..., n, m): entry (i, j) is the mass that goes from xᵢ to yⱼ. It carries no gradient.
+def solve(x: Any, y: Any, a: Any = None, b: Any = None, *, p: float = 2) -> ExactTransport:
+    """An optimal plan of one pair of clouds by its nonzero entries, and potentials that prove it optimal.
+
+    ``max Σᵢ fᵢ aᵢ + Σⱼ gⱼ bⱼ`` subject to ``fᵢ + gⱼ <= |xᵢ - yⱼ|^p`` has the same value as the least cost of a plan.
+
+    Parameters
+    ----------
+    x : (n, d)
+        Points.
+    y : (m, d)
+        Points.
+    a : (n,), optional
+        Weights of x. None is uniform.
+    b : (m,), optional
+        Weights of y.
+    p : float
+        At least 1. The cost of a pair is |x - y|^p.
+
+    Returns
+    -------
+    ExactTransport
+        ``cost``, ``plan`` (a `SparsePlan` of ``rows``, ``columns`` and ``mass``, at most n + m - 1 entries), ``f`` (n,)
+        and ``g`` (m,). Nothing of it carries a gradient. The potentials are feasible between points without weight too.
 
     Raises
     ------
     TypeError, ValueError, MemoryError
-        As `w2_squared`.
+        As `wp`, and if there is a batch.
+    RuntimeError
+        Under ``torch.func`` or ``torch.compile``, where there are no values to look at.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from otdist import exact
+    >>> found = exact.solve(np.array([[0.0, 0.0], [1.0, 0.0]]), np.array([[1.0, 1.0], [0.0, 1.0]]))
+    >>> found.plan.columns
+    array([1, 0])
+    >>> float(found.cost), float((found.f + found.g).mean())
+    (1.0, 1.0)
+    """
+    _refuse_transforms("exact.solve")
+    p = _exponent(p)
+    arrays, _, cast_back = validate_clouds(x, y, a, b, core=2)
+    if arrays[0].ndim > 2 or arrays[1].ndim > 2 or arrays[2].ndim > 1 or arrays[3].ndim > 1:
+        shapes = ", ".join(f"{k} {tuple(z.shape)}" for k, z in zip("xyab", arrays, strict=True) if z.shape[-1])
+        raise ValueError(f"exact.solve takes one pair of clouds (n, d), (m, d); got {shapes}")
+    cost, plan, f, g = solution(tuple(arrays), p)
+    return ExactTransport(cast_back(cost), plan._replace(mass=cast_back(plan.mass)), cast_back(f), cast_back(g))
+
+
+def plan(x: Any, y: Any, a: Any = None, b: Any = None, *, p: float = 2) -> Array:
+    """An optimal plan (..., n, m): entry (i, j) is the mass that goes from xᵢ to yⱼ. It carries no gradient.
+
+    `solve` returns the same plan, of one pair of clouds, by its nonzero entries.
+
+    Raises
+    ------
+    TypeError, ValueError, MemoryError
+        As `wp`.
     RuntimeError
         Under ``torch.func`` or ``torch.compile``, where there are no values to look at.
 
@@ -127,13 +216,26 @@ def plan(x: Any, y: Any, a: Any = None, b: Any = None) -> Array:
     array([[0. , 0.5],
            [0.5, 0. ]])
     """
-    if backend.in_transform():
-        raise RuntimeError("exact.plan needs values, which torch.func and torch.compile hide; use w2_squared")
+    _refuse_transforms("exact.plan")
+    p = _exponent(p)
     arrays, _, cast_back = validate_clouds(x, y, a, b, core=2)
-    return cast_back(plans(*exact_squared.broadcast(tuple(arrays))))
+    return cast_back(plans(exact_cost.broadcast(tuple(arrays)), p))
 
 
-def _value(arrays: list[Array]) -> Array:
+def _value(arrays: list[Array], p: float, *, root: bool) -> Array:
     if arrays[0].shape[-1] == 1:
-        return line_cost(arrays[0][..., 0], arrays[1][..., 0], *arrays[2:], p=2.0)
-    return exact_squared(*arrays)
+        flat = (arrays[0][..., 0], arrays[1][..., 0], *arrays[2:])
+        return line_distance(*flat, p=p) if root else line_cost(*flat, p=p)
+    return exact_cost(*arrays, p=p, root=root)
+
+
+def _exponent(p: Any) -> float:
+    number = checks.positive_number("p", p)
+    if number < 1:
+        raise ValueError(f"p must be at least 1; got {number:g}")
+    return number
+
+
+def _refuse_transforms(function: str) -> None:
+    if backend.in_transform():
+        raise RuntimeError(f"{function} needs values, which torch.func and torch.compile hide; use w2_squared")

@@ -1,8 +1,6 @@
-"""The linear programme of transport between weighted points, given their costs.
+"""Exact transport for given costs, as a function of the costs and the weights.
 
-``min over P >= 0 with P 1 = a and Pᵀ 1 = b of Σ P_kl C_kl``
-
-The gradient in the costs is an optimal plan P, in the weights it is the dual potentials.
+The derivative by the costs is an optimal plan, by the weights it is the potentials.
 """
 
 from __future__ import annotations
@@ -12,7 +10,7 @@ import numpy as np
 from .._core import backend
 from .._core.backend import Array
 from .._core.operator import Operator
-from .simplex import solve_costs
+from .simplex import solve_costs, weight_slopes
 
 
 def _kernel(
@@ -27,7 +25,7 @@ def _kernel(
             continue
         found = solve_costs(np.ascontiguousarray(c[k]), p[k] / p[k].sum(), q[k] / q[k].sum())
         plan[k][found.rows, found.columns] = found.mass
-        f[k], g[k] = found.f, found.g
+        f[k], g[k] = weight_slopes(found)
     value = (plan * c).sum((-2, -1))
     grads = (backend.like(z, cost) if need else None for z, need in zip((plan, f, g), needs_input_grad, strict=True))
     return backend.like(value, cost), tuple(grads)

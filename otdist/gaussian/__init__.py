@@ -18,6 +18,7 @@ from .._core.backend import Array
 from .._core.clouds import validate_points
 from .._core.jax_operator import takes_jax
 from ..covariance import Covariance, Dense, as_covariance, validate_covariance
+from ..covariance.base import unchecked
 from ..exact.assignment import assignment
 from .bures import _factor as factor
 from .bures import bures_squared as _bures_of_dense
@@ -304,7 +305,7 @@ def _sample_gaussian(x: Array) -> tuple[Array, Covariance]:
     mean = x.mean(-2)
     centred = x - mean[..., None, :]
     if n <= d:
-        return mean, _wrapped(covariance.Factor, root=centred.mT / (n - 1) ** 0.5)
+        return mean, unchecked(covariance.Factor, centred.mT / (n - 1) ** 0.5)
     return mean, Dense(centred.mT @ centred / (n - 1))
 
 
@@ -431,8 +432,8 @@ def barycenter(means: Any, covs: Any, weights: Any = None, *, tol: float = 1e-10
     """
     cov = as_covariance(covs)
     optional = {} if weights is None else {"weights": weights}
-    (means, *rest), cast_back = checks.arrays(means=means, **cov.parts("covs"), **optional)
-    cov = validate_covariance("covs", cov.with_parts(rest[: len(rest) - len(optional)]))
+    (means, *rest), cast_back = checks.arrays(means=means, **cov.parameters("covs"), **optional)
+    cov = validate_covariance("covs", cov.with_parameters(rest[: len(rest) - len(optional)]))
     checks.shape("means", means, "(..., k, d)", 2)
     checks.nonempty("means", means, -2, "member")
     checks.same_size("the number of coordinates", "means", means.shape[-1], "covs", cov.d)
@@ -581,13 +582,6 @@ def _restored(grad: Any, cast_back: Any) -> Any:
     return tuple(_restored(g, cast_back) for g in grad) if isinstance(grad, tuple) else cast_back(grad)
 
 
-def _wrapped(kind: type, **parts: Array) -> Covariance:
-    """A structured covariance over arrays that need no checks."""
-    new: Covariance = object.__new__(kind)
-    new.__dict__.update(parts)
-    return new
-
-
 def _validate(mean_x: Any, cov_x: Any, mean_y: Any, cov_y: Any, *, core: int = 0) -> tuple[Any, Any, Any, Any, Any]:
     """The arguments of one call, checked and of one type; covariances as objects, dense ones exactly symmetric.
 
@@ -596,11 +590,11 @@ def _validate(mean_x: Any, cov_x: Any, mean_y: Any, cov_y: Any, *, core: int = 0
     if not core and checks.gaussians_pass_fast_check(mean_x, cov_x, mean_y, cov_y):
         return mean_x, Dense(cov_x), mean_y, Dense(cov_y), backend.scalar
     x, y = as_covariance(cov_x), as_covariance(cov_y)
-    parts = x.parts("cov_x")
-    named = {"mean_x": mean_x, "mean_y": mean_y, **parts, **y.parts("cov_y")}
+    parts = x.parameters("cov_x")
+    named = {"mean_x": mean_x, "mean_y": mean_y, **parts, **y.parameters("cov_y")}
     (mean_x, mean_y, *found), cast_back = checks.arrays(**named)
-    x = validate_covariance("cov_x", x.with_parts(found[: len(parts)]))
-    y = validate_covariance("cov_y", y.with_parts(found[len(parts) :]))
+    x = validate_covariance("cov_x", x.with_parameters(found[: len(parts)]))
+    y = validate_covariance("cov_y", y.with_parameters(found[len(parts) :]))
     for name, mean, cov_name, cov in (("mean_x", mean_x, "cov_x", x), ("mean_y", mean_y, "cov_y", y)):
         checks.shape(name, mean, "(..., k, d)" if core else "(..., d)", 1 + core)
         checks.nonempty(name, mean, -1, "coordinate")

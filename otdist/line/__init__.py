@@ -7,13 +7,11 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
-from .._core import backend, checks
+from .._core import checks
 from .._core.backend import Array
 from .._core.clouds import Gradients, validate_clouds, weight_gradients
 from .._core.jax_operator import takes_jax
-from .monotone import line_cost
+from .distance import line_cost, line_distance
 
 __all__ = ["Gradients", "w2", "w2_squared", "w2_squared_and_grad", "wp"]
 
@@ -39,9 +37,11 @@ def w2_squared(x: Any, y: Any, a: Any = None, b: Any = None) -> Array:
     Returns
     -------
     (...)
-        In squared units of the points; sums run in float64. Differentiable once, in points and weights. Where points
-        tie, the gradient is the mean over the ways to match them: the subgradient of least norm. Where a cumulative
-        weight of x equals one of y, the gradient by the weights is the mean of the two one-sided ones.
+        In squared units of the points; sums run in float64, and a square beyond the dtype is infinite. Differentiable
+        once, in points and weights. Where points tie, the gradient is the mean over the ways to match them: the
+        subgradient of least norm. Where a cumulative weight of x equals one of y, the gradient by the weights is the
+        mean of the two one-sided ones; by the weight of a point that has none, it is what moving weight to it would
+        cost, all else held.
 
     Raises
     ------
@@ -95,7 +95,8 @@ def wp(x: Any, y: Any, a: Any = None, b: Any = None, *, p: float = 1) -> Array:
     Returns
     -------
     (...)
-        In units of the points. The gradient is 0 where the distance is 0.
+        In units of the points; right also where |x - y|^p would overflow or underflow. The gradient is 0 where the
+        distance is 0.
 
     Raises
     ------
@@ -112,8 +113,7 @@ def wp(x: Any, y: Any, a: Any = None, b: Any = None, *, p: float = 1) -> Array:
     if p < 1:
         raise ValueError(f"p must be at least 1; got {p:g}")
     arrays, _, cast_back = validate_clouds(x, y, a, b, core=1)
-    cost = line_cost(*arrays, p=p)
-    return cast_back(cost if p == 1 else backend.root(cost) if p == 2 else _root(cost, p))
+    return cast_back(line_cost(*arrays, p=p) if p == 1 else line_distance(*arrays, p=p))
 
 
 def w2_squared_and_grad(x: Any, y: Any, a: Any = None, b: Any = None) -> tuple[Array, Gradients]:
@@ -136,12 +136,3 @@ def w2_squared_and_grad(x: Any, y: Any, a: Any = None, b: Any = None) -> tuple[A
     return cast_back(value), Gradients(
         *(None if g is None else cast_back(g) for g in weight_gradients(grads, arrays, totals))
     )
-
-
-def _root(cost: Array, p: float) -> Array:
-    """cost^(1/p), with derivative 0 where the cost is 0."""
-    if not backend.is_torch(cost):
-        return np.power(cost, 1 / p)
-    xp = backend.namespace(cost)
-    zero = cost == 0
-    return xp.where(zero, xp.zeros_like(cost), xp.where(zero, xp.ones_like(cost), cost) ** (1 / p))

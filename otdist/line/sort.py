@@ -10,7 +10,6 @@ import numpy as np
 
 from .._core.compiled import njit
 
-FAST = {"reassoc", "nsz", "arcp", "contract", "afn"}  # everything of fastmath that keeps NaN and inf
 _SIGN32, _SIGN64 = np.uint32(1 << 31), np.uint64(1 << 63)
 _MOVES = 8  # insertions per element beyond which a full argsort is cheaper
 
@@ -65,19 +64,22 @@ def _unpack64(keys, values, low, ordered, order):
     return True
 
 
-def sort_rows(values, keys, ordered, order):
-    """Sort each row of `values` (r, n) into `ordered` and write its permutation to `order` (r, n) int32.
+def sort_rows(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Each row of `values` (r, n) in ascending order, as float64, and its permutation (r, n) int32.
 
-    `keys` (r, n) uint64 is scratch. Ties keep their order of appearance.
+    Ties keep their order of appearance. The result may take the memory of `values`.
     """
+    keys, order = np.empty(values.shape, np.uint64), np.empty(values.shape, np.int32)
     if values.dtype == np.float32:
         _pack32(values.view(np.uint32), keys)
         keys.sort(axis=1)
-        _unpack32(keys, ordered.view(np.uint32), order)
-        return
+        _unpack32(keys, values.view(np.uint32), order)
+        return values.astype(np.float64), order
     low = np.uint64((1 << max(values.shape[1] - 1, 1).bit_length()) - 1)
     _pack64(values.view(np.uint64), keys, low)
     keys.sort(axis=1)
-    if not _unpack64(keys, values, low, ordered, order):
-        order[...] = np.argsort(values, axis=1, kind="stable")
-        ordered[...] = np.take_along_axis(values, order, axis=1)
+    ordered = keys.view(np.float64)  # a key is read before a value is written in its place
+    if _unpack64(keys, values, low, ordered, order):
+        return ordered, order
+    stable = np.argsort(values, axis=1, kind="stable")
+    return np.take_along_axis(values, stable, axis=1), stable

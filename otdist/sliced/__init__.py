@@ -16,21 +16,39 @@ import numpy as np
 
 from .._core import backend, checks, random
 from .._core.backend import Array
-from .._core.clouds import Gradients, validate_clouds, weight_gradients
+from .._core.clouds import Gradients, validate_clouds, validate_points, weight_gradients
 from .._core.jax_operator import takes_jax
-from . import max_sliced, sphere
-from .estimator import estimates, sliced_squared, value_and_grad
+from . import barycenters, direction_sets, max_sliced, scaling, spherical
+from .operator import estimates, sliced_cost, value_and_grad
 
 __all__ = [
+    "Barycenter",
     "Estimate",
     "Gradients",
     "MaxSliced",
+    "barycenter",
     "directions",
     "estimate",
     "max_w2_squared",
+    "spherical_w2_squared",
     "w2",
     "w2_squared",
     "w2_squared_and_grad",
+    "wp",
+]
+    "Barycenter",
+    "Estimate",
+    "Gradients",
+    "MaxSliced",
+    "barycenter",
+    "directions",
+    "estimate",
+    "max_w2_squared",
+    "spherical_w2_squared",
+    "w2",
+    "w2_squared",
+    "w2_squared_and_grad",
+    "wp",
 ]
 
 
@@ -49,6 +67,14 @@ class MaxSliced(NamedTuple):
     direction: Array
     n_iter: Any
     converged: Any
+
+
+class Barycenter(NamedTuple):
+    """Points that are nearest to several clouds, and how the search for them ended."""
+
+    points: Array
+    n_iter: int
+    converged: bool
 
 
 @takes_jax("w2_squared_and_grad", x=2, y=2, a=1, b=1)
@@ -75,9 +101,10 @@ def w2_squared(x: Any, y: Any, a: Any = None, b: Any = None, *, directions: Any 
     Returns
     -------
     (...)
-        In squared units of the points. Projections are sorted in the points' own precision, sums run in float64.
-        Differentiable once, in points and weights (and in given directions), exactly as computed: the control variates
-        are differentiated too. Where projections tie, the gradient is the mean over the ways to match them.
+        In squared units of the points; inf where that is beyond the dtype (`w2` still is not). Projections are sorted
+        in the points' own precision, sums run in float64. Differentiable once, in points and weights (and in given
+        directions), exactly as computed: the control variates are differentiated too. Where projections tie, the
+        gradient is the mean over the ways to match them.
 
     Raises
     ------
@@ -103,7 +130,8 @@ def w2_squared(x: Any, y: Any, a: Any = None, b: Any = None, *, directions: Any 
     3.0
     """
     arrays, _, cast_back, options = _validate(x, y, a, b, directions, rng)
-    return cast_back(sliced_squared(*arrays, **options))
+    value, divisor = scaling.cost(arrays, options)
+    return cast_back(scaling.multiplied(value, divisor, 2))
 
 
 @takes_jax("w2_squared_and_grad", root=True, x=2, y=2, a=1, b=1)
@@ -119,7 +147,44 @@ def w2(x: Any, y: Any, a: Any = None, b: Any = None, *, directions: Any = 128, r
     1.0
     """
     arrays, _, cast_back, options = _validate(x, y, a, b, directions, rng)
-    return cast_back(backend.root(sliced_squared(*arrays, **options)))
+    value, divisor = scaling.cost(arrays, options)
+    return cast_back(scaling.multiplied(backend.root(value), divisor, 1))
+
+
+def wp(x: Any, y: Any, a: Any = None, b: Any = None, *, p: float = 1, directions: Any = 128, rng: Any = None) -> Array:
+    """Sliced p-Wasserstein distance, ``(E_θ W_p^p(θᵀx, θᵀy))^(1/p)``.
+
+    Parameters
+    ----------
+    x, y, a, b, directions, rng
+        As in `w2_squared`. Means are split off and control variates used for p = 2 only: other costs have neither.
+    p : float
+        At least 1.
+
+    Returns
+    -------
+    (...)
+        In units of the points. The gradient is 0 where the distance is 0.
+
+    Raises
+    ------
+    TypeError, ValueError, MemoryError
+        As `w2_squared`, and if p is below 1 or not finite.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from otdist import sliced
+    >>> x = np.array([[0.0, 0.0], [1.0, 0.0]])
+    >>> float(sliced.wp(x, x + 3.0, p=1, directions=np.array([[1.0, 0.0], [0.0, -1.0]])))
+    3.0
+    """
+    p = checks.positive_number("p", p)
+    if p < 1:
+        raise ValueError(f"p must be at least 1; got {p:g}")
+    arrays, _, cast_back, options = _validate(x, y, a, b, directions, rng, p)
+    value, divisor = scaling.cost(arrays, options)
+    return cast_back(scaling.multiplied(scaling.root(value, p), divisor, 1))
 
 
 def w2_squared_and_grad(
@@ -140,9 +205,14 @@ def w2_squared_and_grad(
     arrays, totals, cast_back, options = _validate(x, y, a, b, directions, rng)
     checks.numpy_only("sliced.w2_squared_and_grad", arrays[0])
     value, grads = value_and_grad(tuple(arrays), **options)
-    return cast_back(value), Gradients(
-        *(None if g is None else cast_back(g) for g in weight_gradients(grads, arrays, totals))
-    )
+    divisor = 1.0 if scaling.is_ordinary(value) else scaling.divisor_of(arrays)
+    if divisor != 1:
+        value, grads = value_and_grad(tuple(scaling.divided(arrays, divisor)), **options)
+    powers = (1, 1, 2, 2)
+    by_weights = weight_gradients(grads, arrays, totals)
+    found = (None if g is None else scaling.multiplied(g, divisor, k) for g, k in zip(by_weights, powers, strict=True))
+    value = scaling.multiplied(value, divisor, 2)
+    return cast_back(value), Gradients(*(None if g is None else cast_back(g) for g in found))
 
 
 def estimate(x: Any, y: Any, a: Any = None, b: Any = None, *, directions: Any = 128, rng: Any = None) -> Estimate:
@@ -150,9 +220,11 @@ def estimate(x: Any, y: Any, a: Any = None, b: Any = None, *, directions: Any = 
 
     The value is that of `w2_squared` with the same arguments, and differentiable like it. The standard error is a
     jackknife of what the control variates leave, over orthogonal blocks where there are 12 or more and over directions
-    otherwise; in the plane it is that of 20 groups of equally spaced directions. Value ± 1.96 standard errors covers
-    the sliced distance *of these two clouds* in about 95% of draws. With fewer than 16 directions, or an array of them,
-    it is the plain one, for independent directions; a single one has none (inf).
+    otherwise; in the plane it is that of 20 groups of equally spaced directions. It is enlarged by Student's quantile
+    over the normal one, so that value ± 1.96 standard errors covers the sliced distance *of these two clouds* in about
+    95% of draws at any count. With fewer than 16 drawn directions it is the plain one or, if that is larger, what it
+    would be for Gaussians with these covariances, which errs on the safe side. An array of directions is taken for
+    independent ones; a single one of them has none (inf).
 
     Returns
     -------
@@ -181,9 +253,14 @@ def estimate(x: Any, y: Any, a: Any = None, b: Any = None, *, directions: Any = 
     arrays, _, cast_back, options = _validate(x, y, a, b, directions, rng)
     if options["count"] and options["seed"] < 0:  # both passes below must see the same directions
         options["seed"] = int(np.random.default_rng().integers(2**63))
-    value, error = estimates(*sliced_squared.broadcast(tuple(arrays)), **options)
+    value, error = estimates(tuple(arrays), **options)
+    divisor = 1.0 if scaling.is_ordinary(value) else scaling.divisor_of(arrays)
+    if divisor != 1:
+        arrays = scaling.divided(arrays, divisor)
+        value, error = estimates(tuple(arrays), **options)
     if any(backend.needs_gradient(z) for z in arrays):
-        value = sliced_squared(*arrays, **options)
+        value = sliced_cost(*arrays, **options)
+    value, error = (scaling.multiplied(z, divisor, 2) for z in (value, error))
     return Estimate(cast_back(value), cast_back(error), options["count"] or arrays[4].shape[-2])
 
 
@@ -217,7 +294,7 @@ def directions(n: int, d: int, *, kind: str = "orthogonal", rng: Any = None, lik
     True
     """
     n, d = checks.positive_integer("n", n), checks.positive_integer("d", d)
-    found = sphere.draw(n, d, kind, random.generator(random.seed(rng)))
+    found = direction_sets.draw(n, d, kind, random.generator(random.seed(rng)))
     return found if like is None else backend.like(found, like)
 
 
@@ -232,30 +309,33 @@ def max_w2_squared(
     tol: float = 1e-6,
     rng: Any = None,
 ) -> MaxSliced:
-    """The largest squared distance along any direction, ``max_θ W2²(θᵀx, θᵀy)``, by ascent on the sphere.
+    """The largest squared distance along any direction, ``max_θ W2²(θᵀx, θᵀy)``.
 
-    Gradient ascent with step control from several starting points (the difference of the means, the directions in
-    which the covariances differ most, random ones); the best end point wins. The function has many local maxima and
-    (few points) kinks: the value is a lower bound on the true maximum.
+    In the plane with up to 128 points in both clouds the maximum is exact. Elsewhere it is a search: the best of some
+    hundred directions climb along their gradients, and the best of those finish by gradient sampling, which gets along
+    the kinks that the function has where points change places. The function has many local maxima: the value is a
+    lower bound on the true maximum.
 
     Parameters
     ----------
     x, y, a, b
         As in `w2_squared`.
     starts : int
-        How many starting points.
+        How many directions climb.
     max_iter : int
-        Steps at most.
+        Steps at most, of the ascent and of the finish.
     tol : float
-        A start has converged where its gradient on the sphere, or the step that still improves, is below tol, relative.
+        The ascent ends where the gradient on the sphere, or the step that still improves, is below tol, relative.
+        `converged` says that no direction nearby is better, and that a convex combination of the gradients there is
+        below the root of tol, relative: that this is a local maximum.
     rng : int, numpy.random.Generator, torch.Generator or None
-        Where random starting points come from.
+        Where the directions to start from come from.
 
     Returns
     -------
     MaxSliced
-        ``(value, direction, n_iter, converged)``. The value is differentiable, at the direction found (which is where
-        the derivative of the maximum is); the direction is not.
+        ``(value, direction, n_iter, converged)``. The value is differentiable: at a kink, the plans on its sides enter
+        the gradient in the proportion in which they hold each other at the maximum. The direction is not.
 
     Raises
     ------
@@ -266,7 +346,8 @@ def max_w2_squared(
 
     References
     ----------
-    Deshpande et al. (2019), "Max-sliced Wasserstein distance and its use for GANs", arXiv:1904.05877.
+    Deshpande et al. (2019), "Max-sliced Wasserstein distance and its use for GANs", arXiv:1904.05877; Burke, Lewis &
+    Overton (2005), "A robust gradient sampling algorithm for nonsmooth, nonconvex optimization".
 
     Examples
     --------
@@ -282,31 +363,224 @@ def max_w2_squared(
     starts, max_iter = checks.positive_integer("starts", starts), checks.positive_integer("max_iter", max_iter)
     tol = checks.positive_number("tol", tol)
     arrays, _, cast_back, options = _validate(x, y, a, b, starts, rng)
-    x, y, a, b, _ = sliced_squared.broadcast(tuple(arrays))
-    direction, n_iter, converged = max_sliced.ascend(x, y, a, b, starts, max_iter, tol, options["seed"])
+    divisor = scaling.divisor_of(arrays) if backend.on_cpu(arrays[0]) else 1.0
+    if divisor != 1:
+        arrays = scaling.divided(arrays, divisor)
+    found = max_sliced.search(tuple(sliced_cost.broadcast(tuple(arrays))[:4]), starts, max_iter, tol, options["seed"])
+    batch = np.broadcast_shapes(*(z.shape[: z.ndim - k] for z, k in zip(arrays[:4], (2, 2, 1, 1), strict=True)))
+    n_iter, converged = (np.array([end[k] for end in found]).reshape(batch) if batch else found[0][k] for k in (1, 2))
     if not np.all(converged):
         max_sliced.warn(int(np.sum(~np.asarray(converged))), np.size(converged), max_iter)
-    value = sliced_squared(*arrays[:4], direction[..., None, :], count=0, seed=-1)
-    return MaxSliced(cast_back(value), cast_back(direction), n_iter, converged)
+    direction = backend.like(np.reshape([end.direction for end in found], (*batch, -1)), arrays[0])
+    value = sliced_cost(*arrays[:4], direction[..., None, :], count=0, seed=-1, p=2.0)
+    if any(backend.needs_gradient(z) for z in arrays[:4]):
+        value = _with_gradient_of_maximum(value, arrays, found, batch)
+    return MaxSliced(cast_back(scaling.multiplied(value, divisor, 2)), cast_back(direction), n_iter, converged)
+
+
+def barycenter(
+    clouds: Any,
+    weights: Any = None,
+    *,
+    n: int | None = None,
+    init: Any = None,
+    directions: Any = 128,
+    rng: Any = None,
+    max_iter: int = 500,
+    tol: float = 1e-3,
+) -> Barycenter:
+    """The free-support barycenter in the sliced distance: points X that minimise ``Σ_k w_k SW2²(X, Y_k)``.
+
+    Each step matches X with every cloud along fixed directions, and solves for X exactly: the sum never rises. It has
+    local minima, and which one is found depends on the start.
+
+    Parameters
+    ----------
+    clouds : sequence of (m_k, d)
+        The clouds, of equal or different sizes.
+    weights : (k,), optional
+        Nonnegative, with sum 1. None is uniform.
+    n : int, optional
+        How many points; those of the first cloud by default.
+    init : (n, d), optional
+        Where to start; by default a Gaussian sample with the mean and covariance that the clouds have on average.
+    directions : int or (L, d)
+        How many directions to draw (at least d are), or unit rows.
+    rng : int, numpy.random.Generator, torch.Generator or None
+        Where directions and the start come from.
+    max_iter, tol
+        Stop after so many steps, or when a step is shorter than tol, relative to the spread of the points.
+
+    Returns
+    -------
+    Barycenter
+        ``(points, n_iter, converged)``; the points are not differentiable.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `w2_squared`, and if there is no cloud.
+
+    References
+    ----------
+    Bonneel, Rabin, Peyré & Pfister (2015), "Sliced and Radon Wasserstein barycenters of measures", section 3.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from otdist import sliced
+    >>> x = np.random.default_rng(0).standard_normal((50, 2))
+    >>> found = sliced.barycenter([x, x + 4.0], init=x, rng=0)
+    >>> bool(abs(found.points - (x + 2.0)).max() < 1e-2), bool(found.converged)
+    (True, True)
+    """
+    clouds = list(clouds)
+    if not clouds:
+        raise ValueError("clouds must have at least one cloud; got none")
+    given, cast_back = checks.arrays(**{f"clouds[{k}]": y for k, y in enumerate(clouds)})
+    max_iter, tol = checks.positive_integer("max_iter", max_iter), checks.positive_number("tol", tol)
+    own = [_as_double(y) for y in given]
+    for k, y in enumerate(own):
+        validate_points(f"clouds[{k}]", y)
+        checks.same_size("the number of coordinates", "clouds[0]", own[0].shape[-1], f"clouds[{k}]", y.shape[-1])
+    shares = np.full(len(own), 1 / len(own))
+    if weights is not None:
+        shares = checks.weights("weights", np.asarray(backend.like(weights, own[0])), len(own))
+    source = random.generator(random.seed(rng))
+    d = own[0].shape[-1]
+    theta = directions
+    if isinstance(directions, int | np.integer):
+        count = max(d, checks.positive_integer("directions", directions))
+        theta = direction_sets.draw(count, d, "orthogonal", source)
+    else:
+        theta = _as_double(directions)
+    count = len(own[0]) if n is None else checks.positive_integer("n", n)
+    x = barycenters.start(own, shares, count, source)
+    if init is not None:
+        x = _as_double(init)
+        validate_points("init", x)
+
+    def distance_to(y: np.ndarray) -> barycenters.Distance:
+        def distance(points: np.ndarray) -> tuple[float, np.ndarray]:
+            value, grads = w2_squared_and_grad(points, y, directions=theta)
+            return value, grads.x
+
+        return distance
+
+    points, n_iter, converged = barycenters.minimise(x, [distance_to(y) for y in own], shares, theta, max_iter, tol)
+    return Barycenter(cast_back(backend.like(points, given[0])), n_iter, converged)
+
+
+def _as_double(x: Any) -> np.ndarray:
+    """A copy on the CPU in float64, without a gradient."""
+    return np.array(x.detach().cpu().double().numpy() if backend.is_torch(x) else x, dtype=np.float64)
+
+
+def spherical_w2_squared(x: Any, y: Any, *, directions: Any = 128, rng: Any = None) -> Array:
+    """Squared spherical sliced 2-Wasserstein distance between points on the unit sphere.
+
+    ``SSW2² = E_(u,v) W2²(P x, P y)``, (u, v) a uniform orthonormal pair, ``P x = atan2(v·x, u·x)`` the projection on
+    the great circle through u and v, and W2 that of the circle, whose distance is the arc. For latents on a
+    hypersphere, against uniform or von Mises-Fisher samples.
+
+    Parameters
+    ----------
+    x, y : (..., n, d)
+        Points of length 1, as many in both; d at least 2. Leading dimensions are a batch and broadcast.
+    directions : int or (L, 2, d)
+        How many great circles to draw, or orthonormal pairs.
+    rng : int, numpy.random.Generator, torch.Generator or None
+        Where drawn circles come from; None is fresh entropy.
+
+    Returns
+    -------
+    (...)
+        In squared radians; divided by 4π² it is POT's, whose circle has length 1. Differentiable once, in x and y; the
+        gradient is tangent to the sphere.
+
+    Raises
+    ------
+    TypeError
+        If NumPy and PyTorch, or two floating-point dtypes, are mixed.
+    ValueError
+        If shapes or sizes do not fit, a cloud is empty, or rows are not finite or not of length 1.
+
+    References
+    ----------
+    Bonet et al. (2023), "Spherical sliced-Wasserstein", arXiv:2206.08780.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from otdist import sliced
+    >>> x = np.array([[1.0, 0.0]])
+    >>> y = np.array([[0.0, 1.0]])
+    >>> round(float(sliced.spherical_w2_squared(x, y, rng=0) / np.pi**2), 12)
+    0.25
+    """
+    (x, y), cast_back = checks.arrays(x=x, y=y)
+    for name, z in (("x", x), ("y", y)):
+        validate_points(name, z)
+        spherical.validate(name, z)
+    checks.same_size("the number of points", "x", x.shape[-2], "y", y.shape[-2])
+    checks.same_size("the number of coordinates", "x", x.shape[-1], "y", y.shape[-1])
+    checks.batch({"x": x.shape[:-2], "y": y.shape[:-2]})
+    if isinstance(directions, int | np.integer):
+        count = checks.positive_integer("directions", directions)
+        drawn = spherical.draw(count, x.shape[-1], random.generator(random.seed(rng)))
+        circles = backend.like(drawn, x)
+    else:
+        circles = checks.beside("directions", directions, x)
+        spherical.validate_circles(circles, x.shape[-1])
+    return cast_back(spherical.spherical_cost(x, y, circles))
+
+
+def _with_gradient_of_maximum(value: Array, arrays: list[Array], found: list[Any], batch: tuple[int, ...]) -> Array:
+    """The value with the gradient that the active plans have together."""
+    most = max(len(end.active) for end in found)
+    active, weights = np.zeros((len(found), most, arrays[0].shape[-1])), np.zeros((len(found), most))
+    active[:, :, 0] = 1.0
+    for k, end in enumerate(found):
+        active[k, : len(end.active)], weights[k, : len(end.active)] = end.active, end.multipliers
+    active, weights = (backend.like(z.reshape(*batch, *z.shape[1:]), arrays[0]) for z in (active, weights))
+    x, y, a, b = (z.unsqueeze(-1 - core) for z, core in zip(arrays[:4], (2, 2, 1, 1), strict=True))
+    around = (weights * sliced_cost(x, y, a, b, active[..., None, :], count=0, seed=-1, p=2.0)).sum(-1)
+    return value.detach() + (around - around.detach())
 
 
 def _validate(
-    x: Any, y: Any, a: Any, b: Any, directions: Any, rng: Any
-) -> tuple[list[Array], list[Array | None], Any, dict[str, int]]:
+    x: Any, y: Any, a: Any, b: Any, directions: Any, rng: Any, p: float = 2.0
+) -> tuple[list[Array], list[Array | None], Any, dict[str, Any]]:
     """The arguments of one call, checked: x, y, a, b and directions (0, d where they are to be drawn), and options."""
     arrays, totals, cast_back = validate_clouds(x, y, a, b, core=2)
     d = arrays[0].shape[-1]
     if isinstance(directions, int | np.integer):
         count = checks.positive_integer("directions", directions)
         nothing = arrays[0].new_zeros((0, d)) if backend.is_torch(arrays[0]) else np.zeros((0, d), arrays[0].dtype)
-        return [*arrays, nothing], totals, cast_back, {"count": count, "seed": random.seed(rng)}
-    theta = checks.beside("directions", directions, arrays[0])
+        return [*arrays, nothing], totals, cast_back, {"count": count, "seed": random.seed(rng), "p": p}
+    return (
+        [*arrays, _validate_directions(x, arrays[0], directions)],
+        totals,
+        cast_back,
+        {"count": 0, "seed": -1, "p": p},
+    )
+
+
+def _validate_directions(x: Any, points: Array, directions: Any) -> Array:
+    """Directions (L, d) of length 1, of the library and dtype of the points (which is what was made of x)."""
+    alike = type(directions) is type(points) and directions.dtype == points.dtype
+    theta = directions if alike else checks.beside("directions", directions, points)
+    half = not alike and hasattr(directions, "dtype") and backend.dtype_name(directions) in ("float16", "bfloat16")
+    d = points.shape[-1]
     if theta.ndim != 2 or theta.shape[-1] != d or not len(theta):
         raise ValueError(f"directions must be a count or have shape (L, d) with d = {d}; got {tuple(theta.shape)}")
-    checks.finite("directions", theta)
-    if backend.inspectable(theta):
-        lengths = np.linalg.norm(backend.as_numpy(theta), axis=1)
-        # Generous beside rounding, so that finite differences can be taken.
-        if (worst := lengths[np.abs(lengths - 1).argmax()]) and abs(worst - 1) > 1e-3:
-            raise ValueError(f"directions must have rows of length 1; got a row of length {worst:.6g}")
-    return [*arrays, theta], totals, cast_back, {"count": 0, "seed": -1}
+    if not backend.inspectable(theta):
+        return theta
+    values = backend.as_numpy(theta)
+    excess = np.einsum("ij,ij->i", values, values) - 1
+    # Generous beside rounding, so that finite differences can be taken; in half precision it is of that order.
+    if not (np.abs(excess) <= (2e-2 if half else 2e-3)).all():
+        checks.finite("directions", theta)
+        worst = 1 + excess[np.abs(excess).argmax()]
+        raise ValueError(f"directions must have rows of length 1; got a row of length {worst**0.5:.6g}")
+    return theta / backend.namespace(theta).linalg.norm(theta, axis=1, keepdims=True) if half else theta

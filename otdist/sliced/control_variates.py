@@ -5,7 +5,7 @@ it is (√a - √b)². The means of a, b and of their products over the sphere a
 
 ``E θᵀAθ = tr A / d``, ``E (θᵀAθ)(θᵀBθ) = (tr A tr B + 2 tr AB) / (d (d + 2))``,
 
-so what a fitted quadratic in (a, b) explains need not be averaged at all. Least squares with the controls' deviations
+so what a fitted quadratic in (a, b) explains need not be averaged at all. Least squares with the variates' deviations
 from their means as columns is linear in the values, hence a weighted mean; its weights depend on a and b alone, and
 are known before a single sort.
 
@@ -15,132 +15,135 @@ sliced Wasserstein estimators", arXiv:2305.00402; Leluc et al. (2024), arXiv:240
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+import numpy as np
 
 from .._core import backend
 from .._core.backend import Array
 from . import products
 
-# A ridge on the standardised controls, relative to the number of directions: it silences what only rounding moves.
+# A ridge on the standardised columns, relative to the number of directions: it silences what only rounding moves.
 _RIDGE = 1e-6
 
 
-class Controls(NamedTuple):
-    """Weights of the directions with sum 1, and what their derivative needs. Scalars are Python's: they cost less."""
+class ControlVariates(NamedTuple):
+    """Weights of the directions with sum 1, and what their derivative needs; b problems."""
 
-    weights: Array  # (L,)
-    directions: Array  # (L, d)
-    covariances: Array  # (2, d, d)
-    forms: Array  # θᵀAθ and θᵀBθ, (2, L)
-    traces: list[float]  # tr A, tr B
-    products: list[list[float]]  # tr AA, tr AB; tr BA, tr BB
-    columns: Array  # (L, 6)
-    inverse: Array  # (6, 6)
-    deviations: Array  # (2, L): s and t, the sum and the difference of a/E a - 1 and b/E b - 1
-    scales: tuple[float, float]
+    weights: Array  # (b, L)
+    directions: Array  # (1, L, d)
+    covariances: tuple[Array, Array]  # (b, d, d)
+    forms: tuple[Array, Array]  # θᵀAθ and θᵀBθ, (b, L)
+    traces: list[Array]  # tr A, tr B; (b,)
+    products: list[list[Array]]  # tr AA, tr AB; tr BA, tr BB; (b,)
+    columns: Array  # (b, L, 6)
+    inverse: Array  # (b, 6, 6)
+    deviations: tuple[Array, Array]  # (b, L): the sum and the difference of a/E a - 1 and b/E b - 1
+    scales: tuple[Array, Array]  # (b,)
 
-    def left_out(self, values: Array, size: int) -> Array:
-        """How much the weighted mean of values (L,) changes when a block of `size` directions is left out, each block.
+    def jackknife_influence(self, values: Array, size: int) -> Array:
+        """How much the weighted mean of values (b, L) changes when a block of `size` directions is left out: (b, g).
 
         That is w_gᵀ (1 - H_gg)⁻¹ r_g, r the residuals and H the hat matrix: the jackknife, in closed form.
         """
-        xp, (n, k) = backend.namespace(values), self.columns.shape
-        residual = values - self.columns @ (self.inverse @ (self.columns.T @ values))
+        xp, (batch, n, k) = backend.namespace(values), self.columns.shape
+        residual = values - (self.columns @ self._coefficients(values))[..., 0]
         padding = -n % size  # an incomplete last block, of directions that weigh nothing
         columns, residual, weights = (
-            xp.concatenate([z, xp.zeros_like(z[:padding])]) for z in (self.columns, residual, self.weights)
+            xp.concatenate([z, xp.zeros_like(z[:, :padding])], 1) for z in (self.columns, residual, self.weights)
         )
-        columns = columns.reshape(-1, size, k)
-        if padding:
-            columns[-1, -padding:] = 0
-        leverage = columns @ self.inverse @ columns.mT
-        kept = xp.eye(size, dtype=values.dtype, **_device(values)) * (1 + _RIDGE) - leverage
-        exact = xp.linalg.solve(kept, residual.reshape(-1, size, 1))[..., 0]
-        return (weights.reshape(-1, size) * exact).sum(-1)
+        columns = columns.reshape(batch, -1, size, k)
+        kept = -(columns @ self.inverse[:, None] @ columns.mT)
+        diagonal(kept)[...] += 1 + _RIDGE
+        exact = _solve(kept, residual.reshape(batch, -1, size, 1))[..., 0]
+        return (weights.reshape(batch, -1, size) * exact).sum(-1)
 
     def slopes(self, values: Array) -> tuple[Array, Array]:
-        """The derivative of Σ weights · values by A and B, the values (L,) held fixed: (d, d) each, symmetric."""
-        s, t = self.deviations
-        coefficients = self.inverse @ (self.columns.T @ values)
-        residual = values - self.columns @ coefficients
-        by_column = residual[:, None] * self.inverse[0] - self.weights[:, None] * coefficients
-        by_s, by_t, by_ss, by_st, by_tt = (by_column / self._units(by_column)).T[1:]
+        """The derivative of Σ weights · values by A and B, the values (b, L) held fixed: (b, d, d) each, symmetric."""
+        xp, (s, t), (u, v) = backend.namespace(values), self.deviations, self.scales
+        coefficients = self._coefficients(values)
+        residual = values[..., None] - self.columns @ coefficients
+        by_column = residual * self.inverse[:, :1] - self.weights[..., None] * coefficients.mT
+        units = xp.stack([xp.ones_like(u), u, v, u * u, u * v, v * v], -1)
+        by_column = by_column / units[:, None]
+        by_s, by_t, by_ss, by_st, by_tt = (by_column[..., k] for k in range(1, 6))
         along_s = by_s + 2 * s * by_ss + t * by_st
         along_t = by_t + s * by_st + 2 * t * by_tt
-        by_mean = [-float(z.sum()) for z in (by_ss, by_st, by_tt)]
-        product = 2 * (by_mean[0] - by_mean[2])
+        mean_ss, mean_st, mean_tt = (-by_column[..., k].sum(-1) for k in range(3, 6))
+        product = 2 * (mean_ss - mean_tt)
         return (
-            self._by_covariance(0, along_s + along_t, sum(by_mean), product),
-            self._by_covariance(1, along_s - along_t, by_mean[0] - by_mean[1] + by_mean[2], product),
+            self._by_covariance(0, along_s + along_t, mean_ss + mean_st + mean_tt, product),
+            self._by_covariance(1, along_s - along_t, mean_ss - mean_st + mean_tt, product),
         )
 
-    def _units(self, like: Array) -> Array:
-        s, t = self.scales
-        units = [1.0, s, t, s * s, s * t, t * t]
-        return like.new_tensor(units) if backend.is_torch(like) else units
+    def _coefficients(self, values: Array) -> Array:
+        return self.inverse @ (self.columns.mT @ values[..., None])
 
-    def _by_covariance(self, side: int, by_deviation: Array, by_square: float, by_product: float) -> Array:
+    def _by_covariance(self, side: int, by_deviation: Array, by_square: Array, by_product: Array) -> Array:
         """Chain from a/E a - 1, E a² and E ab (of those deviations) to one covariance."""
         a, b, theta = self.covariances[side], self.covariances[1 - side], self.directions
-        d, trace, other = len(a), self.traces[side], self.traces[1 - side]
-        if trace <= 0:  # a cloud that is one point: nothing to turn, and no deviation to speak of
-            return a * 0
+        d = a.shape[-1]
+        # A cloud that is one point has nothing to turn, and no deviation to speak of: its slopes are 0.
+        trace, other = _inverse(self.traces[side]), _inverse(self.traces[1 - side])
         square, product = self.products[side][side], self.products[0][1]
         common = 2 * d / (d + 2)
-        slope = (
-            products.gram(theta * (by_deviation * (d / trace))[:, None], theta)
-            + (2 * common * by_square / trace**2) * a
-        )
-        onto = -float(by_deviation @ self.forms[side]) * d / trace**2 - 2 * common * by_square * square / trace**3
-        if other > 0:
-            slope += (common * by_product / (trace * other)) * b
-            onto -= common * by_product * product / (trace**2 * other)
-        diagonal = slope.diagonal() if backend.is_torch(slope) else slope.reshape(-1)[:: d + 1]
-        diagonal += onto
+        slope = products.gram(theta * (by_deviation * (d * trace)[:, None])[..., None], theta)
+        slope = slope + (2 * common * by_square * trace**2)[:, None, None] * a
+        slope = slope + (common * by_product * trace * other)[:, None, None] * b
+        onto = -(by_deviation * self.forms[side]).sum(-1) * d * trace**2
+        onto = onto - 2 * common * by_square * square * trace**3 - common * by_product * product * trace**2 * other
+        diagonal(slope)[...] += (onto * (trace > 0))[:, None]
         return slope
 
 
-def fit(directions: Array, cov_x: Array, cov_y: Array, floor: float) -> Controls:
-    """Controls for unit directions (L, d) and covariances (d, d), all float64.
+def fit(directions: Array, cov_x: Array, cov_y: Array, floor: float) -> ControlVariates:
+    """Control variates for unit directions (1, L, d) and covariances (b, d, d), all float64.
 
     `floor` is the relative deviation of θᵀAθ below which it is taken for rounding: of the order of √eps.
     """
-    xp, (n, d) = backend.namespace(directions), directions.shape
-    covariances = xp.stack([cov_x, cov_y])
-    forms = xp.stack([(products.project(directions, c) * directions).sum(-1) for c in covariances])
-    flat = covariances.reshape(2, -1)
-    traces, traced = flat[:, :: d + 1].sum(-1).tolist(), (flat @ flat.T).tolist()
-    alpha, beta = (f * (d / t) - 1 if t > 0 else f * 0 for f, t in zip(forms, traces, strict=True))
+    xp, (_, n, d) = backend.namespace(directions), directions.shape
+    covariances = cov_x, cov_y
+    forms = tuple((products.project(directions, c) * directions).sum(-1) for c in covariances)  # c is symmetric
+    traces = [diagonal(c).sum(-1) for c in covariances]
+    traced = [[(p * q).sum((-2, -1)) for q in covariances] for p in covariances]
+    inverses = [_inverse(t) for t in traces]
+    alpha, beta = ((f * (d * t)[:, None] - 1) * (t > 0)[:, None] for f, t in zip(forms, inverses, strict=True))
     square_x, square_y, product = (
         # The mean over the sphere of (θᵀPθ/E - 1)(θᵀQθ/E - 1), E their own means.
-        2 * (d * traced[p][q] / (traces[p] * traces[q]) - 1) / (d + 2) if traces[p] > 0 < traces[q] else 0.0
+        (2 * (d * (traced[p][q] * inverses[p] * inverses[q]) - 1) / (d + 2)) * (inverses[p] * inverses[q] > 0)
         for p, q in ((0, 0), (1, 1), (0, 1))
     )
     s, t = alpha + beta, alpha - beta
     means = square_x + 2 * product + square_y, square_x - square_y, square_x - 2 * product + square_y
     # Scales only bring the columns to order 1 for the ridge: the fit does not depend on them.
-    s_scale, t_scale = (max(m, floor**2) ** 0.5 for m in (means[0], means[2]))
-    u, v = s / s_scale, t / t_scale
-    exact = means[0] / s_scale**2, means[1] / (s_scale * t_scale), means[2] / t_scale**2
-    columns = xp.stack([xp.ones_like(u), u, v, u * u - exact[0], u * v - exact[1], v * v - exact[2]], 1)
-    normal = columns.T @ columns
-    diagonal = normal.diagonal() if backend.is_torch(normal) else normal.reshape(-1)[::7]
-    diagonal[1:] += _RIDGE * n
-    inverse = xp.linalg.inv(normal)
-    weights = columns @ inverse[0]
-    return Controls(
-        weights,
-        directions,
-        covariances,
-        forms,
-        traces,
-        traced,
-        columns,
-        inverse,
-        xp.stack([s, t]),
-        (s_scale, t_scale),
+    s_scale, t_scale = (xp.sqrt(m.clip(min=floor**2)) for m in (means[0], means[2]))
+    u, v = s / s_scale[:, None], t / t_scale[:, None]
+    exact = (means[0] / s_scale**2, means[1] / (s_scale * t_scale), means[2] / t_scale**2)
+    uu, uv, vv = (z - mean[:, None] for z, mean in zip((u * u, u * v, v * v), exact, strict=True))
+    columns = xp.stack([xp.ones_like(u), u, v, uu, uv, vv], -1)
+    normal = columns.mT @ columns
+    diagonal(normal)[..., 1:] += _RIDGE * n
+    # PyTorch's `inv` would wait for a GPU to say that the matrix is regular, which the ridge sees to.
+    inverse = xp.linalg.inv_ex(normal).inverse if backend.is_torch(normal) else np.linalg.inv(normal)
+    weights = (columns @ inverse[:, :, :1])[..., 0]
+    return ControlVariates(
+        weights, directions, covariances, forms, traces, traced, columns, inverse, (s, t), (s_scale, t_scale)
     )
 
 
-def _device(x: Array) -> dict[str, object]:
-    return {"device": x.device} if backend.is_torch(x) else {}
+def diagonal(matrices: Array) -> Any:
+    """The diagonals of a stack of matrices, as a view that can be written to."""
+    return matrices.diagonal(dim1=-2, dim2=-1) if backend.is_torch(matrices) else np.einsum("...ii->...i", matrices)
+
+
+def _solve(matrices: Array, b: Array) -> Array:
+    """PyTorch's without waiting for a GPU to say that the matrices are regular, which the ridge sees to."""
+    if backend.is_torch(matrices):
+        return backend.torch_module().linalg.solve_ex(matrices, b).result
+    return np.linalg.solve(matrices, b)
+
+
+def _inverse(x: Array) -> Array:
+    """1 / x where x is above 0, else 0."""
+    xp = backend.namespace(x)
+    return xp.where(x > 0, 1 / xp.where(x > 0, x, xp.ones_like(x)), xp.zeros_like(x))

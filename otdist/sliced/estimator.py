@@ -2,7 +2,10 @@
 
 With means split off, ``SW2²(x, y) = |Δm|²/d + E_θ W2²(θᵀ(x - m_x), θᵀ(y - m_y))``, exactly, and only the second part is
 sampled. Its derivative by x is ``Σ_l w_l r_l θ_lᵀ``, r_l the slopes of the transport along θ_l in the order of the
-points: one matrix product. w_l is 1/L, or what control variates make of it.
+points: one matrix product. w_l is 1/L, or what control variates make of it. For costs other than the square the means
+stay where they are.
+
+All arrays have a leading dimension for b problems that see the same directions.
 
 Bonneel et al. (2015), "Sliced and Radon Wasserstein barycenters of measures"; directions in orthogonal blocks: Rowland
 et al. (2019), "Orthogonal estimation of Wasserstein distances", arXiv:1903.03784.
@@ -14,290 +17,231 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .._core import backend, checks, random
+from .._core import backend, checks
 from .._core.backend import Array
-from .._core.operator import Operator
-from ..line.monotone import levels_of, transport
-from . import control_variates, products, simd_blocks, sphere
-from .simd_blocks import Bundles
+from .._core.imports import imported
+from . import control_variates, direction_sets, products
+from .centred import Cloud
+from .control_variates import ControlVariates
+from .direction_sets import DirectionSet
+from .projected import Transport, transport
 
 # Projections held at a time: 2^21 numbers of each cloud are 16 MiB of float64, and enough for the product to be fast.
 _CHUNK = 1 << 21
-# Six coefficients are fitted to the values: with fewer directions than this they would fit noise.
-_FEWEST_FOR_CONTROLS = 16
-# Independent groups: enough for a normal quantile to stand for Student's (1.96 for 2.09).
-_GROUPS = 20
-# In the plane equal spacing beats orthogonal pairs with controls from groups of about five on (bench/directions.py).
-_FEWEST_FOR_GRID = 5 * _GROUPS
-# Orthogonal blocks from which on their own spread is used: with the six coefficients fewer leave too little to measure.
-_FEWEST_BLOCKS = 12
 
+# Below so many directions their own spread can't be trusted; and coordinates up to which covariances are cheap.
+_FEW, _WIDEST = 16, 512
+# Directions along which the distance of Gaussians is looked at, instead.
+_LOOKS = 512
 
-class Rule(NamedTuple):
-    """Directions and how their values are averaged."""
-
-    directions: np.ndarray  # (L, d), float64 if drawn here
-    drawn: bool  # from the uniform distribution: means are split off
-    controlled: bool = False
-    group: np.ndarray | None = None  # (L,): directions of one group depend on each other
-    block: int = 1  # with controls: so many consecutive ones do
-
-
-class Cloud(NamedTuple):
-    """Centred points."""
-
-    points: Array  # (n, d)
-    mean: Array  # (d,), float64
-    levels: Array  # (1, n) float64, (0, 0) where uniform
-
-    @property
-    def share(self) -> Any:
-        """The weight of each point, (n, 1), or one number."""
-        return self.levels[0][:, None] if len(self.levels) else 1.0 / len(self.points)
-
-    def covariance(self) -> Array:
-        """Σ w (x - m)(x - m)ᵀ, (d, d), float64."""
-        weighted = self.points * backend.astype(self.share, self.points.dtype) if len(self.levels) else self.points
-        cov = products.gram(self.points, weighted)
-        return cov if len(self.levels) else cov / len(self.points)
+Needs = tuple[bool, ...]
 
 
 class Estimate(NamedTuple):
-    """A value, its standard error if asked for, the gradients by x, y, a, b and the directions where needed."""
+    """Values (b,), their standard errors if asked for, gradients by x, y, a, b and the directions where needed."""
 
-    value: Any
+    value: Array
     standard_error: Any
     grads: list[Array | None]
 
 
-def rule(count: int, d: int, seed: int) -> Rule:
-    """The directions that a count stands for: equally spaced in the plane, orthogonal blocks beyond."""
-    rng = random.generator(seed)
-    if d == 1:
-        return Rule(np.ones((1, 1)), True)
-    if d == 2 and count >= _FEWEST_FOR_GRID:
-        directions, group = sphere.grid(count, _GROUPS, rng)
-        return Rule(directions, True, group=group)
-    # The controls need two covariances, d² n: no more than four times the projections.
-    controlled = count >= _FEWEST_FOR_CONTROLS and d <= 2 * count
-    # Directions of one block depend on each other; of few blocks that would be too hard to see.
-    block = d if count >= _FEWEST_BLOCKS * d else 1
-    return Rule(sphere.draw(count, d, "orthogonal", rng), True, controlled, block=block)
-
-
 def solve(
-    x: Array, y: Array, a: Array, b: Array, by: Rule, needs_input_grad: tuple[bool, ...], with_error: bool = False
+    arrays: tuple[Array, Array, Array, Array],
+    by: DirectionSet,
+    needs_input_grad: Needs,
+    *,
+    p: float = 2.0,
+    with_error: bool = False,
 ) -> Estimate:
-    """One pair of clouds x (n, d), y (m, d), weights (n,), (m,) or (0,)."""
+    """Pairs of clouds x (b, n, d), y (b, m, d) with weights (b, n), (b, m) or (b, 0)."""
+    x, y, a, b = arrays
     xp = backend.namespace(x)
     _refuse_too_large(x, y, needs_input_grad)
-    pair = Bundles(x, y) if simd_blocks.fit(x, y, a, b, len(by.directions)) else Rows(x, y, a, b)
-    theta = _asarray(by.directions, x, xp.float64)
-    fitted = None
+    clouds = Cloud(x, a), Cloud(y, b)
+    theta = asarray(by.directions, x, xp.float64)
+    theta = theta if theta.ndim == 3 else theta[None]
+    variates = None
     if by.controlled:
         floor = 3 * float(backend.epsilon(x)) ** 0.5
-        cov_x, cov_y = pair.covariances()
-        fitted = control_variates.fit(theta, cov_x, cov_y, floor)
-    weights = xp.full_like(theta[:, 0], 1 / len(theta)) if fitted is None else fitted.weights
-    values = pair.values(theta, weights, needs_input_grad)
-    total = weights @ values
-    if fitted is not None and total < 0:  # a weight can be negative; a distance can't
-        return solve(x, y, a, b, by._replace(controlled=False), needs_input_grad, with_error)
-    shift = pair.means[0] - pair.means[1]
-    along = theta @ shift
-    apart = shift @ shift / x.shape[1] if by.drawn else along @ along / len(theta)
-    pull = 2 * shift / x.shape[1] if by.drawn else 2 * (along @ theta) / len(theta)
-    grads = pair.gradients(fitted.slopes(values) if fitted is not None and any(needs_input_grad) else None, pull)
-    if grads[4] is not None:
-        grads[4] += 2 * along[:, None] * shift / len(theta)
-    error = _standard_error(values if by.drawn else values + along**2, by, fitted) if with_error else None
-    return Estimate(total + apart, error, grads)
+        variates = control_variates.fit(theta, clouds[0].covariance(), clouds[1].covariance(), floor)
+    values, weights, kept, grads = average(clouds, theta, variates, needs_input_grad, p)
+    value = (weights * values).sum(-1)
+    if variates is not None and any(needs_input_grad):
+        for side, slope in enumerate(variates.slopes(values)):
+            _add_quadratic(grads, side, clouds[side], slope * kept[:, None, None])
+    error = None
+    if with_error:
+        along = (theta @ (clouds[0].mean - clouds[1].mean)[..., None])[..., 0]
+        seen = values if by.drawn or p != 2 else values + along**2
+        error = _standard_error(seen, by, variates, kept)
+        if p == 2 and by.drawn and variates is None and theta.shape[1] < _FEW and theta.shape[2] <= _WIDEST:
+            error = xp.maximum(error, _error_of_gaussians(clouds, theta.shape[1]))
+        error = xp.sqrt(error**2 + (4 * float(backend.epsilon(x)) * value) ** 2)  # of rounding
+    if p == 2:
+        value = value + _add_means(clouds, theta, by.drawn, grads)
+    return Estimate(value, error, grads)
 
 
-class Rows:
-    """Two clouds along directions one row of projections each: with weights, of any size, on any device."""
+def average(
+    clouds: tuple[Cloud, Cloud], theta: Array, variates: ControlVariates | None, needs_input_grad: Needs, p: float
+) -> tuple[Array, Array, Array, list[Array | None]]:
+    """Values (b, L) along the directions, their weights, and the gradients of Σ weights · values.
 
-    def __init__(self, x: Array, y: Array, a: Array, b: Array) -> None:
-        self.clouds = _centred(x, a), _centred(y, b)
-        self.means = self.clouds[0].mean, self.clouds[1].mean
-
-    def covariances(self) -> list[Array]:
-        """Those of the clouds, (d, d), float64."""
-        return [cloud.covariance() for cloud in self.clouds]
-
-    def values(self, theta: Array, weights: Array, needs_input_grad: tuple[bool, ...]) -> Array:
-        """The distance along each of theta (L, d); keeps the gradients of Σ weights · values."""
-        values, self.grads = _along(self.clouds, theta, weights, needs_input_grad)
-        return values
-
-    def gradients(self, quadratics: Any, pull: Array) -> list[Array | None]:
-        """Those by x, y, a, b, theta, with that of a function of the covariances and of the difference of the means."""
-        for k, slope in enumerate(quadratics or ()):
-            _add_quadratic(self.grads, k, self.clouds[k], slope)
-        _add_shift(self.grads, self.clouds, pull)
-        return self.grads
+    The directions are worked on in chunks. Weights of control variates can be negative, a distance can't: problems
+    where their sum is are not `kept` (b,), and all their directions weigh the same.
+    """
+    x, y = clouds[0].raw, clouds[1].raw
+    xp = backend.namespace(x)
+    plain = xp.full_like(theta[..., 0], 1 / theta.shape[1])
+    weights, kept = plain if variates is None else variates.weights, theta[:1, 0, 0] < 2
+    step = max(1, _CHUNK // (len(x) * max(x.shape[1], y.shape[1])))
+    chunks = [slice(first, first + step) for first in range(0, theta.shape[1], step)]
+    costs: list[Array] = []
+    by_theta: list[Array] = []
+    grads: list[Array | None] = [None] * 5
+    for chunk in chunks:
+        found, slopes = _along(clouds, theta[:, chunk], needs_input_grad, p)
+        costs.append(found.cost)
+        if variates is not None and len(chunks) == 1:
+            kept = ~((weights * found.cost).sum(-1) < 0)
+            weights = xp.where(kept[:, None], weights, plain)
+        if not any(needs_input_grad):
+            continue
+        own = weights[:, chunk, None]
+        scaled = backend.astype(own * theta[:, chunk], x.dtype)
+        for k in (0, 1):
+            if needs_input_grad[k]:
+                grads[k] = _plus(grads[k], products.backproject(slopes[k], scaled))
+            if needs_input_grad[2 + k]:
+                grads[2 + k] = _plus(grads[2 + k], (own * found[3 + k]).sum(1))
+        if needs_input_grad[4]:
+            by_theta.append(own * _by_directions(clouds, slopes, p))
+    values = costs[0] if len(chunks) == 1 else xp.concatenate(costs, -1)
+    if by_theta:
+        grads[4] = xp.concatenate(by_theta, 1)
+    if variates is not None and len(chunks) > 1 and bool(((weights * values).sum(-1) < 0).any()):
+        values, weights, kept, grads = average(clouds, theta, None, needs_input_grad, p)
+        kept = kept & False
+    return values, weights, kept, grads
 
 
 def _along(
-    clouds: tuple[Cloud, Cloud], theta: Array, weights: Array, needs_input_grad: tuple[bool, ...]
-) -> tuple[Array, list[Array | None]]:
-    """Values (L,) along the directions, and the gradients of Σ weights · values, in chunks of directions."""
-    (x, _, a), (y, _, b) = clouds
-    xp, dtype = backend.namespace(x), x.dtype
-    values = xp.empty_like(weights)
-    grads: list[Array | None] = [None, None, None, None, xp.zeros_like(theta) if needs_input_grad[4] else None]
-    inner = (
-        needs_input_grad[0] or needs_input_grad[4],
-        needs_input_grad[1] or needs_input_grad[4],
-        needs_input_grad[2],
-        needs_input_grad[3],
-    )
-    step = max(1, _CHUNK // max(len(x), len(y)))
-    for start in range(0, len(theta), step):
-        chunk = slice(start, start + step)
-        rays = backend.astype(theta[chunk], dtype)
-        found = transport(products.project(rays, x), products.project(rays, y), a, b, p=2.0, needs_input_grad=inner)
-        values[chunk] = found.cost
-        scaled = backend.astype(weights[chunk, None] * theta[chunk], dtype)
-        for k, slopes in ((0, found.x_slopes), (1, found.y_slopes)):
-            if needs_input_grad[k] and slopes is not None:
-                grads[k] = _plus(grads[k], products.backproject(slopes, scaled))
-        for k, potentials in ((2, found.a_potentials), (3, found.b_potentials)):
-            if needs_input_grad[k]:
-                grads[k] = _plus(grads[k], weights[chunk] @ potentials)
-        if grads[4] is not None:
-            grads[4][chunk] = weights[chunk, None] * (found.x_slopes @ x + found.y_slopes @ y)
-    return values, grads
+    clouds: tuple[Cloud, Cloud], theta: Array, needs_input_grad: Needs, p: float
+) -> tuple[Transport, tuple[Array | None, Array | None]]:
+    """What `transport` knows along some directions (b or 1, l, d), and its slopes once more."""
+    x, y = clouds
+    along_x, along_y = x.project(theta), y.project(theta)
+    if p != 2:
+        along_x += backend.astype(theta @ (x.mean - y.mean)[..., None], along_x.dtype)
+    by_x, by_y, by_a, by_b, by_theta = needs_input_grad
+    needs = (by_x or by_theta, by_y or by_theta, by_a, by_b)
+    found = transport(along_x, along_y, x.weights, y.weights, p=p, needs_input_grad=needs)
+    return found, (found.x_slopes, found.y_slopes)
 
 
-def _centred(x: Array, weights: Array) -> Cloud:
-    levels = levels_of(weights)
-    if backend.is_torch(x):
-        exact = x.double()
-        mean = levels[0] @ exact if len(levels) else exact.mean(0)
+def _by_directions(clouds: tuple[Cloud, Cloud], slopes: tuple[Array, Array], p: float) -> Array:
+    """The gradient of each direction's value by that direction, (b, l, d)."""
+    x, y = clouds
+    by_theta = slopes[0] @ x.points + slopes[1] @ y.points
+    if p != 2:
+        by_theta = by_theta + slopes[0].sum(-1)[..., None] * (x.mean - y.mean)[:, None]
+    return by_theta
+
+
+def _add_means(clouds: tuple[Cloud, Cloud], theta: Array, drawn: bool, grads: list[Array | None]) -> Array:
+    """What the difference of the means adds to the value, (b,); adds to the gradients, too."""
+    shift, d = clouds[0].mean - clouds[1].mean, theta.shape[2]
+    if drawn:  # the mean over the whole sphere
+        apart, pull = (shift * shift).sum(-1) / d, 2 * shift / d
     else:
-        from .means import weighted_mean
-
-        x = np.ascontiguousarray(x)
-        mean = np.empty(x.shape[1])
-        weighted_mean(x, levels.reshape(-1), mean)
-    return Cloud(x - backend.astype(mean, x.dtype), mean, levels)
+        along = (theta @ shift[..., None])[..., 0]
+        apart, pull = (along * along).sum(-1) / theta.shape[1], (2 / theta.shape[1]) * (along[:, None] @ theta)[:, 0]
+    if grads[4] is not None:
+        grads[4] += 2 * along[..., None] * shift[:, None] / theta.shape[1]
+    if any(g is not None for g in grads):
+        _add_pull(grads, clouds, pull)
+    return apart
 
 
 def _add_quadratic(grads: list[Array | None], side: int, cloud: Cloud, slope: Array) -> None:
-    """Add the gradient of a function of the cloud's covariance, `slope` its derivative by it."""
-    points, levels = cloud.points, cloud.levels
-    by_points, by_weights = grads[side], grads[2 + side]
-    matrix = backend.astype(slope if len(levels) else slope * (2 / len(points)), points.dtype)
-    if len(levels):
-        turned = points @ matrix
+    """Add the gradient of a function of the cloud's covariance, `slope` (b, d, d) its derivative by it."""
+    points, by_points, by_weights = cloud.points, grads[side], grads[2 + side]
+    if cloud.weights.shape[1]:
+        turned = points @ backend.astype(slope, points.dtype)
         if by_weights is not None:
-            by_weights += (turned * points).sum(1)
+            by_weights += (turned * points).sum(-1)
         if by_points is not None:
             by_points += turned * backend.astype(2 * cloud.share, points.dtype)
     elif by_points is not None:
-        products.add_turned(points, matrix, by_points)
+        products.add_product(points, backend.astype(slope * (2 / points.shape[1]), points.dtype), by_points)
 
 
-def _add_shift(grads: list[Array | None], clouds: tuple[Cloud, Cloud], pull: Array) -> None:
-    """Add the gradient of a function of the difference of the means, `pull` its derivative by it."""
+def _add_pull(grads: list[Array | None], clouds: tuple[Cloud, Cloud], pull: Array) -> None:
+    """Add the gradient of a function of the difference of the means, `pull` (b, d) its derivative by it."""
     for side, sign in ((0, 1), (1, -1)):
-        points = clouds[side].points
-        if grads[side] is not None:
-            grads[side] += backend.astype(sign * pull * clouds[side].share, points.dtype)
-        if grads[2 + side] is not None:
-            grads[2 + side] += points @ backend.astype(sign * pull, points.dtype)
+        points, by_points, by_weights = clouds[side].points, grads[side], grads[2 + side]
+        if by_points is not None:
+            by_points += backend.astype(sign * pull[:, None] * clouds[side].share, points.dtype)
+        if by_weights is not None:
+            by_weights += (points @ backend.astype(sign * pull[..., None], points.dtype))[..., 0]
 
 
-def _standard_error(values: Array, by: Rule, fitted: control_variates.Controls | None) -> Any:
-    """The standard error of the mean over directions: of what the controls leave, or of independent groups."""
-    xp, n = backend.namespace(values), len(values)
-    if values.shape and by.directions.shape[1] == 1:
-        return xp.zeros_like(values[0])
-    if fitted is not None:
-        return (fitted.left_out(values, by.block) ** 2).sum() ** 0.5
-    sums = _by_group(values - values.mean(), by.group)
-    groups = len(sums)
-    if groups == 1:
-        return xp.full_like(values[0], np.inf)
-    return ((sums**2).sum() * groups / (groups - 1)) ** 0.5 / n
+def _standard_error(values: Array, by: DirectionSet, variates: ControlVariates | None, kept: Array) -> Array:
+    """The standard error of the mean over directions (b,): of what the variates leave, or of independent groups."""
+    xp, (_, n) = backend.namespace(values), values.shape
+    if by.directions.shape[-1] == 1:
+        return xp.zeros_like(values[:, 0])
+    groups = _by_group(values - values.mean(-1)[:, None], by.group) / n
+    plain = xp.full_like(values[:, 0], np.inf)
+    if (size := groups.shape[1]) > 1:
+        plain = _as_normal(groups, size - 1) * (size / (size - 1)) ** 0.5
+    if variates is None:
+        return plain
+    influence = variates.jackknife_influence(values, by.block)
+    freedom = influence.shape[1] - variates.columns.shape[-1]
+    if by.block == 1:  # directions of few blocks depend on each other unseen: half of them count
+        freedom //= 2
+    return xp.where(kept, _as_normal(influence, freedom), plain)
+
+
+def _as_normal(influence: Array, freedom: int) -> Array:
+    """The root of the sum of squared influences (b, g), so enlarged that ± 1.96 of it cover 95% (b,).
+
+    Student's quantile stands for the normal one, for as many degrees of freedom as there are, or fewer if the fourth
+    moment says so (Satterthwaite): 2 / (Σ h⁴ / (Σ h²)² - 1 / g), which is g for normal influences.
+    """
+    stdtrit = imported("scipy.special").stdtrit
+
+    xp, total = backend.namespace(influence), (influence**2).sum(-1)
+    safe = xp.where(total > 0, total, xp.ones_like(total))
+    excess = (influence**4).sum(-1) / safe**2 - 1 / influence.shape[1]
+    seen = 2 / np.maximum(np.asarray(excess.cpu() if backend.is_torch(excess) else excess), 2 / freedom)
+    return xp.sqrt(total) * asarray(stdtrit(np.maximum(seen, 1), 0.975) / 1.959964, total, total.dtype)
+
+
+def _error_of_gaussians(clouds: tuple[Cloud, Cloud], n: int) -> Array:
+    """The standard error of n independent directions, if the clouds were Gaussian: there it costs no sort."""
+    x = clouds[0].raw
+    xp = backend.namespace(x)
+    looks = direction_sets.draw(_LOOKS, x.shape[2], "random", np.random.default_rng(0))
+    theta = asarray(looks, x, xp.float64)[None]
+    deviations = [xp.sqrt((theta @ cloud.covariance() * theta).sum(-1)) for cloud in clouds]
+    return ((deviations[0] - deviations[1]) ** 2).std(-1) / n**0.5
 
 
 def _by_group(values: Array, group: np.ndarray | None) -> Array:
-    """The sum of values (L,) in each group."""
+    """The sums (b, groups) of values (b, L) in each group."""
     if group is None:
         return values
-    if not backend.is_torch(values):
-        return np.bincount(group, weights=values)
-    index = backend.torch_module().as_tensor(group, device=values.device)
-    return values.new_zeros(int(group.max()) + 1).index_add(0, index, values)
+    member = np.zeros((len(group), int(group.max()) + 1))
+    member[np.arange(len(group)), group] = 1
+    return values @ asarray(member, values, values.dtype)
 
 
-def _kernel(
-    x: Array,
-    y: Array,
-    a: Array,
-    b: Array,
-    directions: Array,
-    *,
-    needs_input_grad: tuple[bool, ...],
-    count: int,
-    seed: int,
-) -> tuple[Array, Any]:
-    """SW2² (...) of clouds x (..., n, d), y (..., m, d); `directions` (..., L, d), or (..., 0, d) to draw `count`."""
-    arrays, xp, batch = (x, y, a, b, directions), backend.namespace(x), x.shape[:-2]
-    wanted = (
-        *needs_input_grad[:2],
-        needs_input_grad[2] and a.shape[-1] > 0,
-        needs_input_grad[3] and b.shape[-1] > 0,
-        needs_input_grad[4] and count == 0,
-    )
-    drawn = rule(count, x.shape[-1], seed) if count else None
-    if not batch:
-        found = solve(*arrays[:4], drawn or Rule(directions, False), wanted)
-        value = backend.astype(xp.asarray(found.value), x.dtype)
-        return value, tuple(_finished(g, z, n) for g, z, n in zip(found.grads, arrays, needs_input_grad, strict=True))
-    value = xp.empty_like(x[..., 0, 0])
-    grads = [xp.zeros_like(z) if need else None for z, need in zip(arrays, needs_input_grad, strict=True)]
-    for k in np.ndindex(*batch):
-        found = solve(x[k], y[k], a[k], b[k], drawn or Rule(directions[k], False), wanted)
-        value[k] = found.value
-        for grad, g in zip(grads, found.grads, strict=True):
-            if grad is not None and g is not None:
-                grad[k] = g
-    return value, tuple(grads)
-
-
-def value_and_grad(arrays: tuple[Array, ...], **options: int) -> tuple[Array, tuple[Array, ...]]:
-    """Values and gradients by x, y, a, b, summed to each array's own shape; NumPy only."""
-    value, grads = _kernel(*sliced_squared.broadcast(arrays), needs_input_grad=(True,) * 4 + (False,), **options)
-    return value, tuple(backend.sum_to(g, z.shape) for g, z in zip(grads[:4], arrays[:4], strict=True))
-
-
-def estimates(x: Array, y: Array, a: Array, b: Array, directions: Array, *, count: int, seed: int) -> tuple[Any, Any]:
-    """Values and standard errors (...), without gradients."""
-    arrays = tuple(
-        z if not backend.is_torch(z) else backend.as_numpy(z) if backend.on_cpu(z) else z.detach()
-        for z in (x, y, a, b, directions)
-    )
-    first, batch = arrays[0], x.shape[:-2]
-    drawn = rule(count, first.shape[-1], seed) if count else None
-    out = [backend.namespace(first).empty_like(first[..., 0, 0]) for _ in range(2)]
-    for k in np.ndindex(*batch):
-        clouds = (arrays[0][k], arrays[1][k], arrays[2][k], arrays[3][k])
-        found = solve(*clouds, drawn or Rule(arrays[4][k], False), (False,) * 5, with_error=True)
-        out[0][k], out[1][k] = found.value, found.standard_error
-    return tuple(backend.like(z, x) for z in out)
-
-
-def _finished(grad: Array | None, like: Array, need: bool) -> Array | None:
-    if not need:
-        return None
-    return backend.namespace(like).zeros_like(like) if grad is None else backend.astype(grad, like.dtype)
-
-
-def _refuse_too_large(x: Array, y: Array, needs_input_grad: tuple[bool, ...]) -> None:
-    n, d = len(x) + len(y), x.shape[1]
+def _refuse_too_large(x: Array, y: Array, needs_input_grad: Needs) -> None:
+    n, d = x.shape[0] * (x.shape[1] + y.shape[1]), x.shape[2]
+    if n * d < 1 << 20:
+        return
     size = 4 if backend.dtype_name(x) == "float32" else 8
     needed = n * d * size * (3 if any(needs_input_grad) else 1) + 6 * size * max(_CHUNK, n)
     if needed > 1 << 30 and backend.on_cpu(x):  # smaller ones are not worth reading the machine's state for
@@ -313,11 +257,8 @@ def _plus(total: Array | None, part: Array) -> Array:
     return total
 
 
-def _asarray(x: Any, reference: Array, dtype: Any) -> Array:
+def asarray(x: Any, reference: Array, dtype: Any) -> Array:
     """On the reference's library and device, with another dtype."""
     if backend.is_torch(reference):
         return backend.torch_module().as_tensor(x, dtype=dtype, device=reference.device)
     return np.asarray(x, dtype=dtype)
-
-
-sliced_squared = Operator("sliced_squared", _kernel, core_ndims=(2, 2, 1, 1, 2), options="int count, int seed")

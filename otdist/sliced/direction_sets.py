@@ -1,13 +1,49 @@
-"""Random directions on the unit sphere."""
+"""Directions on the unit sphere: random ones, and which ones a count stands for."""
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 
-from .._core import checks
+from .._core import checks, random
 from .._core.imports import imported
 
+# Six coefficients are fitted to the values: with fewer directions than this they would fit noise.
+_FEWEST_FOR_CONTROLS = 16
+# Independent groups: enough for a normal quantile to stand for Student's (1.96 for 2.09).
+_GROUPS = 20
+# In the plane equal spacing beats orthogonal pairs with controls from groups of about five on (bench/directions.py).
+_FEWEST_FOR_GRID = 5 * _GROUPS
+# Orthogonal blocks from which on their own spread is used: with the six coefficients fewer leave too little to measure.
+_FEWEST_BLOCKS = 12
+
 KINDS = ("orthogonal", "sobol", "random")
+
+
+class DirectionSet(NamedTuple):
+    """Directions and how their values are averaged."""
+
+    directions: np.ndarray  # (L, d), or (b or 1, L, d); float64 if drawn here
+    drawn: bool  # from the uniform distribution: means are split off
+    controlled: bool = False  # by control variates
+    group: np.ndarray | None = None  # (L,): directions of one group depend on each other
+    block: int = 1  # with control variates: so many consecutive ones do
+
+
+def for_count(count: int, d: int, seed: int, controlled: bool = True) -> DirectionSet:
+    """The directions that a count stands for: equally spaced in the plane, orthogonal blocks beyond."""
+    rng = random.generator(seed)
+    if d == 1:
+        return DirectionSet(np.ones((1, 1)), True)
+    if d == 2 and count >= _FEWEST_FOR_GRID:
+        directions, group = grid(count, _GROUPS, rng)
+        return DirectionSet(directions, True, group=group)
+    # The control variates need two covariances, d² n: no more than four times the projections.
+    controlled = controlled and count >= _FEWEST_FOR_CONTROLS and d <= 2 * count
+    # Directions of one block depend on each other; of few blocks that would be too hard to see.
+    block = d if count >= _FEWEST_BLOCKS * d else 1
+    return DirectionSet(draw(count, d, "orthogonal", rng), True, controlled, block=block)
 
 
 def draw(n: int, d: int, kind: str, rng: np.random.Generator) -> np.ndarray:
@@ -43,6 +79,7 @@ def _orthogonal(n: int, d: int, rng: np.random.Generator) -> np.ndarray:
 def _sobol(n: int, d: int, rng: np.random.Generator) -> np.ndarray:
     """A scrambled Sobol net carried to the sphere; in 2 and 3 dimensions by the maps that keep area."""
     ndtri, qmc = imported("scipy.special").ndtri, imported("scipy.stats").qmc
+
     coordinates = d - 1 if d <= 3 else d
     seed = np.random.default_rng(rng.integers(2**63))  # SciPy's engine keeps its generator
     net = qmc.Sobol(coordinates, scramble=True, rng=seed).random_base2(max(n - 1, 0).bit_length())[:n]

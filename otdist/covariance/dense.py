@@ -1,0 +1,67 @@
+"""A covariance without structure."""
+
+from __future__ import annotations
+
+from functools import cached_property
+
+from .._core import backend
+from .._core.backend import Array
+from .base import Covariance
+
+
+class Dense(Covariance):
+    """A matrix without structure; arrays are wrapped in it."""
+
+    _fields = ("matrix",)
+    matrix: Array
+
+    def __init__(self, matrix: Array) -> None:
+        self.matrix = matrix
+
+    @property
+    def d(self) -> int:
+        return int(self.matrix.shape[-1])
+
+    @property
+    def batch_shape(self) -> tuple[int, ...]:
+        return tuple(self.matrix.shape[:-2])
+
+    @property
+    def core_ndims(self) -> tuple[int, ...]:
+        return (2,)
+
+    def to_dense(self) -> Array:
+        return self.matrix
+
+    def parameters(self, name: str) -> dict[str, Array]:
+        return {name: self.matrix}
+
+    def gradient(self, matrix: Array) -> tuple[Array, ...]:
+        return (matrix,)
+
+    @cached_property
+    def _eigen(self) -> tuple[Array, Array]:
+        """Eigenvalues and vectors; those that are rounding have eigenvalue 0."""
+        xp = backend.namespace(self.matrix)
+        eigenvalues, vectors = xp.linalg.eigh(self.matrix)
+        tolerance = self.d * backend.epsilon(eigenvalues) * eigenvalues[..., -1:]
+        return xp.where(eigenvalues > tolerance, eigenvalues, xp.zeros_like(eigenvalues)), vectors
+
+    def apply_root(self, v: Array) -> Array:
+        eigenvalues, vectors = self._eigen
+        return (vectors * eigenvalues[..., None, :] ** 0.5) @ v
+
+    def apply_root_transposed(self, v: Array) -> Array:
+        eigenvalues, vectors = self._eigen
+        return (vectors * eigenvalues[..., None, :] ** 0.5).mT @ v
+
+    def least_norm(self, grads: tuple[Array, ...]) -> tuple[Array, ...]:
+        """On the null space the subgradients are everything below the one-sided slope: its negative part is least."""
+        (eigenvalues, vectors), (grad,) = self._eigen, grads
+        if not bool((eigenvalues == 0).any()):
+            return grads
+        xp = backend.namespace(grad)
+        null = vectors * backend.astype(eigenvalues == 0, vectors.dtype)[..., None, :]
+        slopes, directions = xp.linalg.eigh(null.mT @ grad @ null)
+        rising = null @ (directions * slopes.clip(0, None)[..., None, :] ** 0.5)
+        return (grad - rising @ rising.mT,)
