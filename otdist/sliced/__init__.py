@@ -36,20 +36,6 @@ __all__ = [
     "w2_squared_and_grad",
     "wp",
 ]
-    "Barycenter",
-    "Estimate",
-    "Gradients",
-    "MaxSliced",
-    "barycenter",
-    "directions",
-    "estimate",
-    "max_w2_squared",
-    "spherical_w2_squared",
-    "w2",
-    "w2_squared",
-    "w2_squared_and_grad",
-    "wp",
-]
 
 
 class Estimate(NamedTuple):
