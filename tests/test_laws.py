@@ -10,7 +10,7 @@ from hypothesis import given
 from strategies import dimensions, scales, seeds
 from torch.autograd import forward_ad
 
-from otdist import ConvergenceWarning, gaussian, sinkhorn, sliced
+from otdist import ConvergenceWarning, gaussian, sinkhorn
 
 # PyTorch's own, at the first use of torch.func.jvp.
 pytestmark = pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated:DeprecationWarning")
@@ -326,7 +326,6 @@ def test_warnings_point_at_the_line_of_the_caller():
             torch.tensor(x, requires_grad=True), torch.tensor(3 * x + 1), epsilon=1e-3, max_iter=1
         ),
         lambda: gaussian.barycenter(x[:2], np.array([np.diag([1.0, 9.0]), [[2.0, 1.0], [1.0, 2.0]]]), max_iter=1),
-        lambda: sliced.max_w2_squared(x, x**2, max_iter=1, rng=0),
     )
     for call in calls:
         with pytest.warns(ConvergenceWarning) as found:

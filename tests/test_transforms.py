@@ -111,6 +111,14 @@ ROWS = {
         lambda x: sliced.estimate(x, POINTS, directions=32, rng=0).value, normal(6, 3), refused=VALUES
     ),
     "sliced.max_w2_squared": Row(lambda x: sliced.max_w2_squared(x, POINTS, rng=0).value, normal(6, 3), refused=VALUES),
+    "sliced.wp": cloud_row(sliced.wp, POINTS, normal(6, 3), rng=0, p=3),
+    "sliced.spherical_w2_squared": Row(
+        lambda x: sliced.spherical_w2_squared(
+            x / x.norm(dim=-1, keepdim=True), POINTS / POINTS.norm(dim=-1, keepdim=True), directions=8, rng=0
+        ),
+        normal(6, 3),
+    ),
+    "exact.wp": cloud_row(exact.wp, POINTS, normal(6, 3), p=3),
     "exact.w2_squared": cloud_row(exact.w2_squared, POINTS, normal(6, 3)),
     "exact.w2": cloud_row(exact.w2, POINTS, normal(6, 3)),
     "sinkhorn.w2_squared": cloud_row(sinkhorn.w2_squared, POINTS, normal(6, 3), epsilon=0.5, tol=1e-10),
@@ -146,6 +154,7 @@ def prior() -> Any:
 
 # Functions without a derivative: their results are plans, draws, or tests on values.
 PLAIN = {
+    *("exact.solve", "sliced.barycenter"),
     *("exact.plan", "sliced.directions", "sinkhorn.bracket", "otdist.register_w2", "otdist.warm_up"),
     *("inference.two_sample_test", "inference.confidence_interval"),
 }

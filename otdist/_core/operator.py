@@ -82,7 +82,7 @@ class Operator:
         if backend.is_torch(arrays[0]):
             self._prepare()
             return self.torch_operator.gradients(arrays, options)
-        return self.kernel(*arrays, needs_input_grad=(True,) * len(arrays), **options)[1]  # type: ignore[return-value]
+        return self.kernel(*arrays, needs_input_grad=(True,) * len(arrays), **options)[1]
 
     def broadcast(self, arrays: tuple[Array, ...]) -> tuple[Array, ...]:
         """Give every array the same batch shape, without copying."""
