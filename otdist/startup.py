@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import pkgutil
 import time
 from collections.abc import Callable, Iterator
 
-from . import __path__ as _package
 from ._core.first_call import LOGGER
 
 
@@ -32,7 +32,7 @@ def warm_up() -> float:
 
 def _calls() -> Iterator[tuple[str, Callable[[], object]]]:
     """What the distances list in their modules ``warm_up``: name and call."""
-    for module in pkgutil.iter_modules(_package):
+    for module in pkgutil.iter_modules([os.path.dirname(__file__)]):
         if module.ispkg and module.name != "_core":
             found = f"{__package__}.{module.name}.warm_up"
             if importlib.util.find_spec(found) is not None:

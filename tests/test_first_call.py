@@ -62,7 +62,8 @@ never = []
 for info in pkgutil.walk_packages(otdist.__path__, "otdist."):
     if info.name in sys.modules:
         for name, found in vars(sys.modules[info.name]).items():
-            if isinstance(found, CPUDispatcher) and found.__module__ == info.name and not found.signatures:
+            own = isinstance(found, CPUDispatcher) and found.__module__ == info.name
+            if own and not found.signatures and found.targetoptions.get("inline") != "always":
                 never.append(f"{info.name}.{name}")
 print(json.dumps({"hashes": hashes, "compiled": compiled, "never": never, "records": records}))
 """
