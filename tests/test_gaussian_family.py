@@ -13,6 +13,7 @@ from strategies import dimensions, seeds
 
 import otdist
 from otdist import covariance, gaussian
+from otdist.gaussian import families
 
 EPS = np.finfo(float).eps
 
@@ -60,7 +61,7 @@ def test_pairwise_in_blocks_is_the_same(monkeypatch):
     means = rng.standard_normal((7, 2))
     covs = np.stack([random_covariance(2, rng) for _ in range(7)])
     whole = gaussian.pairwise_w2_squared(means, covs, means, covs)
-    monkeypatch.setattr(gaussian, "_PAIRWISE_BLOCK", 2 * 7 * 4)
+    monkeypatch.setattr(families, "_BLOCK", 2 * 7 * 4)
     np.testing.assert_allclose(gaussian.pairwise_w2_squared(means, covs, means, covs), whole, rtol=1e-12, atol=1e-14)
 
 
@@ -354,6 +355,72 @@ def test_gradients_of_mixtures():
     step, fixed = 1e-6, [z.detach() for z in (*x, *y)]
     values = [gaussian.mixture_w2_squared(fixed[0] + s * direction, *fixed[1:]) for s in (step, -step)]
     assert x[0].grad @ direction == pytest.approx(float(values[0] - values[1]) / (2 * step), rel=1e-6)
+
+
+def test_the_plan_of_mixtures_has_the_marginals_and_the_cost():
+    (a, mx, cx), (b, my, cy) = mixture(0, 3), mixture(1, 4)
+    plan = gaussian.mixture_plan(a, mx, cx, b, my, cy)
+    np.testing.assert_allclose(plan.sum(1), a, rtol=10 * EPS)
+    np.testing.assert_allclose(plan.sum(0), b, rtol=10 * EPS)
+    cost = gaussian.pairwise_w2_squared(mx, cx, my, cy)
+    assert (plan * cost).sum() == pytest.approx(gaussian.mixture_w2_squared(a, mx, cx, b, my, cy), rel=1e-13)
+    tensors = (torch.tensor(z, requires_grad=True) for z in (a, mx, cx, b, my, cy))
+    np.testing.assert_allclose(gaussian.mixture_plan(*tensors).numpy(), plan, atol=1e-15)
+    batch = gaussian.mixture_plan(np.stack([a, a]), np.stack([mx, mx + 1]), cx, b, my, cy)
+    assert batch.shape == (2, 3, 4)
+    np.testing.assert_allclose(batch[0], plan, atol=1e-15)
+
+
+def test_maps_of_mixtures():
+    a, mx, cx = mixture(0, 3)
+    points = np.random.default_rng(3).standard_normal((50, 2))
+    moved = gaussian.mixture_map(a, mx, cx, a, mx + np.array([10.0, 0.0]), cx)(points)
+    # a translation, wherever a point belongs
+    np.testing.assert_allclose(moved, points + np.array([10.0, 0.0]), atol=1e-11)
+    m, x, n, y = pair(11, 3)
+    one = gaussian.mixture_map(np.ones(1), m[None], x[None], np.ones(1), n[None], y[None])
+    cloud = np.random.default_rng(4).standard_normal((9, 3))
+    np.testing.assert_allclose(one(cloud), gaussian.transport_map(m, x, n, y)(cloud), atol=1e-12)
+    in_torch = gaussian.mixture_map(*(torch.tensor(z) for z in (a, mx, cx, a, mx + 1, cx)))(torch.tensor(points))
+    np.testing.assert_allclose(in_torch.numpy(), points + 1, atol=1e-11)
+    empty = gaussian.mixture_map(np.array([0.0, 1.0]), mx[:2], cx[:2], np.ones(1), mx[2:], cx[2:])
+    alone = gaussian.transport_map(mx[1], cx[1], mx[2], cx[2])
+    np.testing.assert_allclose(empty(points), alone(points), atol=1e-12)
+    with pytest.raises(ValueError, match="covs_x must be positive definite"):
+        gaussian.mixture_map(np.ones(1), m[None], np.zeros((1, 3, 3)), np.ones(1), n[None], y[None])
+
+
+@pytest.mark.parametrize("kind", ["map", "geodesic", "barycenter"])
+def test_maps_paths_and_barycenters_under_transforms(kind):
+    rng = np.random.default_rng(0)
+    covs = torch.tensor(np.stack([random_covariance(3, rng) for _ in range(4)]))
+    zero, y = torch.zeros(3, dtype=torch.float64), torch.tensor(random_covariance(3, rng))
+    means = torch.tensor(rng.standard_normal((4, 2, 3)))
+    function, batch = {
+        "map": (lambda x: (gaussian.transport_map(zero, x, zero, y).matrix ** 2).sum(), covs),
+        "geodesic": (lambda x: (gaussian.geodesic(zero, x, zero, y, 0.3)[1] ** 2).sum(), covs),
+        "barycenter": (lambda m: (gaussian.barycenter(m, covs[:2]).mean ** 2).sum(), means),
+    }[kind]
+    expected = []
+    for member in batch:
+        leaf = member.clone().requires_grad_()
+        function(leaf).backward()
+        expected.append(leaf.grad)
+    mapped = torch.func.vmap(torch.func.grad(function))(batch)
+    if kind != "barycenter":  # of a symmetric argument; checked values are not averaged with their mirror images
+        mapped, expected = mapped + mapped.mT, [g + g.mT for g in expected]
+    torch.testing.assert_close(mapped, torch.stack(expected))
+    torch._dynamo.reset()
+    leaf = batch[0].clone().requires_grad_()
+    torch.compile(function, fullgraph=True, backend="aot_eager")(leaf).backward()
+    torch.testing.assert_close(leaf.grad if kind == "barycenter" else leaf.grad + leaf.grad.mT, expected[0])
+
+
+def test_the_covariance_of_a_barycenter_refuses_to_be_differentiated_under_transforms():
+    covs = torch.eye(2, dtype=torch.float64).expand(2, 2, 2)
+    means = torch.zeros(2, 2, dtype=torch.float64)
+    with pytest.raises(NotImplementedError, match="not differentiable"):
+        torch.func.grad(lambda c: gaussian.barycenter(means, c).cov.sum())(covs)
 
 
 def test_refusals_of_mixtures():

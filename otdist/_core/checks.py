@@ -11,7 +11,6 @@ import os
 import sys
 import warnings
 from collections.abc import Callable, Sequence
-from functools import cache
 from typing import Any
 
 import numpy as np
@@ -42,9 +41,8 @@ def warn(message: str, category: type[Warning] = ConvergenceWarning) -> None:
 
 # Entries up to which an array of booleans costs less than avoiding one.
 _SMALL = 4096
-# Dimensions up to which a matrix and its mirror image stay in the cache without tiles, and the number of matrices from
-# which a compiled loop is worth its compilation.
-_LARGEST_COMPARED, _MANY = 512, 64
+# Dimensions up to which a matrix and its mirror image stay in the cache without tiles.
+_UNTILED = 512
 _HALF = ("float16", "bfloat16")
 _FLOAT = ("float32", "float64")
 
@@ -278,51 +276,37 @@ def covariance(name: str, cov: Array) -> Array:
     return (cov + cov.mT) / 2
 
 
-def _is_clean(v: np.ndarray) -> bool:
-    """Whether matrices are certainly finite and symmetric: the common case, in one quick look."""
-    d = v.shape[-1]
-    if not v.size or d > _LARGEST_COMPARED or not v.flags.c_contiguous:
-        return False
-    if v.size < _MANY * d * d:  # a process with few matrices to look at waits for no compiler
-        return _is_finite(v) and bool((v == v.mT).all())
-    return bool(_symmetry().clean(v.reshape(-1, d, d), _largest(v.dtype)))
-
-
 def _is_finite(v: np.ndarray) -> bool:
-    """Whether no entry is NaN or infinite; False also where a sum of large ones overflows."""
-    if v.size <= _SMALL:
-        return bool(np.isfinite(v).all())
-    with np.errstate(over="ignore", invalid="ignore"):
-        return math.isfinite(v.sum())
+    """Whether all numbers are certainly finite: their squares have a finite sum, which BLAS takes in silence."""
+    return math.isfinite(np.vdot(v, v))
+
+
+def _is_clean(v: np.ndarray) -> bool:
+    """Whether matrices are certainly finite and exactly symmetric: the common case, in one quick look."""
+    return v.shape[-1] <= _UNTILED and bool((v == v.mT).all()) and _is_finite(v)
 
 
 def gaussians_pass_fast_check(*given: Any) -> bool:
     """Whether two means and covariances (mean, cov, mean, cov) have nothing to convert and nothing to refuse.
 
-    Certainly so, at one compiled look: arrays of one type, dtype and batch shape. Else every rule is gone through.
+    Certainly so, at one quick look: arrays of one type, dtype and batch shape. Else every rule is gone through.
     """
     alike = _already_alike(list(given))
     if alike is None or not backend.inspectable(alike[0]):
         return False
     views = tuple(map(backend.as_numpy, alike))
     shape = views[1].shape
-    if len(shape) < 2 or 0 in shape or shape[-1] != shape[-2] or shape[-1] > _LARGEST_COMPARED:
+    if len(shape) < 2 or 0 in shape or shape[-1] != shape[-2]:
         return False
     if not (views[3].shape == shape and views[0].shape == views[2].shape == shape[:-1]):
         return False
-    if not all(v.flags.c_contiguous for v in views):
-        return False
-    d = shape[-1]
-    if views[1].size < _MANY * d * d:
-        return all(map(_is_finite, views[::2])) and all(map(_is_clean, views[1::2]))
-    means, covs = (v.reshape(-1) for v in views[::2]), (v.reshape(-1, d, d) for v in views[1::2])
-    return bool(_symmetry().clean_gaussians(*means, *covs, _largest(views[0].dtype)))
+    return _is_finite(views[0]) and _is_finite(views[2]) and _is_clean(views[1]) and _is_clean(views[3])
 
 
 def points_pass_fast_check(x: Array, y: Array, core: int) -> bool:
     """Whether point sets (..., n) or, with ``core`` 2, (..., n, d) of one kind certainly have nothing to refuse.
 
-    They have one batch shape and finite sums. Else every rule is gone through.
+    They have one batch shape, and their sums are finite. Else every rule is gone through.
     """
     if not backend.inspectable(x):
         return False
@@ -332,22 +316,7 @@ def points_pass_fast_check(x: Array, y: Array, core: int) -> bool:
     n = one.ndim - core  # the axis of the points
     if one.shape[:n] + one.shape[n + 1 :] != two.shape[:n] + two.shape[n + 1 :]:
         return False
-    if not (one.flags.c_contiguous and two.flags.c_contiguous):
-        return False
-    with np.errstate(over="ignore", invalid="ignore"):  # a sum is finite only if every entry is
-        return math.isfinite(one.sum()) and math.isfinite(two.sum())
-
-
-@cache
-def _symmetry() -> Any:
-    from . import symmetry  # at first use: `import otdist` imports no numba
-
-    return symmetry
-
-
-@cache
-def _largest(dtype: np.dtype) -> float:
-    return float(np.finfo(dtype).max)
+    return _is_finite(one) and _is_finite(two)
 
 
 def semidefinite(name: str, eigenvalues: Array, eps: float) -> None:

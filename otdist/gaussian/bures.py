@@ -2,20 +2,24 @@
 
 ``B²(X, Y) = tr X + tr Y - 2 tr (X^½ Y X^½)^½``
 
-With factors X = R Rᵀ and Y = S Sᵀ, and K = SᵀR = U Σ Vᵀ, there are three ways to it:
+With factors X = R Rᵀ and Y = S Sᵀ, and K = SᵀR = U Σ Vᵀ, there are two ways to it:
 
-1. tr (X^½ Y X^½)^½ = Σ √λ(Rᵀ Y R): the fastest, but it loses digits of small eigenvalues, and cancels when X ≈ Y;
-2. tr (X^½ Y X^½)^½ = the sum of the singular values of K: keeps the digits, still cancels;
-3. ‖R - S Q‖² with Q = U Vᵀ (Procrustes): never negative, and exact when X ≈ Y.
+1. **By eigenvalues**: tr (X^½ Y X^½)^½ = Σ √λ(Rᵀ Y R), R by Cholesky. The fastest; it loses digits of small
+   eigenvalues, it cancels when X ≈ Y, and it needs both to be of full rank.
+2. **By singular values**: B² = ‖R - S Q‖² with Q = U Vᵀ (Procrustes). Never negative, exact when X ≈ Y, and at home
+   with any rank and any scale.
 
-All of it runs in float64. On a CPU, pairs of up to 256 coordinates take the second way: one by one
-(`bures_single`) or, up to 5 coordinates, or 14 if there are many pairs, side by side by Jacobi rotations
-(`bures_small`), which also take the third where X ≈ Y. Large pairs go through LAPACK, one by one
-(`bures_large`): they take the first, and an estimate of its error sends the doubtful ones on to the third,
-which needs no singular values there, for the value depends on the square of Q's error only. Singular covariances, and
-GPUs, take the stacked code below.
+The first is taken, and a pair for which its result does not have the promised digits goes on to the second. Many small
+pairs are solved side by side instead, by the compiled Jacobi rotations of `bures_small`.
 
-The gradient is I - T in X and I - T⁻¹ in Y, with T the transport map, T X T = Y; T = S U Σ⁻¹ Uᵀ Sᵀ.
+The gradients are I - T in X and I - T⁻¹ in Y, with T the transport map, T X T = Y; T = S U Σ⁻¹ Uᵀ Sᵀ.
+
+**At a singular X** (`factor` says which are), with P and N its range and its null space, the distance has a finite
+slope ⟨I - T, D⟩ along every direction D but those that give X mass in N where Y has some that T does not bring there:
+along them it falls like a square root. The gradient is the matrix of least norm that is below every finite slope. So it
+is I - T between P and P, and between P and N; in N it is the negative part of I - T where slopes are finite, and 0
+elsewhere. T R = S Q shows that it is bounded: by 1 + √(tr Y / λ), λ the least positive eigenvalue of X, but for that
+negative part, which is 0 if Y is of full rank or has X's null space.
 
 References: Bhatia, Jain & Lim (2019), "On the Bures–Wasserstein distance between positive definite matrices",
 arXiv:1712.01504; Takatsu (2011), "Wasserstein geometry of Gaussian measures", for singular covariances.
@@ -23,264 +27,358 @@ arXiv:1712.01504; Takatsu (2011), "Wasserstein geometry of Gaussian measures", f
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from .._core import backend, checks
+from .._core import backend
 from .._core.backend import Array
 from .._core.operator import Operator
+from .factor import RANK, Factor, factor, trace
+from .size import power_of_two, squared_distance
 
-# A relative error of the value above which another way is taken. Users are promised 1e-12 while both conditions are
-# below 1e4; K's is at most their geometric mean. Beyond, they are promised 1e-9.
-_DOUBTFUL, _DOUBTFUL_ILL = 5e-13, 5e-10
-_ILL = 1e-4
-# From how many pairs on a batch fills the lanes, and how it is split over threads: evenly, but a chunk should take
-# .1 ms, and a pair takes some 1.6 d³ ns, or half of that if it is large.
-_BATCH, _CHUNKS, _CHUNK_WORK = 8, 8, 60_000
+Slopes = tuple[Array | None, Array | None]
+
+_EPS = 2.0**-52
+# A relative error of the value above which the first way will not do. Users are promised 1e-12 while both conditions
+# are below 1e4; K's is at most their geometric mean. Beyond, they are promised 1e-9.
+_DOUBTFUL, _DOUBTFUL_ILL, _ILL = 5e-13, 5e-10, 1e-4
 # The share of the traces below which subtracting them has cost too many digits.
 _CANCELLED = 1e-3
 # The ratio of singular values down to which Σ as the root of Σ² still has ten digits.
 _SPREAD = 1e-3
+# Traces of which fourth powers are normal numbers.
+_LEAST, _MOST = 1e-70, 1e70
+# Coordinates from which SciPy's LAPACK, which works on triangles, beats NumPy's by more than it takes to import.
+_LARGE = 500
+# From how many pairs on a batch fills the lanes, and how it is split over threads: evenly, but a chunk should take
+# .1 ms, and a pair takes some 1.6 d³ ns.
+_BATCH, _CHUNKS, _CHUNK_WORK = 8, 8, 60_000
+_LARGEST_BATCHED = 40  # coordinates; beyond, LAPACK is faster
 
 
-class _Factor(NamedTuple):
-    """cov = root rootᵀ; where a covariance is singular, also its eigenvectors, those of range zeroed."""
+class Spectrum(NamedTuple):
+    """X = root rootᵀ, and the ascending eigenvalues (squares) of rootᵀ Y root, with eigenvectors if asked for."""
 
     root: Array
-    null: Array | None = None
+    squares: Array
+    vectors: Array | None
+    image: Array | None = None  # Y root
 
 
-def _kernel(
-    cov_x: Array, cov_y: Array, *, needs_input_grad: tuple[bool, ...]
-) -> tuple[Array, tuple[Array | None, ...]]:
-    """B² (...) and its gradients (..., d, d); the contract is `Operator`'s."""
-    batch, dtype = cov_x.shape[:-2], cov_x.dtype
-    value, grads = _solve(_flat(cov_x, 2), _flat(cov_y, 2), needs_input_grad, float(backend.epsilon(cov_x)))
-    return _unflat(value, batch, dtype), tuple(None if g is None else _unflat(g, batch, dtype) for g in grads)
-
-
-def _solve(
-    x: Array, y: Array, needs_input_grad: tuple[bool, ...], eps: float = 2.0**-52
-) -> tuple[Array, list[Array | None]]:
-    """The values (n,) and gradients (n, d, d); `eps` is the precision that the covariances came in."""
-    if backend.is_torch(x):
-        return _solve_finite_or_not(x, y, needs_input_grad, eps)
-    n, d = max(len(x), len(y)) if len(x) and len(y) else 0, x.shape[-1]
-    value = np.empty(n)
-    # One block: glibc keeps twice its size at hand, so that the pages are not taken from the system each time anew.
-    block = iter(np.empty((sum(needs_input_grad), n, d, d)))
-    grads: list[Array | None] = [next(block) if need else None for need in needs_input_grad]
-    for i in _solve_compiled(x, y, value, grads):
-        pair = x[i % len(x)], y[i % len(y)]
-        finite = np.isfinite(pair[0].sum() + pair[1].sum())  # LAPACK refuses NaN
-        found = _solve_pair(*pair, needs_input_grad) if finite else None
-        if found is None:
-            stacked, slopes = _solve_finite_or_not(pair[0][None], pair[1][None], needs_input_grad, eps)
-            found = stacked[0], [None if g is None else g[0] for g in slopes]
-        value[i] = found[0]
-        for all_of_them, its in zip(grads, found[1], strict=True):
-            if all_of_them is not None:
-                all_of_them[i] = its
-    return value, grads
-
-
-def _solve_compiled(x: Array, y: Array, value: Array, grads: list[Array | None]) -> Sequence[int]:
-    """Fill in the answers of pairs that are not too large; return which are left."""
-    _, bures_small, bures_single, _ = _kernels()
-    n, d = len(value), x.shape[-1]
-    left: Sequence[int] = range(n)
-    slopes = [np.empty((0, d, d)) if g is None else g for g in grads]
-    if (bures_small.FIRST_BATCHED if n >= _BATCH else bures_small.FIRST_SINGLE) < d <= bures_single.LARGEST:
-        left = _run(bures_single.solve, 1, left, x, y, value, *slopes)
-    if len(left) and d <= (bures_small.LARGEST_BATCHED if len(left) >= _BATCH else bures_small.LARGEST_SINGLE):
-        left = _run(bures_small.solve, bures_small.LANES, left, x, y, value, *slopes)
-    return left
-
-
-def _run(solve: Any, lanes: int, chosen: Sequence[int], x: Array, y: Array, *answers: Array) -> Sequence[int]:
-    """Have a compiled loop fill in the answers of the chosen pairs, split over threads; return which are left."""
-    n, d = len(chosen), x.shape[-1]
-    everything = n == len(answers[0])
-    if everything:
-        own = answers
-    else:
-        x, y = (c if len(c) == 1 else c[chosen] for c in (x, y))
-        own = tuple(np.empty((n, *a.shape[1:])) if len(a) else a for a in answers)
-    status = np.empty(n, np.int8)
-    x, y = np.ascontiguousarray(x), np.ascontiguousarray(y)
-    step = max(-(-n // _CHUNKS), 1 + _CHUNK_WORK // d**3)
-    step += -step % lanes
-    if step >= n:
-        solve(x, y, 0, n, *own, status)
-    else:
-        _kernels()[0].map(lambda i: solve(x, y, i, min(i + step, n), *own, status), range(0, n, step))
-    if not everything:
-        for a, its in zip(answers, own, strict=True):
-            if len(a):
-                a[chosen] = its
-    return np.asarray(chosen)[status != 0] if status.any() else ()
-
-
-def _solve_pair(x: Array, y: Array, needs_input_grad: tuple[bool, ...]) -> tuple[Any, list[Array | None]] | None:
-    """One pair (d, d) on the CPU; None if one of the two is not positive definite."""
-    bures_large = _kernels()[-1]
-    gram = bures_large.gram(x, y)
-    if gram is None:
-        return None
-    exactly, traces = any(needs_input_grad), x.trace() + y.trace()
-    if exactly or _nearly_equal(x, y, traces):
-        spectrum = bures_large.eigenvectors(gram.matrix)
-    else:
-        spectrum = bures_large.eigenvalues(gram.matrix)
-    sigma = np.sqrt(np.maximum(spectrum[0], 0.0))
-    value = traces - 2 * sigma.sum()
-    if _is_good(value, traces, sigma) and not (exactly and sigma[0] <= _SPREAD * sigma[-1]):
-        return value, bures_large.slopes(gram.root, sigma, spectrum[1], needs_input_grad) if exactly else [None, None]
-    if not spectrum[1].size:
-        spectrum = bures_large.eigenvectors(gram.matrix)
-    solution = bures_large.procrustes(gram.root, y, spectrum, exactly)
-    if solution is None or (exactly and not bures_large.invertible(solution)):
-        return None
-    value = np.einsum("ij,ij->", solution.residual, solution.residual)
-    return value, bures_large.procrustes_slopes(solution, needs_input_grad)
-
-
-@cache
-def _kernels() -> tuple[Any, Any, Any, Any]:
-    """Loaded at first use, because numba and SciPy take time, and once: an import statement costs 30 µs each time."""
-    from .._core import threads
-    from . import bures_large, bures_single, bures_small
-
-    return threads, bures_small, bures_single, bures_large
-
-
-def _nearly_equal(x: Array, y: Array, traces: Array) -> bool:
-    """Whether the traces will surely cancel: B² is at most the nuclear norm of X - Y, hence √d |X - Y|."""
-    bound = _CANCELLED * traces
-    if np.abs(x.diagonal() - y.diagonal()).sum() > bound:
-        return False
-    return bool(np.linalg.norm(x - y) * len(x) ** 0.5 < bound)
-
-
-def _is_good(value: Array, traces: Array, sigma: Array) -> Array:
-    """Whether tr X + tr Y - 2 Σσ, with σ (..., d) the ascending roots of eigenvalues, has the promised digits.
-
-    An eigenvalue is off by up to 2 eps times the Frobenius norm √Σσ⁴ (this much was seen over a wide range of spectra
-    and sizes), its root by that over 2σ; their signs are independent. Roots near √eps of the largest are rounding.
-    """
-    xp = backend.namespace(sigma)
-    largest, eps = sigma[..., -1], backend.epsilon(sigma)
-    relative = sigma / xp.where(largest > 0, largest, xp.ones_like(largest))[..., None]
-    known = relative[..., 0] > 10 * eps**0.5
-    inverse = 1 / xp.where(known[..., None], relative, xp.ones_like(relative))
-    error = 2 * eps * largest * xp.sqrt((relative**4).sum(-1) * (inverse**2).sum(-1))
-    bound = xp.where(relative[..., 0] > _ILL, _DOUBTFUL, _DOUBTFUL_ILL)
-    return known & (error <= bound * value) & (value >= _CANCELLED * traces)
-
-
-def _solve_finite_or_not(
-    x: Array, y: Array, needs_input_grad: tuple[bool, ...], eps: float
-) -> tuple[Array, list[Array | None]]:
-    """`_solve_stack`, with NaN for an answer where there is NaN or infinity."""
-    xp = backend.namespace(x)
-    broken = ~xp.isfinite(x.sum((-2, -1)) + y.sum((-2, -1)))
-    if not bool(broken.any()):
-        return _solve_stack(x, y, needs_input_grad, eps)
-    # LAPACK refuses NaN: let a harmless problem stand in.
-    nan = xp.where(broken, xp.nan, 0.0)[..., None, None]
-    harmless = xp.eye(x.shape[-1], dtype=x.dtype, device=x.device)
-    x, y = (xp.where(xp.isnan(nan), harmless, c) for c in (x, y))
-    value, grads = _solve_stack(x, y, needs_input_grad, eps)
-    return value + nan[..., 0, 0], [None if g is None else g + nan for g in grads]
-
-
-def _solve_stack(
-    x: Array, y: Array, needs_input_grad: tuple[bool, ...], eps: float
-) -> tuple[Array, list[Array | None]]:
-    """`_solve` for whole stacks, whatever their library and rank."""
-    x_factor, y_factor = _factor("cov_x", x, eps), _factor("cov_y", y, eps)
-    value, grads, doubtful = _by_eigenvalues(x, y, x_factor, needs_input_grad)
-    if bool(doubtful.any()):
-        n = len(value)
-        chosen_x, chosen_y = _pick(x_factor, doubtful, n), _pick(y_factor, doubtful, n)
-        value[doubtful], refined = _by_singular_values(chosen_x, chosen_y, needs_input_grad)
-        for g, r in zip(grads, refined, strict=True):
-            if g is not None:
-                g[doubtful] = r
-    return value, grads
+# The first way: by eigenvalues
 
 
 def _by_eigenvalues(
-    x: Array, y: Array, x_factor: _Factor, needs_input_grad: tuple[bool, ...]
-) -> tuple[Array, list[Array | None], Array]:
-    """Way 1, for all problems; and which of them it did not solve well enough."""
-    xp, root = backend.namespace(x), x_factor.root
-    gram = root.mT @ y @ root
-    traces = _trace(x) + _trace(y)
-    grads: list[Array | None] = [None, None]
-    if any(needs_input_grad):
-        squares, vectors = xp.linalg.eigh(gram)
-    else:
-        squares = xp.linalg.eigvalsh(gram)
-    sigma = xp.sqrt(xp.clip(squares, 0, None))
-    value = traces - 2 * sigma.sum(-1)
-    good, largest = _is_good(value, traces, sigma), sigma[..., -1]
-    if any(needs_input_grad):
-        # T = R⁻ᵀ V Σ Vᵀ R⁻¹ and T⁻¹ = R V Σ⁻¹ Vᵀ Rᵀ
-        regular = (sigma[..., 0] > _SPREAD * largest) & (x_factor.null is None)
-        good = good & regular
-        safe = xp.where(regular[..., None], sigma, xp.ones_like(sigma))[..., None, :]
-        identity = xp.eye(x.shape[-1], dtype=x.dtype, device=x.device)
-        if needs_input_grad[0]:
-            half = backend.solve_lower_transposed(root, vectors * safe**0.5) if x_factor.null is None else vectors
-            grads[0] = identity - half @ half.mT
-        if needs_input_grad[1]:
-            half = root @ (vectors * safe**-0.5)
-            grads[1] = identity - half @ half.mT
-    return value, grads, ~good
+    x: Array, y: Array, traces: tuple[Array, Array], eps: float, needs: tuple[bool, bool]
+) -> tuple[Array, Slopes, Array] | None:
+    """B² (...), its gradients, and whether they are good; None if a single pair is not for this way.
+
+    The least eigenvalue of RᵀYR is at most λ |Y| with λ the least of X, and |X| μ with μ the least of Y: while it is
+    large enough, both have full rank.
+    """
+    with_gradient, (trace_x, trace_y) = needs[0] or needs[1], traces
+    spectrum = _spectrum(x, y, with_gradient)
+    if spectrum is None:
+        return None
+    squares = spectrum.squares
+    smallest, largest = squares[..., 0], squares[..., -1]
+    good = smallest > RANK * eps * (trace_x * _norm(y) + trace_y * _norm(x))
+    if x.ndim > 2:
+        squares = backend.namespace(x).where(good[..., None], squares, 1.0)
+    elif not good:
+        return None
+    total = trace_x + trace_y
+    value = total - 2 * (squares**0.5).sum(-1)
+    # An eigenvalue is off by up to 2 eps times the Frobenius norm √Σσ⁴ (this much was seen over a wide range of spectra
+    # and sizes), its root by that over 2σ; their signs are independent.
+    error = 2 * _EPS * ((squares * squares).sum(-1) * (1 / squares).sum(-1)) ** 0.5
+    bound = _DOUBTFUL_ILL - (_DOUBTFUL_ILL - _DOUBTFUL) * (smallest > _ILL**2 * largest)
+    good = good & (error <= bound * value) & (value >= _CANCELLED * total)
+    if not with_gradient:
+        return value, (None, None), good
+    good = good & (smallest > _SPREAD**2 * largest)
+    return value, _slopes(spectrum._replace(squares=squares), needs), good
+
+
+def _spectrum(x: Array, y: Array, with_vectors: bool) -> Spectrum | None:
+    if not backend.is_torch(x):
+        return _spectrum_of_pair(x, y, with_vectors)
+    # In a stack, pairs that are not for this way get the eigenvalues 0.
+    xp = backend.namespace(x)
+    sizes = xp.stack([trace(x), trace(y)])
+    root, info = xp.linalg.cholesky_ex(x)
+    regular = ((info == 0) & ((sizes > _LEAST) & (sizes < _MOST)).all(0))[..., None, None]
+    root = xp.where(regular, root, 0.0)
+    image = xp.where(regular, y, 0.0) @ root
+    gram = root.mT @ image
+    squares, vectors = xp.linalg.eigh(gram) if with_vectors else (xp.linalg.eigvalsh(gram), None)
+    return Spectrum(root, squares, vectors, image)
+
+
+def _spectrum_of_pair(x: Array, y: Array, with_vectors: bool) -> Spectrum | None:
+    if len(x) >= _LARGE:
+        found = _lapack().spectrum(x, y, with_vectors)
+        return None if found is None else Spectrum(*found)
+    try:
+        root = np.linalg.cholesky(x)
+        image = y @ root
+        gram = root.T @ image
+        if with_vectors:
+            return Spectrum(root, *np.linalg.eigh(gram), image)
+        return Spectrum(root, np.linalg.eigvalsh(gram), None)
+    except np.linalg.LinAlgError:
+        return None
+
+
+def _norm(x: Array) -> Array:
+    """The Frobenius norm of matrices (..., d, d)."""
+    return np.vdot(x, x) ** 0.5 if isinstance(x, np.ndarray) else (x * x).sum((-2, -1)) ** 0.5
+
+
+def _slopes(spectrum: Spectrum, needs: tuple[bool, bool]) -> Slopes:
+    """I - Y R V Σ⁻³ Vᵀ Rᵀ Y and I - R V Σ⁻¹ Vᵀ Rᵀ."""
+    root, squares, vectors, image = spectrum
+    if image is None:
+        return _lapack().slopes(root, squares, vectors, needs)
+    weight = squares[..., None, :] ** -0.25
+    half_x = image @ (vectors * weight**3) if needs[0] else None
+    half_y = root @ (vectors * weight) if needs[1] else None
+    return _identity_minus(half_x), _identity_minus(half_y)
+
+
+def _identity_minus(half: Array | None) -> Array | None:
+    """I - H Hᵀ."""
+    if half is None:
+        return None
+    identity = backend.namespace(half).eye(half.shape[-1], dtype=half.dtype, device=half.device)
+    return identity - half @ half.mT
+
+
+@cache
+def _lapack() -> Any:
+    """Loaded at first use, because SciPy's takes time to import, and once: an import statement costs 30 µs."""
+    from . import lapack
+
+    return lapack
+
+
+# The second way: by singular values
 
 
 def _by_singular_values(
-    x_factor: _Factor, y_factor: _Factor, needs_input_grad: tuple[bool, ...]
-) -> tuple[Array, list[Array | None]]:
-    """Ways 2 and 3, which work for singular covariances too."""
-    xp, rx, ry = backend.namespace(x_factor.root), x_factor.root, y_factor.root
-    u, sigma, vt = xp.linalg.svd(ry.mT @ rx, full_matrices=False)
-    traces = (rx * rx).sum((-2, -1)) + (ry * ry).sum((-2, -1))
-    value = traces - 2 * sigma.sum(-1)
-    residual = rx - ry @ (u @ vt)
-    value = xp.where(value > 0.5 * traces, value, (residual * residual).sum((-2, -1)))
-    grads: list[Array | None] = [None, None]
-    # Directions that one of the two does not have are left where they are: the minimal-norm choice of T.
-    tolerance = backend.epsilon(sigma) * sigma.shape[-1] * sigma[..., :1]
-    present = sigma > tolerance
-    weight = xp.where(present, xp.where(present, sigma, xp.ones_like(sigma)) ** -0.5, xp.zeros_like(sigma))[
-        ..., None, :
-    ]
-    for i, (own, half) in enumerate(((x_factor, ry @ (u * weight)), (y_factor, rx @ (vt.mT * weight)))):
-        if needs_input_grad[i]:
-            grads[i] = _minimal(xp.eye(rx.shape[-1], dtype=rx.dtype, device=rx.device) - half @ half.mT, own.null)
-    return value, grads
+    x: Array, y: Array, eps: float, needs: tuple[bool, bool], whole: bool = False
+) -> tuple[Array, Slopes]:
+    """B² (...) and its gradients, whatever the ranks; `whole`: T counts in the whole null space."""
+    xp = backend.namespace(x)
+    r = factor("cov_x", x, eps, with_inverse=needs[0])
+    s = factor("cov_y", y, eps, with_inverse=needs[1])
+    u, sigma, vt = xp.linalg.svd(s.root.mT @ r.root)
+    size_x, size_y = trace(x), trace(y)
+    value = size_x + size_y - 2 * sigma.sum(-1)
+    residual = r.root - s.root @ (u @ vt)
+    value = xp.where(value > 0.5 * (size_x + size_y), value, (residual * residual).sum((-2, -1)))
+    # K is known to eps |R| |S|: directions in which it is less are missing from X or from Y.
+    noise = RANK * _EPS * xp.sqrt(xp.clip(size_x, 0, None)) * xp.sqrt(xp.clip(size_y, 0, None))
+    present = (sigma > noise[..., None])[..., None, :]
+    u, v = xp.where(present, u, 0.0), xp.where(present, vt.mT, 0.0)
+    weight = xp.sqrt(xp.where(present[..., 0, :], sigma, 1.0))[..., None, :]
+    nothing_x, nothing_y = (xp.full_like(z, xp.inf) if whole else RANK * eps * z for z in (size_x, size_y))
+    grad_x = _subgradient(r, s.root, u, v, weight, nothing_y) if needs[0] else None
+    grad_y = _subgradient(s, r.root, v, u, weight, nothing_x) if needs[1] else None
+    return value, (grad_x, grad_y)
 
 
-def _minimal(grad: Array, null: Array | None) -> Array:
-    """The subgradient of least norm at a singular covariance.
+def _subgradient(own: Factor, other: Array, u: Array, v: Array, weight: Array, mass: Array) -> Array:
+    """The gradient of least norm in X = R Rᵀ, from R, S, K's U and V (zeros where K has nothing) and √Σ.
 
-    Where a covariance has no mass, it can only gain some: on its null space the subgradients are everything below the
-    one-sided derivative, and the smallest of them is its negative part.
+    `mass` is what counts as nothing of the other covariance.
     """
-    if null is None:
-        return grad
-    xp = backend.namespace(grad)
-    eigenvalues, vectors = xp.linalg.eigh(null.mT @ grad @ null)
-    basis = null @ (vectors * xp.sqrt(xp.clip(eigenvalues, 0, None))[..., None, :])
-    return grad - basis @ basis.mT
+    # (I - T) R = R - S U Vᵀ: differences of what is nearly equal are taken first.
+    towards = (own.root - other @ u @ v.mT) @ own.inverse
+    if own.null is None:
+        return (towards + towards.mT) / 2
+    across = own.null @ (own.null.mT @ towards)  # T between range and null space is half in here
+    grad = (towards + across + (towards + across).mT) / 2
+    return grad + _slope_in_null_space(own.null, other, u, weight, mass)
 
 
-def _second(cov_x: Array, cov_y: Array, *, cotangents: tuple[Array, Array]) -> tuple[Array, Array]:
+def _slope_in_null_space(null: Array, other: Array, u: Array, weight: Array, mass: Array) -> Array:
+    """The negative part of I - T in the part of a null space where the other covariance has no mass of its own."""
+    xp = backend.namespace(null)
+    beside = null.mT @ (other - other @ u @ u.mT)
+    found, vectors = xp.linalg.eigh(beside @ beside.mT)
+    basis = null @ xp.where((found <= mass[..., None])[..., None, :], vectors, 0.0)
+    half = basis.mT @ (other @ (u / weight))
+    slopes, vectors = xp.linalg.eigh(basis.mT @ basis - half @ half.mT)
+    basis = basis @ vectors
+    return (basis * xp.clip(slopes, None, 0)[..., None, :]) @ basis.mT
+
+
+# Which pair takes which way
+
+
+def bures_squared_and_slopes(
+    cov_x: Array, cov_y: Array, needs: tuple[bool, bool], *, whole: bool = False
+) -> tuple[Array, Slopes]:
+    """B² (...) in float64, and its gradients (..., d, d) in the dtype of the covariances.
+
+    With `whole`, the gradient at a singular covariance is the negative part of I - T in all of the null space, whether
+    the slope there is finite or not: I less this is a positive semidefinite map.
+    """
+    batch, dtype, eps = cov_x.shape[:-2], cov_x.dtype, float(backend.epsilon(cov_x))
+    solve = _solve_stack if backend.is_torch(cov_x) else _solve_pairs
+    value, (grad_x, grad_y) = solve(_flat(cov_x), _flat(cov_y), eps, needs, whole)
+    return _unflat(value, batch, value.dtype), (_unflat(grad_x, batch, dtype), _unflat(grad_y, batch, dtype))
+
+
+def _solve_pairs(x: Array, y: Array, eps: float, needs: tuple[bool, bool], whole: bool) -> tuple[Array, Slopes]:
+    """The values (n,) and gradients (n, d, d) of NumPy's pairs; x and y are (n or 1, d, d)."""
+    n, d = max(len(x), len(y)) if len(x) and len(y) else 0, x.shape[-1]
+    if n == 1:
+        value, (grad_x, grad_y) = _solve_pair(x[0], y[0], eps, needs, whole)
+        return np.array([value]), (None if grad_x is None else grad_x[None], None if grad_y is None else grad_y[None])
+    value = np.empty(n)
+    # One block: glibc keeps twice its size at hand, so that the pages are not taken from the system each time anew.
+    block = iter(np.empty((needs[0] + needs[1], n, d, d)))
+    slopes = next(block) if needs[0] else None, next(block) if needs[1] else None
+    if n >= _BATCH and d <= _LARGEST_BATCHED:
+        _solve_side_by_side(x, y, eps, value, slopes, whole)
+        return value, slopes
+    for i in range(n):
+        value[i], its = _solve_pair(x[i % len(x)], y[i % len(y)], eps, needs, whole)
+        _put(slopes, i, its)
+    return value, slopes
+
+
+def _put(slopes: Slopes, where: Any, its: Slopes) -> None:
+    """Assign the gradients of some pairs."""
+    for all_of_them, own in zip(slopes, its, strict=True):
+        if all_of_them is not None:
+            all_of_them[where] = own
+
+
+def _solve_pair(x: Array, y: Array, eps: float, needs: tuple[bool, bool], whole: bool) -> tuple[Any, Slopes]:
+    """One pair (d, d) of NumPy's."""
+    trace_x, trace_y = x.trace(), y.trace()
+    if trace_x == trace_y and (x == y).all():
+        return 0.0, _constant(0.0, x.shape, needs)
+    if _LEAST < trace_x < _MOST and _LEAST < trace_y < _MOST:
+        found = _by_eigenvalues(x, y, (trace_x, trace_y), eps, needs)
+        if found is not None and found[2]:
+            return found[:2]
+    if not (np.isfinite(x).all() and np.isfinite(y).all()):  # LAPACK refuses NaN, which only a transform lets in
+        return np.nan, _constant(np.nan, x.shape, needs)
+    return _by_singular_values(x, y, eps, needs, whole)
+
+
+def _constant(number: float, shape: tuple[int, ...], needs: tuple[bool, bool]) -> Slopes:
+    return np.full(shape, number) if needs[0] else None, np.full(shape, number) if needs[1] else None
+
+
+def _solve_side_by_side(x: Array, y: Array, eps: float, value: Array, slopes: Slopes, whole: bool) -> None:
+    """Fill in the answers of many small pairs."""
+    needs = slopes[0] is not None, slopes[1] is not None
+    unsolved = _rotate(x, y, eps, value, slopes, with_vectors=any(needs))
+    if len(unsolved) and not any(needs):  # nearly equal pairs, most of them
+        near_x, near_y, refined = _chosen(x, unsolved), _chosen(y, unsolved), np.empty(len(unsolved))
+        rest = _rotate(near_x, near_y, eps, refined, slopes, with_vectors=True)
+        value[unsolved] = refined
+        unsolved = unsolved[rest]
+    if len(unsolved):
+        found = _solve_stack(_chosen(x, unsolved), _chosen(y, unsolved), eps, needs, whole)
+        value[unsolved] = found[0]
+        _put(slopes, unsolved, found[1])
+    equal = np.flatnonzero((x == y).all((-2, -1)))
+    value[equal] = 0.0
+    _put(slopes, equal, (0.0, 0.0))
+
+
+def _rotate(x: Array, y: Array, eps: float, value: Array, slopes: Slopes, *, with_vectors: bool) -> Array:
+    """Have the compiled rotations fill in what they can, split over threads; return which pairs are left."""
+    jacobi, threads = _kernels()
+    n, status = len(value), np.empty(len(value), np.int8)
+    x, y = np.ascontiguousarray(x), np.ascontiguousarray(y)
+    step = max(-(-n // _CHUNKS), 1 + _CHUNK_WORK // x.shape[-1] ** 3)
+    step += -step % jacobi.LANES
+
+    def solve(start: int) -> None:
+        jacobi.solve(x, y, RANK * eps, range(start, min(start + step, n)), (value, *slopes, status), with_vectors)
+
+    threads.map(solve, range(0, n, step))
+    return np.flatnonzero(status)
+
+
+def _chosen(cov: Array, where: Array) -> Array:
+    """Some members of a stack, or the one that all share."""
+    return cov if len(cov) == 1 else cov[where]
+
+
+def _solve_stack(x: Array, y: Array, eps: float, needs: tuple[bool, bool], whole: bool) -> tuple[Array, Slopes]:
+    """Pairs (n or 1, d, d), all at once, whatever their library; those of NumPy by singular values."""
+    xp = backend.namespace(x)
+    broken = ~xp.isfinite(x.sum((-2, -1)) + y.sum((-2, -1)))
+    equal = (x == y).all(-1).all(-1)
+    if bool(broken.any()):  # LAPACK refuses NaN, which only a transform lets in: let a harmless problem stand in
+        identity = xp.eye(x.shape[-1], dtype=x.dtype, device=x.device)
+        x, y = (xp.where(broken[..., None, None], identity, c) for c in (x, y))
+    first = _by_eigenvalues(x, y, (trace(x), trace(y)), eps, needs) if backend.is_torch(x) else None
+    if first is None:
+        value, slopes = _by_singular_values(x, y, eps, needs, whole)
+    else:
+        value, slopes, good = first
+        doubtful = ~(good | equal)
+        if bool(doubtful.any()):
+            found = _by_singular_values(_chosen(x, doubtful), _chosen(y, doubtful), eps, needs, whole)
+            value[doubtful], its = found
+            _put(slopes, doubtful, its)
+    value, grad_x, grad_y = (_replaced(answer, broken, equal) for answer in (value, *slopes))
+    return value, (grad_x, grad_y)
+
+
+def _replaced(answer: Array | None, broken: Array, equal: Array) -> Array | None:
+    """NaN for broken pairs, 0 for equal ones."""
+    if answer is None:
+        return None
+    xp, shape = backend.namespace(answer), broken.shape + (1,) * (answer.ndim - 1)
+    answer = xp.where(equal.reshape(shape), 0.0, answer)
+    return xp.where(broken.reshape(shape), xp.nan, answer)
+
+
+@cache
+def _kernels() -> tuple[Any, Any]:
+    """Loaded at first use, because numba takes time."""
+    from .._core import threads
+    from . import jacobi
+
+    return jacobi, threads
+
+
+def _flat(cov: Array) -> Array:
+    """(..., d, d) as (n, d, d) in float64, or (1, d, d) if the whole batch shares one."""
+    xp, trailing = backend.namespace(cov), cov.shape[-2:]
+    if cov.ndim == 2:
+        return backend.astype(cov[None], xp.float64)
+    own = backend.without_repeats(cov, 2)
+    shared = all(k == 1 for k in own.shape[:-2])
+    return backend.astype(own.reshape(1, *trailing) if shared else cov.reshape(-1, *trailing), xp.float64)
+
+
+def _unflat(x: Array | None, batch: tuple[int, ...], dtype: Any) -> Array | None:
+    """Undo `_flat`: one result for a batch that shares everything is everybody's."""
+    if x is None:
+        return None
+    x, core = backend.astype(x, dtype), tuple(x.shape[1:])
+    if not batch:
+        return x[0]
+    return backend.broadcast_to(x[0], (*batch, *core)) if len(x) == 1 else x.reshape(*batch, *core)
+
+
+# Second derivatives
+
+
+def _second_derivative(cov_x: Array, cov_y: Array, *, cotangents: tuple[Array, Array]) -> tuple[Array, Array]:
     """The gradient of ⟨G, I - T⟩ + ⟨H, I - T⁻¹⟩ in X and in Y, both positive definite.
 
     Differentiating T X T = Y gives dT = Φ(dY - T dX T), where with W = R⁻ᵀV the operator
@@ -307,61 +405,51 @@ def _second(cov_x: Array, cov_y: Array, *, cotangents: tuple[Array, Array]) -> t
     return backend.astype(grad_x, dtype).reshape(shape), backend.astype(grad_y, dtype).reshape(shape)
 
 
-def _factor(name: str, cov: Array, eps: float) -> _Factor:
-    """Factor covariances (n, d, d): by Cholesky, or by eigenvectors as soon as one of them is singular.
+# The map
 
-    `eps` is the precision that they came in: so much of the trace, and no more, may be negative.
+
+def transport_matrix(cov_x: Array, cov_y: Array) -> Array:
+    """T (..., d, d) with T X T = Y where X is regular; both covariances (..., d, d) of one batch shape.
+
+    Each covariance is taken in units of its own size, lest I - (I - T) lose a small T.
     """
-    root = backend.cholesky(cov)
-    if root is not None:
-        return _Factor(root)
-    xp = backend.namespace(cov)
-    eigenvalues, vectors = xp.linalg.eigh(cov)
-    if backend.on_cpu(cov):
-        checks.semidefinite(name, eigenvalues, eps)
-    tolerance = cov.shape[-1] * backend.epsilon(cov) * xp.abs(eigenvalues[..., -1:])
-    null = (eigenvalues <= tolerance)[..., None, :]
-    zero = xp.zeros_like(vectors)
-    scale = xp.sqrt(xp.clip(eigenvalues, 0, None))[..., None, :]
-    return _Factor(xp.where(null, zero, vectors * scale), xp.where(null, vectors, zero))
+    xp = backend.namespace(cov_x)
+    units = [_square_unit(c) for c in (cov_x, cov_y)]
+    x, y = (c / u[..., None, None] / u[..., None, None] for c, u in zip((cov_x, cov_y), units, strict=True))
+    _, (slope, _) = bures_squared_and_slopes(x, y, (True, False), whole=True)
+    identity = xp.eye(cov_x.shape[-1], dtype=cov_x.dtype, device=cov_x.device)
+    return (identity - slope) * (units[1] / units[0])[..., None, None]
 
 
-def _flat(cov: Array, core: int) -> Array:
-    """(..., d, d) as (n, d, d) in float64, or (1, d, d) if the whole batch shares one."""
-    xp, trailing = backend.namespace(cov), cov.shape[cov.ndim - core :]
-    if cov.ndim == core:
-        return backend.astype(cov[None], xp.float64)
-    own = backend.without_repeats(cov, core)
-    shared = all(k == 1 for k in own.shape[: own.ndim - core])
-    flat = own.reshape(1, *trailing) if shared else cov.reshape(-1, *trailing)
-    return backend.astype(flat, xp.float64)
+def _square_unit(cov: Array) -> Array:
+    """A power of two near the root of the trace."""
+    return power_of_two(backend.namespace(cov).sqrt(trace(cov)))
 
 
-def _unflat(x: Array, batch: tuple[int, ...], dtype: Any) -> Array:
-    """Undo `_flat`: one result for a batch that shares everything is everybody's."""
-    x, core = backend.astype(x, dtype), tuple(x.shape[1:])
-    if not batch:
-        return x[0]
-    return backend.broadcast_to(x[0], (*batch, *core)) if len(x) == 1 else x.reshape(*batch, *core)
+def transport_matrix_slopes(cov_x: Array, cov_y: Array, cotangent: Array) -> tuple[Array, Array]:
+    """The gradient of ⟨cotangent, T⟩ in X and in Y."""
+    xp = backend.namespace(cov_x)
+    cotangent = -(cotangent + cotangent.mT) / 2
+    return _second_derivative(cov_x, cov_y, cotangents=(cotangent, xp.zeros_like(cotangent)))
 
 
-def _pick(factor: _Factor, chosen: Array, n: int) -> _Factor:
-    """The factors of the chosen problems among n."""
-    return _Factor(*(None if z is None else backend.broadcast_to(z, (n, *z.shape[1:]))[chosen] for z in factor))
+# The operators
 
 
-def _trace(x: Array) -> Array:
-    return backend.namespace(x).diagonal(x, 0, -2, -1).sum(-1)
+def _bures(cov_x: Array, cov_y: Array, *, needs_input_grad: tuple[bool, ...]) -> tuple[Array, Slopes]:
+    """B² (...) and its gradients; the contract is `Operator`'s."""
+    value, slopes = bures_squared_and_slopes(cov_x, cov_y, needs_input_grad)  # type: ignore[arg-type]
+    return squared_distance(cov_x[..., 0, :0], value, cov_x.dtype), slopes
 
 
-def _kernel_with_means(
+def _gaussian(
     mean_x: Array, cov_x: Array, mean_y: Array, cov_y: Array, *, needs_input_grad: tuple[bool, ...]
 ) -> tuple[Array, tuple[Array | None, ...]]:
     """|mean_x - mean_y|² + B² (...) and the gradients."""
-    bures, (slope_x, slope_y) = _kernel(cov_x, cov_y, needs_input_grad=(needs_input_grad[1], needs_input_grad[3]))
+    bures, (slope_x, slope_y) = bures_squared_and_slopes(cov_x, cov_y, (needs_input_grad[1], needs_input_grad[3]))
     shift = mean_x - mean_y
     grads = (2 * shift if needs_input_grad[0] else None, slope_x, -2 * shift if needs_input_grad[2] else None, slope_y)
-    return (shift * shift).sum(-1) + bures, grads
+    return squared_distance(shift, bures, mean_x.dtype), grads
 
 
 def _second_with_means(
@@ -371,11 +459,11 @@ def _second_with_means(
     turn = 2 * (cotangents[0] - cotangents[2])
     slopes = cotangents[1], cotangents[3]
     if any(bool((g != 0).any()) for g in slopes):
-        slopes = _second(cov_x, cov_y, cotangents=slopes)
+        slopes = _second_derivative(cov_x, cov_y, cotangents=slopes)
     return turn, slopes[0], -turn, slopes[1]
 
 
-bures_squared = Operator("bures_squared", _kernel, core_ndims=(2, 2), second_derivative=_second)
+bures_squared = Operator("bures_squared", _bures, core_ndims=(2, 2), second_derivative=_second_derivative)
 gaussian_squared = Operator(
-    "gaussian_squared", _kernel_with_means, core_ndims=(1, 2, 1, 2), second_derivative=_second_with_means
+    "gaussian_squared", _gaussian, core_ndims=(1, 2, 1, 2), second_derivative=_second_with_means
 )

@@ -19,7 +19,7 @@ from .._core import backend
 from .._core.backend import Array
 from .._core.operator import Operator
 from ..covariance.base import Structure, from_structure
-from .bures import _factor
+from .factor import factor
 
 Grads = tuple[Array | None, ...]
 # The share of the traces below which their difference has lost three digits, and the residual is summed instead.
@@ -76,7 +76,7 @@ def _from_root_and_cov(root_x: Array, cov_y: Array, *, needs_input_grad: tuple[b
     """B² of R Rᵀ, with R (..., d, r), and a dense Y (..., d, d)."""
     xp, dtype = backend.namespace(root_x), root_x.dtype
     r, y = backend.astype(root_x, xp.float64), backend.astype(backend.without_repeats(cov_y, 2), xp.float64)
-    s = _factor("cov_y", y, float(backend.epsilon(cov_y))).root
+    s = factor("cov_y", y, float(backend.epsilon(cov_y))).root
     value, (grad_x, _) = _from_roots(
         r, backend.broadcast_to(s, (*r.shape[:-2], *s.shape[-2:])), needs_input_grad=(needs_input_grad[0], False)
     )

@@ -1,0 +1,54 @@
+"""Every Gaussian of one family against every Gaussian of another."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .._core import backend
+from .._core.backend import Array
+from ..covariance import Covariance, Dense
+from .arguments import validate_gaussians
+from .pairs import bures_squared
+from .size import squared_distance
+
+# Pairs of d x d matrices that are looked at together: 2²² numbers, 32 MiB, keep a block's temporaries in bounds.
+_BLOCK = 2**22
+
+
+def pairwise_w2_squared(means_x: Any, covs_x: Any, means_y: Any, covs_y: Any) -> Array:
+    """`w2_squared` between every Gaussian of one family and every Gaussian of another.
+
+    Parameters
+    ----------
+    means_x, means_y : (..., k, d) and (..., l, d)
+        Means of the two families.
+    covs_x, covs_y : (..., k, d, d) and (..., l, d, d)
+        Covariances, arrays or structured.
+
+    Returns
+    -------
+    (..., k, l)
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from otdist import gaussian
+    >>> means, covs = np.array([[0.0], [3.0]]), np.array([[[1.0]], [[4.0]]])
+    >>> gaussian.pairwise_w2_squared(means, covs, means, covs)
+    array([[ 0., 10.],
+           [10.,  0.]])
+    """
+    mean_x, x, mean_y, y, cast_back = validate_gaussians(means_x, covs_x, means_y, covs_y, core=1)
+    return cast_back(pairwise(mean_x, x, mean_y, y))
+
+
+def pairwise(mean_x: Array, x: Covariance, mean_y: Array, y: Covariance) -> Array:
+    rows = max(1, _BLOCK // max(1, mean_y.shape[-2] * x.d**2))
+    if isinstance(x, Dense) and mean_x.ndim == 2 and x.ndim == 3 and rows < len(mean_x):
+        blocks = [
+            pairwise(mean_x[i : i + rows], Dense(x.matrix[i : i + rows]), mean_y, y)
+            for i in range(0, len(mean_x), rows)
+        ]
+        return backend.namespace(mean_x).concatenate(blocks, 0)
+    difference = mean_x[..., :, None, :] - mean_y[..., None, :, :]
+    return squared_distance(difference, bures_squared(x.expand(-1), y.expand(-2)), mean_x.dtype)
