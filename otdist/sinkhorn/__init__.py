@@ -20,12 +20,26 @@ import numpy as np
 from .._core import backend, checks
 from .._core.backend import Array
 from .._core.clouds import validate_clouds, weight_gradients
+from .._core.jax_operator import takes_jax
 from . import certificates, numpy_engine
 from .barycenters import Barycenter, validated_shares
 from .barycenters import barycenter as nearest
 from .numpy_engine import Limits
-from .operators import cost_at, damping, divergence, engine_for, warn, warn_caller
+from .operators import cost_at, damping, divergence, engine_for, warn
 from .result import SinkhornResult, host, rounded_down, rounded_up
+
+__all__ = [
+    "Barycenter",
+    "Bracket",
+    "Gradients",
+    "SinkhornResult",
+    "barycenter",
+    "bracket",
+    "solve",
+    "w2",
+    "w2_squared",
+    "w2_squared_and_grad",
+]
 
 MAX_ITER = 5000
 
@@ -165,6 +179,7 @@ def solve(
     )
 
 
+@takes_jax("w2_squared_and_grad", x=2, y=2, a=1, b=1)
 def w2_squared(
     x: Any,
     y: Any,
@@ -213,6 +228,7 @@ def w2_squared(
     return cast_back(divergence(*arrays, **options))
 
 
+@takes_jax("w2_squared_and_grad", root=True, x=2, y=2, a=1, b=1)
 def w2(
     x: Any,
     y: Any,
@@ -324,7 +340,7 @@ def bracket(x: Any, y: Any, a: Any = None, b: Any = None, *, rel_tol: float = 1e
     lower, upper = rounded_down(lower, like), rounded_up(upper, like)
     converged = converged.astype(bool) & (upper <= float(backend.namespace(like).finfo(like.dtype).max))
     if not converged.all():
-        warn_caller(
+        checks.warn(
             f"the bounds of {int((~converged).sum())} of {len(converged)} problems are farther apart than "
             f"rel_tol={rel_tol:g} at the smallest epsilon that rounding allows, or beyond the range of {like.dtype}"
         )
@@ -414,7 +430,7 @@ def barycenter(
         validated_shares(weights, len(clouds)), epsilon=epsilon, tol=tol, max_iter=max_iter,
     )  # fmt: skip
     if not found.converged:
-        warn_caller(f"the barycenter still moved by {found.moved:.2g} of its spread after max_iter={max_iter} steps")
+        checks.warn(f"the barycenter still moved by {found.moved:.2g} of its spread after max_iter={max_iter} steps")
     return found._replace(points=cast_back(backend.like(found.points, arrays[0])))
 
 

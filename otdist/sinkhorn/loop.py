@@ -9,8 +9,9 @@ it. All arrays are flat.
 import math
 
 import numpy as np
-from numba import njit, types
+from numba import types
 
+from .._core.compiled import njit
 from .._core.simd import BYTES
 from .addresses import INTEGERS, REALS, Addressed
 from .constants import (

@@ -8,15 +8,12 @@ objective with the potentials held fixed, and no iteration is differentiated. Fo
 
 from __future__ import annotations
 
-import sys
-import warnings
 from typing import Any
 
 import numpy as np
 
-from .._core import backend
+from .._core import backend, checks
 from .._core.backend import Array
-from .._core.checks import ConvergenceWarning
 from .._core.operator import Operator
 from . import numpy_engine
 from .numpy_engine import Limits
@@ -40,18 +37,10 @@ def warn(error: Any, tol: float, max_iter: int) -> None:
     """One warning for all problems of a batch that did not converge, at the line that called the library."""
     missed = int((error > tol).sum())  # NaN is not a matter of passes
     if missed:
-        warn_caller(
+        checks.warn(
             f"Sinkhorn stopped after max_iter={max_iter} passes in {missed} of {len(error)} problems; the largest "
             f"marginal error is {float(error.max()):.2g} and tol is {tol:.2g}"
         )
-
-
-def warn_caller(message: str) -> None:
-    """A `ConvergenceWarning` that names the first line outside of otdist and PyTorch."""
-    frame, level = sys._getframe(1), 2
-    while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] in ("otdist", "torch"):
-        frame, level = frame.f_back, level + 1
-    warnings.warn(message, ConvergenceWarning, stacklevel=level)
 
 
 def _divergence(

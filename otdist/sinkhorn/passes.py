@@ -19,8 +19,9 @@ nothing and columns whose G is -∞; so columns always come as whole vectors.
 """
 
 import numpy as np
-from numba import njit, types
+from numba import types
 
+from .._core.compiled import njit
 from .._core.simd import BYTES, LANES, fill, load, store
 from .addresses import REALS, Addressed
 from .rows import (
