@@ -458,3 +458,9 @@ def test_errors_of_families_name_the_families():
         gaussian.pairwise_w2_squared(np.zeros((3, 2)), covs, np.full((3, 2), np.nan), covs)
     with pytest.raises(ValueError, match=r"covs_x must have shape"):
         gaussian.mixture_w2_squared(None, np.zeros((3, 2)), np.zeros((3, 2)), None, np.zeros((3, 2)), covs)
+
+
+def test_only_the_mean_of_a_barycenter_carries_the_gradient_by_weights():
+    weights = torch.full((2,), 0.5, dtype=torch.float64, requires_grad=True)
+    found = gaussian.barycenter(torch.eye(2).double(), torch.eye(2).double().expand(2, 2, 2), weights)
+    assert (found.mean.requires_grad, found.cov.requires_grad, found.residual.requires_grad) == (True, False, False)
