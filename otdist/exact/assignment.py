@@ -23,7 +23,7 @@ def _kernel(
         if not np.isfinite(c[k]).all():  # only where values could not be checked at the door
             plan[k] = f[k] = g[k] = np.nan
             continue
-        # The simplex takes reduced costs below some 1e-16 for 0, whatever the size of the costs: they are divided by it.
+        # The simplex takes reduced costs below some 1e-16 for 0, whatever the size of the costs: divide by it.
         unit = np.exp2(np.frexp(np.abs(c[k]).max())[1] - 1.0)
         found = solve_costs(np.ascontiguousarray(c[k] / unit), p[k] / p[k].sum(), q[k] / q[k].sum())
         plan[k][found.rows, found.columns] = found.mass
