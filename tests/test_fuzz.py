@@ -471,6 +471,10 @@ ROWS = {
         gaussian.sinkhorn_divergence, with_options(gaussians, epsilon=some(0.1, 2.0, power=2)), 2, degenerate=True
     ),
     "gaussian.mixture_w2_squared": Row(gaussian.mixture_w2_squared, mixtures, 2, degenerate=True),
+    "gaussian.mixture_plan": Row(gaussian.mixture_plan, mixtures, 0, degenerate=True),
+    "gaussian.mixture_map": Row(
+        lambda **arguments: gaussian.mixture_map(**arguments)(arguments["means_x"]), mixtures, 1, degenerate=True
+    ),
     "gaussian.Moments": Row(
         moments,
         lambda g, r: {"batch": Arg(fa.points(g, r, (r.sizes[0] + 1, r.sizes[2])))},
@@ -681,11 +685,7 @@ def _spoilt(z: Any, r: Recipe, arg: Arg) -> Any:
     if r.fault == "other size":
         return z[..., :-1] if z.ndim and z.shape[-1] > 1 else None
     if r.fault == "other library":
-        return (
-            z.detach().double().numpy()
-            if tensor
-            else torch.from_numpy(np.ascontiguousarray(np.real(z).astype(np.float64)))
-        )
+        return z.detach().double().numpy() if tensor else torch.from_numpy(np.real(z).astype(np.float64).copy())
     return "text" if r.fault == "text" else None if r.fault == "option" else [[None]]
 
 
