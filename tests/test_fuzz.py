@@ -472,9 +472,6 @@ ROWS = {
     ),
     "gaussian.mixture_w2_squared": Row(gaussian.mixture_w2_squared, mixtures, 2, degenerate=True),
     "gaussian.mixture_plan": Row(gaussian.mixture_plan, mixtures, 0, degenerate=True),
-    "gaussian.mixture_map": Row(
-        lambda **arguments: gaussian.mixture_map(**arguments)(arguments["means_x"]), mixtures, 1, degenerate=True
-    ),
     "gaussian.Moments": Row(
         moments,
         lambda g, r: {"batch": Arg(fa.points(g, r, (r.sizes[0] + 1, r.sizes[2])))},
@@ -558,6 +555,7 @@ ROWS = {
 
 # Public names that take no arrays or hold results.
 NOT_CALLED = {
+    "mixture_map",
     "as_covariance",
     "validate_covariance",
     "Covariance",
