@@ -138,7 +138,7 @@ def _error_of_roots(fourth_powers: Any, inverse_squares: Any) -> Any:
 
 
 def _has_digits(value: Any, total: Any, error: Any, extremes: tuple[Any, Any]) -> Any:
-    """Whether B² has the promised digits: `total` is what it was subtracted from, `extremes` are K's σ² at both ends."""
+    """Whether B² has the promised digits; `total` is the sum of the traces, `extremes` are the least and largest σ²."""
     smallest, largest = extremes
     bound = _DOUBTFUL_ILL - (_DOUBTFUL_ILL - _DOUBTFUL) * (smallest > _ILL**2 * largest)
     return (error <= bound * value) & (value >= _CANCELLED * total)
