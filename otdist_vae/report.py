@@ -145,7 +145,7 @@ def _note(text: str) -> str:
 
 
 def _grid(x: np.ndarray, m: Material, alt: str, columns: int) -> str:
-    picture = sheets.sheet(x, m.limits, longest=SIDE, columns=columns)
+    picture = sheets.sheet(x, m.limits, longest=SIDE, columns=columns, gap=1)
     return f'<img src="{picture.uri}" alt="{html.escape(alt)}">'
 
 
@@ -295,7 +295,7 @@ def _reconstructions(m: Material) -> str:
     project = _projection(m.x)
     ends = project(x), project(rebuilt)
     where = svg.frame(np.concatenate(ends))
-    joined = [svg.path(where, *np.transpose(pair), "#888") for pair in zip(*ends, strict=True)]
+    joined = [svg.path(where, [a[0], b[0]], [a[1], b[1]], "#888") for a, b in zip(*ends, strict=True)]
     inside = "".join(joined) + svg.dots(where, ends[0], svg.colour(0)) + svg.dots(where, ends[1], svg.colour(1))
     key = svg.legend({"held-out data": svg.colour(0), "reconstructions": svg.colour(1)})
     chart = where.drawn(inside, "held-out data joined to their reconstructions")
@@ -339,7 +339,7 @@ def _interpolations(m: Material) -> str:
     cloud, steps = project(_thinned(m.x)), project(decoded).reshape(len(lines), walks.STEPS, 2)
     where = svg.frame(np.concatenate([cloud, steps.reshape(-1, 2)]))
     drawn = [
-        svg.path(where, *line.T, svg.colour(k + 1)) + svg.dots(where, line, svg.colour(k + 1))
+        svg.path(where, line[:, 0], line[:, 1], svg.colour(k + 1)) + svg.dots(where, line, svg.colour(k + 1))
         for k, line in enumerate(steps)
     ]
     chart = where.drawn(svg.dots(where, cloud, "#8888", radius=2) + "".join(drawn), caption)

@@ -37,8 +37,11 @@ def affordable(shape: tuple[int, ...], longest: int, budget: int) -> int:
     return max(1, budget // math.prod(reduced_size(shape, longest)))
 
 
-def sheet(x: Any, limits: tuple[float, float], *, longest: int, columns: int = 16) -> Sheet:
-    """Images (n, h, w), (n, c, h, w) or (n, h, w, c), `limits` being black and white, reduced to `longest` a side."""
+def sheet(x: Any, limits: tuple[float, float], *, longest: int, columns: int = 16, gap: int = 0) -> Sheet:
+    """Images (n, h, w), (n, c, h, w) or (n, h, w, c), `limits` being black and white, reduced to `longest` a side.
+
+    Behind and below each is a grey line of `gap` pixels.
+    """
     x = np.nan_to_num(np.asarray(x, dtype=np.float32), nan=limits[0], posinf=limits[1], neginf=limits[0])
     values = np.rint(255 * plots.pixels(x, *limits)).astype(np.uint8)
     width, height, _ = reduced_size(x.shape[1:], longest)
@@ -47,10 +50,11 @@ def sheet(x: Any, limits: tuple[float, float], *, longest: int, columns: int = 1
         values = np.stack(smaller)
     columns = min(columns, len(values))
     rows = math.ceil(len(values) / columns)
-    canvas = np.zeros((rows * columns, *values.shape[1:]), dtype=np.uint8)
-    canvas[: len(values)] = values
-    canvas = canvas.reshape(rows, columns, *values.shape[1:]).swapaxes(1, 2)
-    canvas = canvas.reshape(rows * height, columns * width, *values.shape[3:])
+    down, across = height + gap, width + gap
+    canvas = np.full((rows * columns, down, across, *values.shape[3:]), 128, dtype=np.uint8)
+    canvas[: len(values), :height, :width] = values
+    canvas = canvas.reshape(rows, columns, *canvas.shape[1:]).swapaxes(1, 2)
+    canvas = canvas.reshape(rows * down, columns * across, *values.shape[3:])
     buffer = io.BytesIO()
     Image.fromarray(canvas).save(buffer, format="png", optimize=True)
     uri = "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
