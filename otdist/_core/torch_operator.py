@@ -38,7 +38,7 @@ class TorchOperator:
             _custom_op(f"{operator.name}_second", schema, self._second, self._fake_second)
 
     def apply(self, arrays: tuple[Tensor, ...], options: dict[str, Any]) -> Tensor:
-        needs_input_grad = tuple(backend.needs_gradient(x) for x in arrays)
+        needs_input_grad = _need_gradients(arrays)
         if not any(needs_input_grad) and not backend.in_transform():
             value, _ = self.operator.kernel(*_unwrap(arrays), needs_input_grad=needs_input_grad, **options)
             return _wrap(value, arrays[0])
@@ -209,15 +209,27 @@ def _dot(x: Tensor, y: Tensor, batch: int) -> Tensor:
     return (x * y).reshape(*x.shape[:batch], -1).sum(-1)
 
 
+def _need_gradients(tensors: Sequence[Tensor]) -> tuple[bool, ...]:
+    """`backend.needs_gradient` of each, with one look at the state that they share."""
+    if not torch.is_grad_enabled():
+        return (False,) * len(tensors)
+    if not torch.compiler.is_compiling() and backend.in_transform():
+        return (True,) * len(tensors)
+    return tuple([x.requires_grad for x in tensors])
+
+
 def _unwrap(tensors: Sequence[Tensor]) -> tuple[Any, ...]:
-    return tuple(backend.as_numpy(t) if backend.on_cpu(t) else t.detach() for t in tensors)
+    own = [t.detach() if t.requires_grad else t for t in tensors]
+    return tuple([t.numpy() if t.is_cpu else t for t in own])
 
 
 def _wrap(x: Any, reference: Tensor) -> Tensor:
     if not isinstance(x, Tensor):
         x = np.asarray(x)  # from a NumPy scalar, which a value without batch becomes
         x = torch.from_numpy(x if x.flags.writeable else x.copy())  # broadcast results: the caller owns what it gets
-    return x.to(reference.device, reference.dtype).contiguous()
+    if x.dtype != reference.dtype or x.device != reference.device:
+        x = x.to(reference.device, reference.dtype)
+    return x.contiguous()
 
 
 def _custom_op(name: str, schema: str, implementation: Any, fake: Any) -> Any:
