@@ -17,6 +17,8 @@ if TYPE_CHECKING:
         data,
         diagnostics,
         evaluation,
+        export,
+        features,
         likelihoods,
         networks,
         options,
@@ -35,6 +37,8 @@ __all__ = [
     "data",
     "diagnostics",
     "evaluation",
+    "export",
+    "features",
     "likelihoods",
     "networks",
     "options",
@@ -49,11 +53,16 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     # on first use: torch takes seconds to import, and `otdist-vae --help` needs none of it
-    if name == "WVAE":
-        return import_module(f"{__name__}.model").WVAE
-    if name in __all__:
-        return import_module(f"{__name__}.{name}")
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    try:
+        return import_module(f"{__name__}.model").WVAE if name == "WVAE" else import_module(f"{__name__}.{name}")
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] in ("otdist", "otdist_vae"):
+            raise
+        raise ModuleNotFoundError(
+            f'{__name__} needs {error.name}: pip install "otdist[vae]"', name=error.name
+        ) from error
 
 
 def __dir__() -> list[str]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import inspect
 from typing import Any
 
+from .typed import argument_annotations, shown, typed
+
 
 def parameters(cls: type) -> list[str]:
     """The names of the constructor's arguments."""
@@ -55,10 +57,11 @@ def make(argument: str, spec: Any, base: type, choices: dict[str, type]) -> Any:
     options = dict(spec)
     name = str(options.pop("name")).lower()
     if name not in choices:
-        raise ValueError(f"{argument} must be one of {', '.join(sorted(choices))}; got {name!r}")
-    known = parameters(choices[name])
-    for key in options:
+        raise ValueError(f"{argument} must be one of {', '.join(sorted(choices))}; got {shown(name)}")
+    known = argument_annotations(choices[name])
+    for key, value in options.items():
         if key not in known:
             takes = ", ".join(known) or "no options"
-            raise ValueError(f"{argument} {name!r} takes {takes}; got {key!r}")
+            raise ValueError(f"{argument} {name!r} takes {takes}; got {shown(key)}")
+        options[key] = typed(f"{argument}.{key}", value, known[key], from_text=True)
     return choices[name](**options)

@@ -15,6 +15,7 @@ from .likelihoods import Likelihood
 from .posteriors import BatchPosterior, Posterior
 from .priors import Prior
 from .regularizers import Regularizer, at_least_float32
+from .scaling import DataUnits
 
 
 @dataclass
@@ -31,17 +32,15 @@ class Components:
 
 
 class Autoencoder(nn.Module):
-    """Encoder, decoder, prior, likelihood and regularizer of one model, with the data's scaling inside.
-
-    `shift` and `scale` broadcast against an example; the network sees (x − shift)/scale.
-    """
+    """Encoder, decoder, prior, likelihood and regularizer of one model, with the data's scaling inside."""
 
     shift: Tensor
     scale: Tensor
+    low: Tensor
+    high: Tensor
 
-    def __init__(
-        self, components: Components, sample_shape: tuple[int, ...], n_classes: int, shift: Tensor, scale: Tensor
-    ) -> None:
+    def __init__(self, components: Components, sample_shape: tuple[int, ...], n_classes: int, units: DataUnits) -> None:
+        """For data of this shape; `units` says how the network's numbers are tied to the data's."""
         super().__init__()
         self.latent_dim, self.sample_shape, self.n_classes = components.latent_dim, sample_shape, n_classes
         self.family = components.posterior
@@ -51,8 +50,8 @@ class Autoencoder(nn.Module):
         self.decoder = networks.build_decoder(components.decoder, components.latent_dim, sample_shape, n_classes)
         self.prior.build(components.latent_dim)
         self.regularizer.build(components.latent_dim)
-        self.register_buffer("shift", shift.clone())
-        self.register_buffer("scale", scale.clone())
+        for name, value in units._asdict().items():
+            self.register_buffer(name, value.clone())
 
     def scaled(self, x: Tensor) -> Tensor:
         """Data units to the network's."""
@@ -79,7 +78,8 @@ class Autoencoder(nn.Module):
 
     def decode(self, z: Tensor, y: Tensor | None) -> Tensor:
         """E[x | z] in data units."""
-        return self.unscaled(self.likelihood.mean(self.output(z, y)))
+        inside = self.unscaled(self.likelihood.mean(self.output(z, y)))
+        return torch.clamp(inside, self.low, self.high)
 
 
 @dataclass

@@ -56,7 +56,10 @@ def take(x: Any, index: np.ndarray) -> Tensor:
     """DatasetRows of an array or tensor, as a tensor."""
     if isinstance(x, Tensor):
         return x[torch.from_numpy(index).to(x.device)]
-    return torch.from_numpy(np.ascontiguousarray(x[index]))
+    chosen = np.ascontiguousarray(x[index])
+    if chosen.dtype.kind == "u" and chosen.dtype.itemsize > 1:  # of these torch has the type, and hardly an operation
+        chosen = chosen.astype(np.int64)
+    return torch.from_numpy(chosen)
 
 
 def split(n: int, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:

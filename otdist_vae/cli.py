@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-import sys
+import io
+import os
 from pathlib import Path
 from typing import Any
 
 import click
 
 EXIT_BAD_INPUT = 2
+# what the library raises for what a user can mend; anything else is a fault of ours, and its traceback is wanted
+BAD_INPUT = (ValueError, TypeError, OSError, ArithmeticError, MemoryError, RecursionError)
 EXIT_INTERRUPTED = 130  # 128 + SIGINT, as shells say it
 
 
@@ -60,6 +63,8 @@ def cli() -> None:
 @click.option("--validation", cls=Setting, type=float, help="Fraction held out.")
 @click.option("--early-stopping", cls=Setting, type=int, help="Epochs without improvement before stopping.")
 @click.option("--seed", cls=Setting, type=int, help="Of everything random.")
+@click.option("--limit", type=int, help="Use so many examples, drawn by the seed; all of them if not given.")
+@click.option("--warm-start", type=click.Path(), help="Run whose weights and scaling to start from.")
 @click.option("--config", type=click.Path(path_type=Path), help="YAML with any of the settings; options given win.")
 @click.option(
     "--set", "changes", multiple=True, metavar="KEY=VALUE", help="Any setting, e.g. regularizer.directions=32."
@@ -81,18 +86,22 @@ def train(
 
     if resume and overwrite:
         raise click.UsageError("--resume and --overwrite exclude each other")
-    former = out / runs.CONFIG
+    if resume and given["warm_start"] is not None:
+        raise click.UsageError("--warm-start begins a new run; --resume goes on with one")
+    former = runs.config_of(out)
     source = config or (former if resume and former.is_file() else None)
-    whole = {**settings.DEFAULTS, **(settings.read_config(_existing(source)) if source else {})}
+    whole = settings.read_config(_existing(source)) if source else {}
     whole |= {key: value for key, value in given.items() if value is not None}
-    for setting in changes:
-        _set(whole, setting)
-    if not resume and not overwrite and runs.occupied(out):
+    for change in changes:
+        _set(whole, change)
+    if not resume and not overwrite and runs.occupied(out) and runs.is_first_process():
         raise click.UsageError(f"{out} is not empty; add --overwrite to replace the run in it, or --resume auto")
     try:
         model = runs.train(whole, out, resume=bool(resume), overwrite=overwrite)
     except KeyboardInterrupt as stop:
         return _interrupted(stop)
+    if not runs.is_first_process():
+        return 0
     effective = model.effective_weight()
     against = "" if effective is None else f" ({effective:.4g} against the summed squared error)"
     click.echo(f"regularizer {runs.penalty_name(model)}, weight {model.weight:.4g}{against}")
@@ -109,22 +118,20 @@ def _existing(path: Path) -> Path:
 
 def _set(config: dict[str, Any], setting: str) -> None:
     """One KEY=VALUE into the configuration; a dot reaches into a component."""
-    import yaml
-
     from . import settings
 
     key, equals, text = setting.partition("=")
     if not equals:
         raise click.UsageError(f"--set takes KEY=VALUE; got {setting!r}")
-    value = yaml.safe_load(text)
     name, _, inner = key.partition(".")
     settings.check_keys({name: None}, "--set")
+    value = settings.parse(text, f"--set {key}")
     if not inner:
         config[name] = value
         return
-    component = config[name]
+    component = config.get(name, settings.DEFAULTS.get(name))
     component = dict(component) if isinstance(component, dict) else {"name": component}
-    if component["name"] is None:
+    if not isinstance(component.get("name"), str):
         raise click.UsageError(f"--set {key} needs {name} to be named")
     config[name] = {**component, inner: value}
 
@@ -133,7 +140,7 @@ def _set(config: dict[str, Any], setting: str) -> None:
 @click.argument("run", type=click.Path(path_type=Path))
 @click.option("-n", "--number", default=100, show_default=True, help="How many.")
 @click.option("--class", "label", help="Class of all of them, for a class-conditional model.")
-@click.option("--sampler", help="prior, gaussian or mixture.")
+@click.option("--sampler", help="auto, prior, gaussian or mixture.")
 @click.option("--seed", type=int, help="Of the draw; the model's own if not given.")
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="The .npz (x, and y with classes) or .png.")
 def sample(run: Path, number: int, label: str | None, sampler: str | None, seed: int | None, out: Path) -> None:
@@ -145,17 +152,21 @@ def sample(run: Path, number: int, label: str | None, sampler: str | None, seed:
     """
     import numpy as np
 
+    from . import memory, samplers
     from .model import WVAE
 
+    out = _writable(out)
     model = WVAE.load(run)
     if label is not None and model.classes is None:
         raise click.UsageError(f"{run} is not class-conditional; --class does not apply")
+    memory.require(4 * number * model.n_features, f"{number} examples")
     y = None
     if model.classes is not None:
         y = np.resize(model.classes, number) if label is None else np.full(number, _class(model, label))
     x = np.asarray(model.sample(number, y, sampler=sampler, random_state=seed))
     write_examples(out, x, y)
-    click.echo(f"{number} examples of shape {x.shape[1:]} in {out}")
+    where = samplers.DENSITIES[model.sampler_name(sampler)]
+    click.echo(f"{number} examples of shape {x.shape[1:]}, codes from the {where}, in {out}")
 
 
 def _class(model: Any, label: str) -> Any:
@@ -165,22 +176,32 @@ def _class(model: Any, label: str) -> Any:
     raise click.UsageError(f"--class must be one of {', '.join(map(str, model.classes))}; got {label!r}")
 
 
-def write_examples(path: Path, x: Any, y: Any) -> None:
-    """Examples as .npz, or a picture of them as .png."""
-    import numpy as np
-
-    path = Path(path)
+def _writable(path: Path) -> Path:
+    """The path, if examples can be written to it; asked before the work is done."""
     if path.suffix.lower() not in (".npz", ".png"):
         raise click.UsageError(f"--out must end in .npz or .png; got {path}")
     if not path.parent.is_dir():
         raise FileNotFoundError(f"there is no folder {path.parent}")
-    if path.suffix.lower() == ".npz":
-        np.savez_compressed(path, x=x, **({} if y is None else {"y": y}))
-        return
-    from . import plots
+    if path.is_dir() or not os.access(path.parent, os.W_OK):
+        raise OSError(f"cannot write to {path}")
+    return path
 
+
+def write_examples(path: Path, x: Any, y: Any) -> None:
+    """Examples as .npz, or a picture of them as .png; whole or not at all."""
+    import numpy as np
+
+    from . import _storage, plots
+
+    if path.suffix.lower() == ".npz":
+        buffer = io.BytesIO()
+        np.savez_compressed(buffer, x=x, **({} if y is None else {"y": y}))
+        _storage.write_atomically(path, buffer.getvalue())
+        return
     if not plots.is_image(x.shape[1:]):
         raise click.UsageError(f"examples of shape {x.shape[1:]} are no images; write a .npz")
+    if not len(x):
+        raise click.UsageError("a picture needs at least one example")
     plots.save(plots.images(x), path)
 
 
@@ -205,11 +226,13 @@ def reconstruct(run: Path, data: str | None, out: Path | None) -> None:
 
     from . import plots, runs
 
+    out = None if out is None else _writable(out)
     loaded = runs.read(run, data)
     x, y = loaded.part(loaded.held)
     rebuilt = np.asarray(loaded.model.reconstruct(x, y))
-    error = float(np.mean((x.astype(float) - rebuilt) ** 2))
-    click.echo(f"mean squared error of {len(x)} examples: {error:.6g}")
+    error, share = runs.reconstruction_error(x, rebuilt)
+    relative = "" if share is None else f", {share:.4g} of the variance"
+    click.echo(f"squared error of {len(x)} examples: root mean {error:.6g} in the data's units{relative}")
     if out is not None and out.suffix.lower() == ".png" and plots.is_image(x.shape[1:]):
         plots.save(plots.pairs(x[:50], rebuilt[:50]), out)
     elif out is not None:
@@ -220,8 +243,8 @@ def reconstruct(run: Path, data: str | None, out: Path | None) -> None:
 @RUN
 @DATA
 @click.option("--ratio", default=1.0, show_default=True, help="New examples per given one.")
-@click.option("--method", default="prior", show_default=True, help="prior, posterior or interpolation.")
-@click.option("--sampler", help="prior, gaussian or mixture, for method prior.")
+@click.option("--method", default="posterior", show_default=True, help="posterior, interpolation or prior.")
+@click.option("--sampler", help="auto, prior, gaussian or mixture, for method prior.")
 @click.option("--seed", type=int, help="Of the draw; the model's own if not given.")
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="The .npz of new examples: x, and y.")
 def augment(
@@ -234,33 +257,40 @@ def augment(
       otdist-vae train --data labelled.npz --conditional --regularizer sliced --out RUN
       otdist-vae augment RUN --data labelled.npz --ratio 1 --out more.npz
     """
-    from . import runs
+    from . import memory, runs, samplers
 
+    out = _writable(out)
     loaded = runs.read(run, data)
     index = loaded.held if data is not None else loaded.kept
     x, labels = loaded.examples.x[index], None if loaded.examples.y is None else loaded.examples.y[index]
+    memory.require(int(4 * max(ratio, 0) * len(x) * loaded.model.n_features), f"ratio {ratio:g}")
     carries = loaded.model.classes is not None or method != "prior"
     x_new, y_new = loaded.model.augment(
         x, labels if carries else None, ratio=ratio, method=method, sampler=sampler, random_state=seed
     )
     write_examples(out, x_new, y_new)
-    click.echo(f"{len(x_new)} examples of shape {x_new.shape[1:]} in {out}")
+    where = f", codes from the {samplers.DENSITIES[loaded.model.sampler_name(sampler)]}," if method == "prior" else ""
+    click.echo(f"{len(x_new)} examples of shape {x_new.shape[1:]}{where} in {out}")
 
 
 @cli.command()
 @RUN
 @DATA
-@click.option("--sampler", help="prior, gaussian or mixture; the model's own if not given.")
-def evaluate(run: Path, data: str | None, sampler: str | None) -> None:
+@click.option("--sampler", help="auto, prior, gaussian or mixture; the run's own if not given.")
+@click.option(
+    "--features", help="Where samples are compared: pixels, pca or classifier; the last if there are labels, else pca."
+)
+def evaluate(run: Path, data: str | None, sampler: str | None, features: str | None) -> None:
     """Metrics of held-out data beside the real-against-real floor; evaluation.json, .md and .png in the run.
 
     \b
     Example:
       otdist-vae evaluate RUN
+      otdist-vae evaluate RUN --features pixels
     """
     from . import runs
 
-    click.echo(runs.evaluate(run, data, sampler), nl=False)
+    _publish(runs.evaluate(run, data, sampler, features), run)
 
 
 @cli.command()
@@ -274,7 +304,13 @@ def doctor(run: Path) -> None:
     """
     from . import runs
 
-    click.echo(runs.doctor(run), nl=False)
+    _publish(runs.doctor(run), run)
+
+
+def _publish(report: Any, run: Path) -> None:
+    """Say it first: a run that cannot be written to can still be looked at."""
+    click.echo(report.text, nl=False)
+    report.write(run)
 
 
 @cli.command()
@@ -284,7 +320,8 @@ def doctor(run: Path) -> None:
 @click.option("--max-epochs", cls=Setting, type=int, help="Passes over the data.")
 @click.option("--latent-dim", cls=Setting, type=int, help="Dimension of the codes.")
 @click.option("--set", "changes", multiple=True, metavar="KEY=VALUE", help="Any setting of train, for all of them.")
-@click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder for tables and pictures.")
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder for tables, pictures and models.")
+@click.option("--overwrite", is_flag=True, help="Replace a comparison that is already in the folder.")
 def compare(
     data: str,
     regularizers: str | None,
@@ -293,6 +330,7 @@ def compare(
     latent_dim: int | None,
     changes: tuple[str, ...],
     out: Path,
+    overwrite: bool,
 ) -> None:
     """Train one model with each regularizer, several seeds each, and compare them on held-out data.
 
@@ -300,16 +338,18 @@ def compare(
     Example:
       otdist-vae compare --data digits --regularizers kl,w2,sliced --seeds 5 --out COMPARISON
     """
-    from . import _storage, comparison
-    from .settings import DEFAULTS
+    from . import comparison, runs, settings
 
-    given = {"max_epochs": max_epochs, "latent_dim": latent_dim}
-    whole = {**DEFAULTS, "data": data} | {key: value for key, value in given.items() if value is not None}
-    for setting in changes:
-        _set(whole, setting)
+    given = {"data": data, "max_epochs": max_epochs, "latent_dim": latent_dim}
+    whole = {key: value for key, value in given.items() if value is not None}
+    for change in changes:
+        _set(whole, change)
     names = [name.strip() for name in regularizers.split(",")] if regularizers else None
-    _storage.prepare(out)
-    click.echo(comparison.compare(whole, names, seeds, out, progress=click.echo), nl=False)
+    if runs.occupied(out) and not overwrite:
+        raise click.UsageError(f"{out} is not empty; add --overwrite to replace the comparison in it")
+    with runs.replacing(out, comparison.MADE) as folder:
+        text = comparison.compare(settings.checked(whole), names, seeds, folder, progress=click.echo)
+    click.echo(text, nl=False)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -323,7 +363,7 @@ def main(arguments: list[str] | None = None) -> int:
         _complain(error.format_message())
     except (click.Abort, KeyboardInterrupt) as stop:
         return _interrupted(stop)
-    except (ValueError, TypeError, OSError, ArithmeticError, MemoryError) as error:
+    except BAD_INPUT as error:
         _complain(str(error) or type(error).__name__)
     return EXIT_BAD_INPUT
 
@@ -337,7 +377,3 @@ def _interrupted(stop: BaseException) -> int:
 
 def _complain(message: str) -> None:
     click.echo(f"otdist-vae: {' '.join(message.split())}", err=True)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -13,6 +13,7 @@ import numpy as np
 from . import batches, data, evaluation, plots, runs, samplers
 from .regularizers import CHOICES
 
+MADE = ("comparison.json", "comparison.md", "comparison.png", "models")
 METRIC = "Fréchet distance"  # what the paired tests are about; smaller is better
 SHOWN = 36
 
@@ -40,13 +41,13 @@ def compare(
             raise ValueError(f"regularizers must be among {', '.join(CHOICES)}; got {name!r}")
     if seeds < 1:
         raise ValueError(f"seeds must be at least 1; got {seeds}")
-    examples = data.load(str(config["data"]))
+    examples = runs.examples_of(config)
     results: dict[str, list[dict[str, Any]]] = {name: [] for name in names}
     pictures: dict[str, np.ndarray] = {}
     densities: dict[str, str] = {}
     for seed in range(seeds):
         for name in names:
-            metrics, drawn, density = _one(config, name, seed, examples)
+            metrics, drawn, density = _one(config, name, seed, examples, folder / "models" / f"{name}-{seed}")
             results[name].append(metrics)
             densities[name] = density
             pictures.setdefault(f"{CHOICES[name].__name__}, codes from the {density}", drawn)
@@ -66,9 +67,9 @@ def compare(
 
 
 def _one(
-    config: dict[str, Any], name: str, seed: int, examples: data.Examples
+    config: dict[str, Any], name: str, seed: int, examples: data.Examples, folder: Path
 ) -> tuple[dict[str, Any], np.ndarray, str]:
-    """One run's metrics, samples, and where their codes come from."""
+    """One run's metrics, samples, and where their codes come from; the model stays in `folder`."""
     from .options import OPTION_NAMES
 
     kept, held = batches.split(len(examples.x), 0.3, seed)
@@ -77,12 +78,19 @@ def _one(
     model = runs.build({**config, "regularizer": name, "seed": seed})
     options = {"progress": False, **{key: config[key] for key in OPTION_NAMES if key in config}}
     model.fit(examples.x[kept], kept_y, max_epochs=config["max_epochs"], validation=None, **options)
+    model.save(folder)
     metrics = evaluation.evaluate(
-        model, examples.x[held], held_y, reference=examples.x[kept], sampler=config["sampler"]
+        model,
+        examples.x[held],
+        held_y,
+        reference=examples.x[kept],
+        reference_y=None if examples.y is None else examples.y[kept],
+        sampler=config["sampler"],
+        random_state=seed,
     )
     classes = None if held_y is None else np.sort(held_y[:SHOWN])
     drawn = np.asarray(model.sample(SHOWN, classes, sampler=config["sampler"]))
-    return metrics, drawn, samplers.DENSITIES[config["sampler"] or model.default_sampler]
+    return metrics, drawn, samplers.DENSITIES[model.sampler_name(config["sampler"])]
 
 
 def paired_tests(values: dict[str, list[float]]) -> list[dict[str, Any]]:

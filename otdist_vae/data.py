@@ -7,14 +7,22 @@ from __future__ import annotations
 
 import csv
 import gzip
+import math
 import os
+import struct
+import warnings
 import zipfile
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from . import memory
+
+UNREADABLE = (ValueError, TypeError, OSError, EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError)
+DEEP = ("I;16", "I;16L", "I;16B", "I;16N", "I", "F")  # Pillow's names for grey images of more than 8 bits
 IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp")
 LABEL_COLUMNS = ("y", "label", "class", "target")
 CIFAR_BYTES = 3 * 32 * 32
@@ -27,6 +35,12 @@ class Examples:
     x: np.ndarray
     y: np.ndarray | None = None
     columns: list[str] | None = None
+
+    def classes_to_show(self) -> np.ndarray | None:
+        """The labels, where they are classes that a picture can tell apart by colour."""
+        if self.y is None or self.y.ndim != 1 or self.y.dtype.kind not in "buiUS":
+            return None
+        return self.y
 
 
 def load(source: str | os.PathLike[str]) -> Examples:
@@ -50,15 +64,24 @@ def load(source: str | os.PathLike[str]) -> Examples:
         raise FileNotFoundError(f"data {str(source)!r} is neither 'digits' nor an existing file or folder")
     if path.is_dir():
         return _read_folder(path)
+    if not path.is_file():
+        raise ValueError(f"{path} is neither a file nor a folder")
     ending = path.suffix.lower()
     if ending in READERS:
-        return READERS[ending](path)
+        return _with_labels(READERS[ending](path), path)
     if _is_idx(path):
         return _read_mnist(path)
     known = ", ".join(READERS)
     raise ValueError(
         f"{path}: cannot read {ending or 'a file without an ending'}; use {known}, an IDX file, or a folder"
     )
+
+
+def _with_labels(examples: Examples, path: Path) -> Examples:
+    n, y = len(examples.x) if examples.x.ndim else 0, examples.y
+    if y is not None and y.shape != (n,):
+        raise ValueError(f"{path}: y must have shape ({n},), one label an example; got {y.shape}")
+    return examples
 
 
 def digits() -> Examples:
@@ -80,21 +103,44 @@ def _read_npy(path: Path) -> Examples:
     try:
         # memory-mapped: a data set larger than memory is read as it is used
         return Examples(np.load(path, mmap_mode="r", allow_pickle=False))
-    except (ValueError, OSError, EOFError) as error:
+    except UNREADABLE as error:
         raise ValueError(f"{path} is not a readable .npy file of numbers: {error}") from None
 
 
 def _read_npz(path: Path) -> Examples:
     try:
+        _check_npz(path)
         with open(path, "rb") as f, np.load(f, allow_pickle=False) as archive:
             if "x" not in archive:
                 held = ", ".join(archive) or "nothing"
-                raise KeyError(f"{path} must hold an array x (and perhaps y); it holds {held}")
+                raise KeyError(f"{path} must hold an array x (and perhaps y); it holds {held[:200]}")
             return Examples(archive["x"], archive.get("y"))
     except KeyError as error:
         raise ValueError(error.args[0]) from None
-    except (ValueError, TypeError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+    except UNREADABLE as error:
         raise ValueError(f"{path} is not a readable .npz file of numbers: {error}") from None
+
+
+def _check_npz(path: Path) -> None:
+    """What the headers of x and y promise is there, and fits in memory, before anything is unpacked."""
+    needed = 0
+    with zipfile.ZipFile(path) as archive:
+        for member in archive.infolist():
+            if member.filename in ("x.npy", "y.npy"):
+                with archive.open(member) as f:
+                    promised = _promised_bytes(f)
+                if promised > member.file_size:
+                    raise ValueError(f"{member.filename} promises {promised} bytes and holds {member.file_size}")
+                needed += member.file_size
+    memory.require(needed, str(path))
+
+
+def _promised_bytes(f: Any) -> int:
+    """The size of the values that the header of an open .npy file announces."""
+    version = np.lib.format.read_magic(f)
+    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    shape, _, dtype = read(f)
+    return math.prod(shape) * dtype.itemsize
 
 
 def _read_csv(path: Path) -> Examples:
@@ -147,31 +193,35 @@ def _as_labels(texts: list[str]) -> np.ndarray:
 # --- MNIST: IDX files -------------------------------------------------------------------------------------------------
 
 
-def _open(path: Path) -> bytes:
-    if path.suffix == ".gz":
-        try:
-            with gzip.open(path) as f:
-                return f.read()
-        except (OSError, EOFError, zlib.error) as error:
-            raise ValueError(f"{path} is not a readable gzip file: {error}") from None
-    return path.read_bytes()
-
-
 def _is_idx(path: Path) -> bool:
     return "ubyte" in path.name or ".idx" in path.name
 
 
 def _read_idx(path: Path) -> np.ndarray:
     """An array of bytes: two zeros, the type code 8, the number of axes, each axis's length in 4 bytes, the values."""
-    content = _open(path)
-    if len(content) < 4 or content[:3] != b"\0\0\x08":
+    try:
+        with gzip.open(path) if path.suffix == ".gz" else open(path, "rb") as f:
+            return _idx_array(f, path)
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise ValueError(f"{path} is not a readable gzip file: {error}") from None
+
+
+def _idx_array(f: Any, path: Path) -> np.ndarray:
+    """No more is unpacked than the header announces: a few bytes of gzip can stand for gigabytes."""
+    start = f.read(4)
+    if len(start) < 4 or start[:3] != b"\0\0\x08":
         raise ValueError(f"{path} is not an IDX file of bytes")
-    n_axes = content[3]
-    start = 4 + 4 * n_axes
-    shape = tuple(int(n) for n in np.frombuffer(content[4:start], dtype=">u4"))
-    if len(shape) != n_axes or len(content) - start != int(np.prod(shape)):
-        raise ValueError(f"{path} is damaged: its header says {shape}, and {len(content) - start} bytes follow")
-    return np.frombuffer(content, dtype=np.uint8, offset=start).reshape(shape)
+    lengths = f.read(4 * start[3])
+    if len(lengths) < 4 * start[3]:
+        raise ValueError(f"{path} is damaged: its header ends too soon")
+    shape = tuple(int(n) for n in np.frombuffer(lengths, dtype=">u4"))
+    size = math.prod(shape)
+    memory.require(size, str(path))
+    content = f.read(size + 1)
+    if len(content) != size:
+        found = f"{len(content)} bytes follow" if len(content) < size else "more bytes follow"
+        raise ValueError(f"{path} is damaged: its header says {shape}, and {found}")
+    return np.frombuffer(content, dtype=np.uint8).reshape(shape)
 
 
 def _read_mnist(images: Path) -> Examples:
@@ -242,24 +292,52 @@ def _images_in(path: Path) -> list[Path]:
 
 
 def _read_images(files: list[Path]) -> np.ndarray:
-    """(n, h, w) if every image is grey, else (n, 3, h, w); bytes."""
-    from PIL import Image, UnidentifiedImageError
-
-    arrays = []
+    """(n, h, w) if every image is grey, else (n, 3, h, w); bytes, or numbers of the depth that the files have."""
+    arrays: list[np.ndarray] = []
     for file in files:
-        try:
-            with Image.open(file) as image:
-                grey = image.mode in ("1", "L", "LA", "I;16")
-                arrays.append(np.asarray(image.convert("L" if grey else "RGB")))
-        except (UnidentifiedImageError, OSError, SyntaxError) as error:
-            raise ValueError(f"{file} is not a readable image: {error}") from None
-        if arrays[-1].shape[:2] != arrays[0].shape[:2]:
-            sizes = [f"{a.shape[1]} x {a.shape[0]}" for a in (arrays[0], arrays[-1])]
-            raise ValueError(f"images must have one size: {files[0].name} is {sizes[0]}, {file} is {sizes[1]}")
+        arrays.append(_read_image(file, left=len(files) - len(arrays)))
+        for what, of in (("size", _size), ("depth", lambda a: a.dtype)):
+            if of(arrays[-1]) != of(arrays[0]):
+                found = f"{files[0].name} is {of(arrays[0])}, {file} is {of(arrays[-1])}"
+                raise ValueError(f"images must have one {what}: {found}")
     if all(a.ndim == 2 for a in arrays):
         return np.stack(arrays)
     coloured = [a if a.ndim == 3 else np.repeat(a[..., None], 3, axis=2) for a in arrays]
     return np.stack(coloured).transpose(0, 3, 1, 2)
+
+
+def _size(image: np.ndarray) -> str:
+    return f"{image.shape[1]} x {image.shape[0]}"
+
+
+def _read_image(file: Path, left: int) -> np.ndarray:
+    """(h, w) or (h, w, 3); refused by its size, times the images that are `left`, before a pixel is unpacked."""
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(file) as image:
+                memory.require(left * 3 * image.width * image.height, f"{left} images like {file}")
+                if image.mode in DEEP:
+                    return _deep(np.asarray(image))
+                grey = image.mode in ("1", "L", "LA")
+                return np.asarray(image.convert("L" if grey else "RGB"))
+    except (Image.DecompressionBombWarning, Image.DecompressionBombError):
+        most = Image.MAX_IMAGE_PIXELS
+        raise ValueError(
+            f"{file} has more than {most} pixels: this may be a decompression bomb, and is not read"
+        ) from None
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, EOFError, zlib.error, struct.error) as error:
+        raise ValueError(f"{file} is not a readable image: {error}") from None
+
+
+def _deep(values: np.ndarray) -> np.ndarray:
+    """Grey values of more than 8 bits, in 16 where they fit: some formats come as 32-bit integers."""
+    if values.dtype.kind == "f" or values.size == 0:
+        return values
+    fits = values.min() >= 0 and values.max() < 2**16
+    return values.astype(np.uint16) if fits else values
 
 
 READERS = {".npy": _read_npy, ".npz": _read_npz, ".csv": _read_csv, ".bin": _read_cifar}

@@ -89,7 +89,8 @@ class Conv(Architecture):
 
     Parameters
     ----------
-    channels : channels of each stage. Stages that would start from an image with a side below 4 are left out.
+    channels : channels of each stage. From the second on, stages that would start from an image with a side below 8 are
+        left out: of a picture of 3 x 3 a decoder no longer tells where things are.
     hidden : width of the fully connected layer between the convolutions and the codes.
     """
 
@@ -103,7 +104,7 @@ class Conv(Architecture):
         stages = [image_size(shape)]
         for channels in self.channels:
             _, height, width = stages[-1]
-            if min(height, width) < 4 and len(stages) > 1:
+            if min(height, width) < 8 and len(stages) > 1:
                 break
             stages.append((channels, (height + 1) // 2, (width + 1) // 2))
         return stages

@@ -2,23 +2,33 @@
 
 from __future__ import annotations
 
+import io
 import math
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from ._storage import write_atomically
 from .networks import channels_last
 
 DPI = 120
 
 
-def save(figure: Figure, path: Any) -> None:
-    """Write a figure as PNG."""
+def png(figure: Figure) -> bytes:
+    """A figure as the bytes of a PNG."""
     FigureCanvasAgg(figure)
-    figure.savefig(path, dpi=DPI, format="png")
+    buffer = io.BytesIO()
+    figure.savefig(buffer, dpi=DPI, format="png")
+    return buffer.getvalue()
+
+
+def save(figure: Figure, path: Any) -> None:
+    """Write a figure as PNG, whole or not at all."""
+    write_atomically(Path(path), png(figure))
 
 
 def is_image(shape: Sequence[int]) -> bool:

@@ -12,8 +12,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, distributions
 from torch.nn import functional
+
+import otdist
 
 from ._config import catalogue
 from .priors import LOG_2PI
@@ -56,6 +58,33 @@ class BatchPosterior(ABC):
         """Marginal variances, (batch, d)."""
 
 
+class TorchPosterior(BatchPosterior):
+    """One that torch.distributions knows: its density and divergences are those of the library, and of otdist."""
+
+    @abstractmethod
+    def distribution(self) -> distributions.Distribution:
+        """q(z | x) with batch shape (batch,) and event shape (d,)."""
+
+    def log_prob(self, z: Tensor) -> Tensor:
+        return self.distribution().log_prob(z)
+
+    def kl(self) -> Tensor:
+        return distributions.kl_divergence(self.distribution(), self._standard_normal())
+
+    def w2_squared(self) -> Tensor:
+        return otdist.w2_squared(self.distribution(), self._standard_normal())
+
+    def _standard_normal(self) -> distributions.Distribution:
+        zeros = self.mean.new_zeros(self.mean.shape[-1])
+        return _independent(zeros, torch.ones_like(zeros))
+
+
+def _independent(mean: Tensor, scale: Tensor) -> distributions.Distribution:
+    # what an encoder says is valid by construction, and looking would cost as much as the divergence
+    one_by_one = distributions.Normal(mean, scale, validate_args=False)
+    return distributions.Independent(one_by_one, 1, validate_args=False)
+
+
 @dataclass
 class Dirac(BatchPosterior):
     """All mass at `mean` (batch, d)."""
@@ -80,7 +109,7 @@ class Dirac(BatchPosterior):
 
 
 @dataclass
-class DiagonalGaussian(BatchPosterior):
+class DiagonalGaussian(TorchPosterior):
     """N(mean, diag(scale²)); `scale` (batch, d) is a standard deviation."""
 
     mean: Tensor
@@ -89,17 +118,8 @@ class DiagonalGaussian(BatchPosterior):
     def rsample(self, noise: Tensor) -> Tensor:
         return self.mean + self.scale * noise
 
-    def log_prob(self, z: Tensor) -> Tensor:
-        white = (z - self.mean) / self.scale
-        return -0.5 * (white.square() + LOG_2PI).sum(-1) - self.scale.log().sum(-1)
-
-    def kl(self) -> Tensor:
-        return 0.5 * (self.mean.square() + self.scale.square() - 1).sum(-1) - self.scale.log().sum(-1)
-
-    def w2_squared(self) -> Tensor:
-        from otdist import diagonal
-
-        return diagonal.w2_squared(self.mean, self.scale)
+    def distribution(self) -> distributions.Distribution:
+        return _independent(self.mean, self.scale)
 
     @property
     def variance(self) -> Tensor:
@@ -107,7 +127,7 @@ class DiagonalGaussian(BatchPosterior):
 
 
 @dataclass
-class FullGaussian(BatchPosterior):
+class FullGaussian(TorchPosterior):
     """N(mean, root rootᵀ); `root` (batch, d, d) is lower triangular with a positive diagonal."""
 
     mean: Tensor
@@ -116,28 +136,13 @@ class FullGaussian(BatchPosterior):
     def rsample(self, noise: Tensor) -> Tensor:
         return self.mean + (self.root @ noise.unsqueeze(-1)).squeeze(-1)
 
-    def log_prob(self, z: Tensor) -> Tensor:
-        centred = (z - self.mean).unsqueeze(-1)
-        white = torch.linalg.solve_triangular(self.root, centred, upper=False).squeeze(-1)
-        return -0.5 * (white.square() + LOG_2PI).sum(-1) - self._half_log_det()
+    def distribution(self) -> distributions.Distribution:
+        return distributions.MultivariateNormal(self.mean, scale_tril=self.root, validate_args=False)
 
-    def kl(self) -> Tensor:
-        trace = self.root.square().sum((-2, -1))
-        return 0.5 * (self.mean.square().sum(-1) + trace - self.mean.shape[-1]) - self._half_log_det()
-
-    def w2_squared(self) -> Tensor:
-        from otdist import covariance, gaussian
-
+    def _standard_normal(self) -> distributions.Distribution:
         d = self.mean.shape[-1]
-        return gaussian.w2_squared(
-            self.mean,
-            covariance.Factor(self.root),
-            self.mean.new_zeros(d),
-            covariance.Isotropic(self.mean.new_ones(()), d),
-        )
-
-    def _half_log_det(self) -> Tensor:
-        return self.root.diagonal(dim1=-2, dim2=-1).log().sum(-1)
+        eye = torch.eye(d, dtype=self.mean.dtype, device=self.mean.device)
+        return distributions.MultivariateNormal(self.mean.new_zeros(d), scale_tril=eye, validate_args=False)
 
     @property
     def variance(self) -> Tensor:
@@ -175,9 +180,7 @@ class CirculantGaussian(BatchPosterior):
         return 0.5 * (self.mean.square().sum(-1) + trace - self.mean.shape[-1] - self._log_eigenvalues())
 
     def w2_squared(self) -> Tensor:
-        from otdist import diagonal
-
-        return diagonal.w2_squared(self.mean, self.spectrum.sqrt().flatten(1))
+        return otdist.diagonal.w2_squared(self.mean, self.spectrum.sqrt().flatten(1))
 
     def _log_eigenvalues(self) -> Tensor:
         return self.spectrum.log().flatten(1).sum(1)

@@ -8,12 +8,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from . import labels
+
 
 class DatasetRows:
-    """A map-style Dataset seen as an array: `shape`, `dtype`, and rows stacked on demand."""
+    """A map-style Dataset as an array: `shape`, `dtype`, and rows stacked on demand, checked as they are read."""
 
-    def __init__(self, dataset: Any) -> None:
-        self.dataset = dataset
+    def __init__(self, dataset: Any, name: str) -> None:
+        self.dataset, self.name = dataset, name
         first = _item(dataset, 0)[0]
         self.shape, self.dtype = (len(dataset), *first.shape), first.dtype
 
@@ -21,8 +23,18 @@ class DatasetRows:
         return len(self.dataset)
 
     def __getitem__(self, index: Any) -> Tensor:
-        chosen = np.arange(len(self.dataset))[index]
-        return torch.stack([_item(self.dataset, i)[0] for i in chosen])
+        return torch.stack([self._row(int(i)) for i in np.arange(len(self.dataset))[index]])
+
+    def _row(self, i: int) -> Tensor:
+        row = _item(self.dataset, i)[0]
+        if tuple(row.shape) != self.shape[1:]:
+            mine, theirs = self.shape[1:], tuple(row.shape)
+            raise ValueError(
+                f"{self.name}: its examples must have one shape; the first has {mine}, example {i} {theirs}"
+            )
+        if not bool(torch.isfinite(row).all()):
+            raise ValueError(f"{self.name} must be finite; example {i} holds NaN or infinity")
+        return row
 
 
 class RowSubset:
@@ -53,8 +65,7 @@ def _item(dataset: Any, i: int) -> tuple[Tensor, Any]:
 def as_rows(x: Any, y: Any = None, *, name: str = "x", minimum: int = 2) -> tuple[Any, np.ndarray | None]:
     """An array, tensor, Dataset or DataLoader as something with shape and rows, and its labels as an array.
 
-    A DataLoader stands for its data set: order and batches are the run's own. A Dataset's labels are used only if its
-    items are pairs and `y` is not given.
+    A DataLoader stands for its data set. The labels in a Dataset's pairs are used only if `y` is True.
 
     Raises
     ------
@@ -65,22 +76,25 @@ def as_rows(x: Any, y: Any = None, *, name: str = "x", minimum: int = 2) -> tupl
         x = x.dataset
     if isinstance(x, torch.utils.data.IterableDataset):
         raise TypeError(f"{name} is an IterableDataset; a data set must have a length and rows by number")
+    if y is True and not isinstance(x, torch.utils.data.Dataset):
+        raise TypeError(f"y=True takes the labels of a Dataset; {name} is a {type(x).__name__}")
     if isinstance(x, torch.utils.data.TensorDataset):
-        x, y = x.tensors[0], (x.tensors[1] if len(x.tensors) > 1 and y is None else y)
+        x, y = x.tensors[0], (x.tensors[1] if y is True and len(x.tensors) > 1 else y)
     if isinstance(x, torch.utils.data.Dataset):
         if not len(x):  # type: ignore[arg-type]
             raise ValueError(f"{name} must hold at least {minimum} examples; got an empty Dataset")
-        rows: Any = DatasetRows(x)
-        second = _item(x, 0)[1]
-        if y is None and second is not None:
+        rows: Any = DatasetRows(x, name)
+        if y is True and _item(x, 0)[1] is not None:
             y = np.array([np.asarray(_item(x, i)[1]) for i in range(len(rows))])
     else:
         rows = _numbers(x, name)
+    if y is True:
+        raise ValueError(f"y=True takes the labels of a Dataset; the examples of {name} are no pairs (x, y)")
     if len(rows.shape) < 2 or 0 in rows.shape[1:]:
         raise ValueError(f"{name} must have shape (n, ...), one row an example; got {tuple(rows.shape)}")
     if len(rows) < minimum:
         raise ValueError(f"{name} must hold at least {minimum} examples; got {len(rows)}")
-    return rows, None if y is None else as_labels(y, len(rows))
+    return rows, None if y is None else labels.checked(y, len(rows))
 
 
 def _numbers(x: Any, name: str) -> Any:
@@ -101,13 +115,3 @@ def _numbers(x: Any, name: str) -> Any:
         if not bool(finite):
             raise ValueError(f"{name} must be finite; rows {start} to {start + len(part) - 1} hold NaN or infinity")
     return x
-
-
-def as_labels(y: Any, n: int) -> np.ndarray:
-    """Class labels as an array (n,). Raises ValueError or TypeError naming y and what arrived."""
-    labels = y.detach().cpu().numpy() if isinstance(y, Tensor) else np.asarray(y)
-    if labels.shape != (n,):
-        raise ValueError(f"y must have shape ({n},), one label an example; got {labels.shape}")
-    if labels.dtype.kind not in "buiUS":
-        raise TypeError(f"y must be class labels, integers or strings; got dtype {labels.dtype}")
-    return labels

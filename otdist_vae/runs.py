@@ -1,22 +1,39 @@
-"""A run's folder: its configuration, checkpoints, curves, model, table of metrics and pictures."""
+"""A run's folder: its configuration, checkpoints, curves, model, table of metrics and pictures.
+
+A new run is trained in the folder itself. A run that replaces or prolongs another is trained in ``unfinished`` beneath
+it, and takes its place when it is whole: whatever happens before, the old run is there, byte for byte.
+"""
 
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+import os
+import shutil
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import yaml
+from lightning.pytorch.callbacks import Callback
 
-from . import _storage, batches, data, plots, samplers
+from . import _storage, batches, data, plots, samplers, staging
+from .callbacks import CURVES
+from .checkpoints import CHECKPOINT
 from .model import WVAE
-from .settings import DEFAULTS, MODEL_DEFAULTS, read_config
+from .options import SETTING_NAMES, Options, hardware
+from .rows import as_rows
+from .settings import DEFAULTS as DEFAULTS
+from .settings import MODEL_DEFAULTS, checked, read_config
 
 CONFIG, METRICS, TABLE = "config.yaml", "metrics.json", "metrics.md"
 REPORTS = ("evaluation.json", "evaluation.md", "evaluation.png", "doctor.md")
 PICTURES = ("samples.png", "reconstructions.png", "latent.png", "curves.png")
+MADE = (CONFIG, METRICS, TABLE, CURVES, CHECKPOINT, _storage.DESCRIPTION, _storage.WEIGHTS, *PICTURES)
+LOGS = ("tensorboard", "wandb")  # folders that loggers make
+TARGET = "OTDIST_VAE_TARGET"  # tells the processes that Lightning starts where the first of them trains
 
 
 def build(config: dict[str, Any]) -> WVAE:
@@ -25,41 +42,185 @@ def build(config: dict[str, Any]) -> WVAE:
     return WVAE(random_state=config["seed"], **options)
 
 
-def train(config: dict[str, Any], folder: Path, *, resume: bool, overwrite: bool = False) -> WVAE:
-    """Train as `config` (complete with DEFAULTS) says and leave everything in `folder`."""
-    from .checkpoints import CHECKPOINT
-    from .options import OPTION_NAMES, Options
-
+def examples_of(config: dict[str, Any]) -> data.Examples:
+    """The data that a configuration names: all of them, or the `limit` that its seed draws."""
     if config["data"] is None:
         raise ValueError("data must be given: 'digits' or a file or folder")
-    model = build(config)
-    examples = data.load(str(config["data"]))
+    examples = data.load(config["data"])
+    limit = config.get("limit")
+    if limit is None or limit >= len(examples.x):
+        return examples
+    chosen = np.sort(np.random.default_rng([config["seed"], 2**32]).permutation(len(examples.x))[:limit])
+    return data.Examples(examples.x[chosen], None if examples.y is None else examples.y[chosen], examples.columns)
+
+
+def train(config: dict[str, Any], folder: Path, *, resume: bool, overwrite: bool = False) -> WVAE:
+    """Train as `config` says and leave everything in `folder`.
+
+    Raises
+    ------
+    ValueError, TypeError, OSError, ArithmeticError, MemoryError
+        What is wrong; the folder then holds what it held before.
+    """
+    config = checked(config)
+    model, options = build(config), Options(**{key: config[key] for key in SETTING_NAMES if key in config})
+    hardware(options)
+    examples = examples_of(config)
     if config["conditional"] and examples.y is None:
         raise ValueError(f"conditional needs labels, but {config['data']} has none")
-    options = Options(**{key: config[key] for key in OPTION_NAMES if key in config})
-    if overwrite and folder.is_dir():
-        clear(folder)
-    _storage.prepare(folder)
+    target = _target(folder, resume, overwrite)
+    checkpoint = _checkpoint(folder, target) if resume else None
+    warm = config["warm_start"] is not None and checkpoint is None
+    if warm:
+        config["warm_start"] = str(Path(config["warm_start"]).absolute())
+        _start_from(model, Path(config["warm_start"]))
     described = {k: v for k, v in model.describe().items() if k != "random_state"}
-    whole = {**config, **described, **asdict(options)}
-    (folder / CONFIG).write_text(yaml.safe_dump(json.loads(json.dumps(whole)), sort_keys=False), "utf-8")
-    try:
+    whole = {**config, **described, **options.described(), "data": _lasting(config["data"])}
+    start = _Start(target, whole, checkpoint, fresh=overwrite)
+    with _nothing_lost(start):
         model.fit(
             examples.x,
             examples.y if config["conditional"] else None,
             max_epochs=config["max_epochs"],
             validation=config["validation"],
-            folder=folder,
-            resume="auto" if resume else None,
-            **asdict(options),
+            folder=target,
+            resume=checkpoint,
+            warm_start=warm,
+            **{**options.__dict__, "callbacks": [start]},
         )
-    except (TypeError, ValueError):
-        if not (folder / CHECKPOINT).exists():  # refused before anything was learned: leave nothing in the way
-            (folder / CONFIG).unlink()
-        raise
-    model.save(folder)
-    report(model, examples, folder, config)
+        if is_first_process():
+            model.save(target)
+    if is_first_process():
+        _finish(model, examples, config, target, folder, keep_logs=resume)
     return model
+
+
+def _finish(
+    model: WVAE, examples: data.Examples, config: dict[str, Any], target: Path, folder: Path, *, keep_logs: bool
+) -> None:
+    """Pictures and tables; then the new run takes the old one's place, also if it is a picture that cannot be drawn."""
+    try:
+        report(model, examples, target, config)
+    except OSError:  # a full disk: --resume auto ends it
+        raise
+    except Exception:
+        if target != folder:
+            _install(folder, keep_logs)
+        raise
+    if target != folder:
+        _install(folder, keep_logs)
+
+
+def is_first_process() -> bool:
+    """Whether this process writes, and is not one of those that Lightning starts beside it."""
+    return os.environ.get("LOCAL_RANK", "0") == "0" and os.environ.get("NODE_RANK", "0") == "0"
+
+
+def _target(folder: Path, resume: bool, overwrite: bool) -> Path:
+    """Where to train: in the folder itself, or in `unfinished` where it holds something to be kept until then."""
+    if TARGET in os.environ and not is_first_process():
+        return Path(os.environ[TARGET])
+    if folder.is_dir():
+        staging.recover(folder)
+    unfinished = staging.staged(folder)
+    taken = occupied(folder) if overwrite else (folder / _storage.DESCRIPTION).exists()
+    return unfinished if taken or (resume and (unfinished / CONFIG).exists()) else folder
+
+
+def config_of(folder: Path) -> Path:
+    """The configuration of the run that was begun last in a folder."""
+    unfinished = staging.staged(folder) / CONFIG
+    return unfinished if unfinished.is_file() else folder / CONFIG
+
+
+def _checkpoint(folder: Path, target: Path) -> Path | None:
+    """What to go on from: the target's own checkpoint, or if no run was begun there, that of the folder's run."""
+    if (target / CHECKPOINT).exists():
+        return target / CHECKPOINT
+    begun = target == folder or (target / CONFIG).exists()
+    return folder / CHECKPOINT if not begun and (folder / CHECKPOINT).exists() else None
+
+
+def _lasting(source: str) -> str:
+    """The data's name in the configuration: absolute, so that the run can be read from any folder."""
+    return source if source == "digits" else str(Path(source).absolute())
+
+
+def _start_from(model: WVAE, folder: Path) -> None:
+    former = WVAE.load(folder)
+    model.network, model.classes = former.network, former.classes
+
+
+class _Start(Callback):
+    """Writes the configuration once Lightning is about to train, when nothing can be refused any more."""
+
+    def __init__(self, target: Path, config: dict[str, Any], checkpoint: Path | None, fresh: bool) -> None:
+        self.target, self.checkpoint, self.fresh = target, checkpoint, fresh
+        self.existed, path = target.exists(), target / CONFIG
+        self.before = path.read_bytes() if path.is_file() else None  # the configuration of what was begun there
+        self.text = yaml.safe_dump(json.loads(json.dumps(config)), sort_keys=False, allow_unicode=True).encode()
+
+    def setup(self, trainer: Any, module: Any, stage: str) -> None:
+        if not trainer.is_global_zero:
+            return
+        own = self.target / CHECKPOINT
+        if self.fresh and self.target.name == staging.UNFINISHED:
+            staging.discard(self.target.parent)
+            self.target.mkdir()
+            self.existed, self.before = False, None
+        if self.checkpoint is not None and self.checkpoint != own:
+            _storage.write_atomically(own, self.checkpoint.read_bytes())
+        _storage.write_atomically(self.target / CONFIG, self.text)
+
+    def undo(self) -> None:
+        """The configuration as before; what was made without a checkpoint is gone."""
+        path = self.target / CONFIG
+        if (self.target / CHECKPOINT).exists() or self.before is not None:
+            if self.before is not None and path.read_bytes() != self.before:
+                _storage.write_atomically(path, self.before)
+        elif not self.existed:
+            shutil.rmtree(self.target, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+
+
+@contextmanager
+def _nothing_lost(start: _Start) -> Iterator[None]:
+    """If training fails, the target's configuration is as before, and what was made without a checkpoint is gone."""
+    os.environ[TARGET] = str(start.target)
+    try:
+        yield
+    except BaseException as error:
+        if is_first_process() and not getattr(error, "checkpoint", None):
+            start.undo()
+        raise
+    finally:
+        del os.environ[TARGET]
+
+
+def _install(folder: Path, keep_logs: bool) -> None:
+    new, old = (path / _storage.WEIGHTS for path in (staging.staged(folder), folder))
+    same = old.is_file() and old.read_bytes() == new.read_bytes()
+    logs = () if keep_logs else LOGS
+    staging.install(folder, (*MADE, *logs, *(() if same else REPORTS)))
+
+
+@contextmanager
+def replacing(folder: Path, made: Iterable[str]) -> Iterator[Path]:
+    """A folder to make new contents in; they take the place of the old ones, the files `made`, if nothing is raised."""
+    existed = folder.is_dir()
+    _storage.prepare(folder)
+    staging.recover(folder)
+    staging.discard(folder)
+    staging.staged(folder).mkdir()
+    try:
+        yield staging.staged(folder)
+    except BaseException:
+        staging.discard(folder)
+        if not existed:
+            shutil.rmtree(folder, ignore_errors=True)
+        raise
+    staging.install(folder, made)
 
 
 def occupied(folder: Path) -> bool:
@@ -67,18 +228,8 @@ def occupied(folder: Path) -> bool:
     return folder.is_dir() and any(folder.iterdir())
 
 
-def clear(folder: Path) -> None:
-    """Remove what a former run left; other files stay."""
-    from .callbacks import CURVES
-    from .checkpoints import CHECKPOINT
-
-    names = (CONFIG, METRICS, TABLE, CURVES, CHECKPOINT, _storage.DESCRIPTION, _storage.WEIGHTS, *PICTURES, *REPORTS)
-    for name in names:
-        (folder / name).unlink(missing_ok=True)
-
-
 @dataclass
-class Loaded:
+class LoadedRun:
     """A run read back: its model, configuration, and data in the parts it was trained with."""
 
     model: WVAE
@@ -93,7 +244,7 @@ class Loaded:
         return self.examples.x[index], y
 
 
-def read(folder: Path, source: str | None = None) -> Loaded:
+def read(folder: Path, source: str | None = None) -> LoadedRun:
     """A finished run's model and data; `source` names other data, all of it then held out.
 
     Raises
@@ -101,37 +252,64 @@ def read(folder: Path, source: str | None = None) -> Loaded:
     FileNotFoundError, ValueError
         If the folder holds no finished run, or the data cannot be read or do not fit the model.
     """
-    model = WVAE.load(folder)
-    path = folder / CONFIG
-    config = {**DEFAULTS, **(read_config(path) if path.is_file() else {})}
-    if source is None and config["data"] is None:
+    model, path = WVAE.load(folder), folder / CONFIG
+    config = checked(read_config(path) if path.is_file() else {})
+    if source is not None:
+        config = {**config, "data": source, "limit": None}
+    elif config["data"] is None:
         raise ValueError(f"{folder} does not say what it was trained on (no {CONFIG}); name the data")
-    examples = data.load(str(source or config["data"]))
-    if model.classes is not None and examples.y is None:
-        raise ValueError(f"the model is class-conditional, and {source or config['data']} has no labels")
+    else:
+        config["data"] = _found(config["data"], folder)
+    examples = examples_of(config)
+    _check_fit(model, examples, config["data"])
     everything = np.arange(len(examples.x))
     if source is not None:
-        return Loaded(model, config, examples, everything[:0], everything)
-    if not isinstance(config["validation"], float):
-        return Loaded(model, config, examples, everything, everything)
+        return LoadedRun(model, config, examples, everything[:0], everything)
+    if not config["validation"]:
+        return LoadedRun(model, config, examples, everything, everything)
     kept, held = batches.split(len(examples.x), config["validation"], model.seed)
-    return Loaded(model, config, examples, kept, held)
+    return LoadedRun(model, config, examples, kept, held)
+
+
+def _found(source: str, folder: Path) -> str:
+    """The data of a run, also where an older configuration names them relative to the folder that was current then."""
+    for path in (Path(source), folder / source, folder.parent / source):
+        if source == "digits" or path.exists():
+            return source if source == "digits" else str(path)
+    raise FileNotFoundError(
+        f"{source}, which {folder} was trained on, is not there; say in {folder / CONFIG} where it is"
+    )
+
+
+def _check_fit(model: WVAE, examples: data.Examples, source: str) -> None:
+    shape = model.fitted_network().sample_shape
+    if examples.x.shape[1:] != shape:
+        raise ValueError(f"{source} has examples of shape {examples.x.shape[1:]}, and the model is for {shape}")
+    as_rows(examples.x, minimum=0)  # refuses NaN
+    if model.classes is None:
+        return
+    if examples.y is None:
+        raise ValueError(f"the model is class-conditional, and {source} has no labels")
+    strange = np.setdiff1d(examples.y, model.classes)
+    if len(strange):
+        raise ValueError(f"{source} has the class {strange[0]}, which the model was not trained on")
 
 
 def report(model: WVAE, examples: data.Examples, folder: Path, config: dict[str, Any]) -> None:
     """Pictures and the table of metrics."""
     held = np.arange(len(examples.x))
-    if isinstance(config["validation"], float):
+    if config["validation"]:
         held = batches.split(len(examples.x), config["validation"], model.seed)[1]
-    x, y = examples.x[held], None if examples.y is None else examples.y[held]
-    classes = y if model.classes is not None else None
+    x, classes = examples.x[held], None
+    if model.classes is not None and examples.y is not None:
+        classes = examples.y[held]
     shown = slice(0, 50)
     rebuilt = np.asarray(model.reconstruct(x, classes))
     per_class = None if model.classes is None else np.resize(model.classes, 100)
     drawn = np.asarray(model.sample(100, per_class, sampler=config.get("sampler")))
     limits = (float(examples.x.min()), float(examples.x.max()))
     if plots.is_image(x.shape[1:]):
-        name = config.get("sampler") or model.default_sampler
+        name = model.sampler_name(config.get("sampler"))
         plots.save(
             plots.images(drawn, limits=limits, title=f"samples, codes from the {samplers.DENSITIES[name]}"),
             folder / "samples.png",
@@ -141,7 +319,7 @@ def report(model: WVAE, examples: data.Examples, folder: Path, config: dict[str,
         plots.save(plots.clouds(x, drawn, title="samples"), folder / "samples.png")
         plots.save(plots.clouds(x, rebuilt, title="reconstructions"), folder / "reconstructions.png")
     codes = np.asarray(model.encode(examples.x, examples.y if model.classes is not None else None))
-    plots.save(plots.latent(codes, examples.y), folder / "latent.png")
+    plots.save(plots.latent(codes, examples.classes_to_show()), folder / "latent.png")
     plots.save(plots.curves(model.history, penalty=penalty_name(model)), folder / "curves.png")
     write_metrics(folder, metrics(model, x, rebuilt, codes))
 
@@ -154,23 +332,33 @@ def penalty_name(model: WVAE) -> str:
 def metrics(model: WVAE, x: np.ndarray, rebuilt: np.ndarray, codes: np.ndarray) -> dict[str, Any]:
     """The run's numbers: held-out reconstruction, the losses of the last epoch, the codes' moments, the times."""
     last = model.history[-1]
+    error, share = reconstruction_error(x, rebuilt)
     return {
         "regularizer": type(model.regularizer).__name__,
         "scope": model.regularizer.scope,
         "weight": model.weight,
         "weight against the summed squared error": model.effective_weight(),
-        "held-out mean squared error": float(np.mean((np.asarray(x, dtype=np.float64) - rebuilt) ** 2)),
+        "held-out root mean squared error, in the data's units": error,
+        "held-out squared error over the data's variance": share,
         **{k: v for k, v in last.items() if k not in ("weight", "seconds")},
         "mean code variance": float(codes.var(0).mean()),
         "mean code norm": float(np.linalg.norm(codes.mean(0))),
-        **{k: v for k, v in model.report.items() if k != "epochs"},
+        "samples": str(model.sampler_choice),
+        **{k: v for k, v in model.report.items() if k not in ("epochs", "sampler")},
     }
+
+
+def reconstruction_error(x: Any, rebuilt: Any) -> tuple[float, float | None]:
+    """Root mean squared error in the data's units, and its square over the variance; None for data that do not vary."""
+    x, rebuilt = np.asarray(x, dtype=np.float64), np.asarray(rebuilt, dtype=np.float64)
+    squared, variance = float(((x - rebuilt) ** 2).mean()), float(x.var(0).mean())
+    return squared**0.5, squared / variance if variance > 1e-12 * float((x**2).mean()) else None
 
 
 def write_metrics(folder: Path, values: dict[str, Any]) -> None:
     """metrics.json, and the same as a table in metrics.md."""
-    (folder / METRICS).write_text(json.dumps(values, indent=2) + "\n", "utf-8")
-    (folder / TABLE).write_text(table(values), "utf-8")
+    _storage.write_atomically(folder / METRICS, (json.dumps(values, indent=2) + "\n").encode())
+    _storage.write_atomically(folder / TABLE, table(values).encode())
 
 
 def table(values: dict[str, Any]) -> str:
@@ -183,22 +371,48 @@ def table(values: dict[str, Any]) -> str:
     return "\n".join(rows) + "\n"
 
 
-def evaluate(folder: Path, source: str | None = None, sampler: str | None = None) -> str:
-    """Evaluate a run on its held-out part or on other data; leaves evaluation.json, .md and .png, returns the table."""
-    from . import evaluation
+@dataclass
+class Report:
+    """What a command says of a run, and the files that hold it."""
 
+    text: str
+    files: dict[str, bytes]
+
+    def write(self, folder: Path) -> None:
+        """Write the files into the run's folder, each whole or not at all. Raises OSError."""
+        for name, content in self.files.items():
+            _storage.write_atomically(folder / name, content)
+
+
+def evaluate(
+    folder: Path, source: str | None = None, sampler: str | None = None, features: str | None = None
+) -> Report:
+    """Evaluate a run on its held-out part or on other data: the table; evaluation.json, .md and .png."""
+    from . import evaluation
+    from .features import NAMES
+
+    if features not in (None, *NAMES):
+        raise ValueError(f"features must be one of {', '.join(NAMES)}; got {features!r}")
+    if sampler not in (None, *samplers.NAMES):
+        raise ValueError(f"sampler must be one of {', '.join(samplers.NAMES)}; got {sampler!r}")
     loaded = read(folder, source)
     x, y = loaded.part(loaded.held)
-    reference = loaded.examples.x[loaded.kept] if source is None else read(folder).examples.x
-    model, name = loaded.model, sampler or loaded.config.get("sampler") or loaded.model.default_sampler
-    result = evaluation.evaluate(model, x, y, reference=reference, sampler=name)
-    whole = {"sampler": name, "held-out examples": len(x), "metrics": result}
-    (folder / "evaluation.json").write_text(json.dumps(whole, indent=2, ensure_ascii=False) + "\n", "utf-8")
-    text = f"samples: codes from the {samplers.DENSITIES[name]}\n\n{evaluation.table(result)}"
-    (folder / "evaluation.md").write_text(text, "utf-8")
+    trained = loaded if source is None else read(folder)
+    part = loaded.kept if source is None else slice(None)
+    reference, labels = trained.examples.x[part], None if trained.examples.y is None else trained.examples.y[part]
+    model, name = loaded.model, loaded.model.sampler_name(sampler or loaded.config["sampler"])
+    features = features or evaluation.feature_spaces.default(labels)
+    result = evaluation.evaluate(model, x, y, reference=reference, reference_y=labels, features=features, sampler=name)
+    whole = {"sampler": name, "features": features, "held-out examples": len(x), "metrics": result}
+    where = f"samples: codes from the {samplers.DENSITIES[name]}; distances in features: {features}"
+    text = f"{where}\n\n{evaluation.table(result)}"
     drawn = np.asarray(model.sample(64, None if y is None else np.resize(y, 64), sampler=name))
-    plots.save(_comparison_picture(x, drawn, np.asarray(reference)), folder / "evaluation.png")
-    return text
+    files = {
+        "evaluation.json": (json.dumps(whole, indent=2, ensure_ascii=False) + "\n").encode(),
+        "evaluation.md": text.encode(),
+        "evaluation.png": plots.png(_comparison_picture(x, drawn, np.asarray(reference))),
+    }
+    return Report(text, files)
 
 
 def _comparison_picture(x: np.ndarray, drawn: np.ndarray, reference: np.ndarray) -> Any:
@@ -213,13 +427,12 @@ def _comparison_picture(x: np.ndarray, drawn: np.ndarray, reference: np.ndarray)
     return plots.panels({"held-out data": x[:64], "samples": drawn, "nearest training example": nearest}, limits=limits)
 
 
-def doctor(folder: Path) -> str:
-    """Examine a run; leaves doctor.md and returns what it says."""
+def doctor(folder: Path) -> Report:
+    """Examine a run: what is wrong with it; doctor.md."""
     from . import diagnostics
 
     loaded = read(folder)
     (x, y), (held, held_y) = loaded.part(loaded.kept), loaded.part(loaded.held)
     measured = diagnostics.measure(loaded.model, x, held, y, held_y)
     text = diagnostics.report(measured, diagnostics.diagnose(loaded.model, measured))
-    (folder / "doctor.md").write_text(text, "utf-8")
-    return text
+    return Report(text, {"doctor.md": text.encode()})

@@ -1,8 +1,8 @@
-"""What is done to the data before the network, and undone behind it: x -> (x - shift) / scale."""
+"""What is done to the data before the network, and undone behind it: x -> (x - shift) / scale, within their range."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -12,6 +12,21 @@ from .batches import take
 
 SCALINGS = ("auto", "none", "standard", "range")
 CHUNK = 1024  # rows looked at together
+
+
+class DataUnits(NamedTuple):
+    """What ties the network's numbers to the data's; each broadcasts against an example.
+
+    Attributes
+    ----------
+    shift, scale : the network sees (x − shift)/scale.
+    low, high : the ends of the training data's range, which nothing decoded leaves.
+    """
+
+    shift: Tensor
+    scale: Tensor
+    low: Tensor
+    high: Tensor
 
 
 def resolve(rows: Any, kind: str) -> str:
@@ -57,3 +72,23 @@ def check_unit_range(rows: Any, shift: Tensor, scale: Tensor) -> None:
         raise ValueError(
             f"the Bernoulli likelihood needs data in [0, 1]; x is in [{low:g}, {high:g}]: use scaling='range'"
         )
+
+
+def units(rows: Any, kind: str) -> DataUnits:
+    """Everything that ties the network's numbers to the data's.
+
+    The range is that of bytes for bytes, each column's own for a standardised table, and else one for all features.
+    """
+    shift, scale = shift_and_scale(rows, kind)
+    return DataUnits(shift, scale, *_limits(rows, each=kind == "standard"))
+
+
+def _limits(rows: Any, each: bool) -> tuple[Tensor, Tensor]:
+    if str(rows.dtype).endswith("uint8"):
+        return torch.tensor(0.0), torch.tensor(255.0)
+    lows, highs = [], []
+    for start in range(0, len(rows), CHUNK):
+        part = take(rows, np.arange(start, min(start + CHUNK, len(rows))))
+        lows.append(part.amin(0) if each else part.min())
+        highs.append(part.amax(0) if each else part.max())
+    return torch.stack(lows).amin(0).float(), torch.stack(highs).amax(0).float()

@@ -17,12 +17,14 @@ import lightning.pytorch as pl
 import torch
 from lightning.pytorch.callbacks import Callback, EarlyStopping
 from torch import Tensor
+from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
 from . import autoencoder
+from ._storage import prepare
 from .batches import Batches
 from .callbacks import BestWeights, CheckpointWriter, ProgressBar
 from .checkpoints import CHECKPOINT, AtomicCheckpointIO, read_checkpoint
-from .options import Options
+from .options import OPTIMIZERS, RATE_SCHEDULES, Options, hardware
 from .schedules import Schedule
 
 STAGES = ("forward", "regularizer", "backward")
@@ -43,6 +45,8 @@ class Interrupted(KeyboardInterrupt):
 class Run:
     """One run: what identifies it (compared before resuming), how long it is, and where it lives."""
 
+    batches: Batches
+    held_out: Batches | None
     max_epochs: int
     weight: float
     schedule: Schedule
@@ -175,15 +179,19 @@ class LitAutoencoder(pl.LightningModule):
 
     # -- optimiser and checkpoint --
 
-    def configure_optimizers(self) -> torch.optim.Optimizer:
-        options = self.run.options
+    def configure_optimizers(self) -> tuple[list[torch.optim.Optimizer], list[LRScheduler]]:
+        run, options = self.run, self.run.options
         own = [p for name, p in self.model.named_parameters() if not name.startswith("regularizer.")]
         groups: list[dict[str, Any]] = [{"params": own}]
         adversary = list(self.model.regularizer.parameters())
         if adversary:
             rate = getattr(self.model.regularizer, "learning_rate", None) or 0.5 * options.learning_rate
             groups.append({"params": adversary, "lr": rate})
-        return torch.optim.AdamW(groups, lr=options.learning_rate, weight_decay=options.weight_decay)
+        optimizer = _optimizer(groups, options)
+        if callable(options.rate_schedule):
+            return [optimizer], [options.rate_schedule(optimizer)]
+        factor = RATE_SCHEDULES[options.rate_schedule]
+        return [optimizer], [LambdaLR(optimizer, lambda epoch: factor(min(epoch / run.max_epochs, 1.0)))]
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["otdist_vae"] = {
@@ -204,6 +212,15 @@ class LitAutoencoder(pl.LightningModule):
     def on_train_start(self) -> None:
         if self._restored:
             torch.set_rng_state(self._restored["global_generator"])
+
+
+def _optimizer(groups: list[dict[str, Any]], options: Options) -> torch.optim.Optimizer:
+    if not callable(options.optimizer):
+        return OPTIMIZERS[options.optimizer](groups, lr=options.learning_rate, weight_decay=options.weight_decay)
+    optimizer = options.optimizer(groups)
+    if not isinstance(optimizer, torch.optim.Optimizer):
+        raise TypeError(f"optimizer must give a torch.optim.Optimizer; it gave a {type(optimizer).__name__}")
+    return optimizer
 
 
 class _AllGather(torch.autograd.Function):
@@ -245,8 +262,10 @@ def _finite(value: float) -> bool:
     return value - value == 0
 
 
-def train(model: autoencoder.Autoencoder, run: Run, batches: Batches, validation: Batches | None) -> LitAutoencoder:
-    """Run the loop; `model` is changed in place. Returns the module, with the history and the step's time split.
+def train(model: autoencoder.Autoencoder, run: Run) -> LitAutoencoder:
+    """Run the loop; `model` is changed in place. Returns the module, with the history and the time of the stages.
+
+    Nothing is written before Lightning's trainer, with its hardware, its logger and its callbacks, is made.
 
     Raises
     ------
@@ -254,20 +273,22 @@ def train(model: autoencoder.Autoencoder, run: Run, batches: Batches, validation
         On Ctrl-C.
     FloatingPointError
         If the loss is no longer finite.
+    ValueError
+        If Lightning refuses an option.
+    MemoryError
+        If a step asks for more memory than there is.
     """
-    module = (
-        LitAutoencoder(model, run, [batches])
-        if validation is None
-        else ValidatedLitAutoencoder(model, run, [batches, validation])
-    )
+    module = _module(model, run)
     if run.resume is not None:
         saved = read_checkpoint(run.resume)["otdist_vae"]
         if saved["finished"]:  # stopped early then, and so now
             run.max_epochs = min(run.max_epochs, len(saved["history"]))
-    with _preserving_global_state(run.seed):
-        best, trainer = _trainer(run, has_validation=validation is not None)
+    with _preserving_global_state(run.seed), _refusals_of_lightning():
+        best, trainer = _trainer(run)
+        if run.folder is not None:
+            prepare(run.folder)
         try:
-            trainer.fit(module, batches, validation, ckpt_path=run.resume)
+            trainer.fit(module, run.batches, run.held_out, ckpt_path=run.resume)
         except (KeyboardInterrupt, SystemExit) as stop:
             if isinstance(stop, SystemExit) and not trainer.interrupted:
                 raise
@@ -280,6 +301,33 @@ def train(model: autoencoder.Autoencoder, run: Run, batches: Batches, validation
     return module
 
 
+def _module(model: autoencoder.Autoencoder, run: Run) -> LitAutoencoder:
+    if run.held_out is None:
+        return LitAutoencoder(model, run, [run.batches])
+    return ValidatedLitAutoencoder(model, run, [run.batches, run.held_out])
+
+
+@contextlib.contextmanager
+def _refusals_of_lightning() -> Iterator[None]:
+    """Lightning's own exceptions, and torch's of memory, as the built-in ones they are."""
+    from lightning.fabric.utilities.exceptions import MisconfigurationException
+
+    try:
+        yield
+    except MisconfigurationException as error:
+        raise ValueError(str(error)) from error
+    except RuntimeError as error:
+        if (
+            isinstance(error, torch.OutOfMemoryError)
+            or "allocate memory" in str(error)
+            or "enough memory" in str(error)
+        ):
+            raise MemoryError(f"a training step does not fit in memory: {error}") from error
+        if "loading state_dict" in str(error):
+            raise ValueError(f"the checkpoint is of another network: {error}") from error
+        raise
+
+
 def _ready_for_inference(model: autoencoder.Autoencoder) -> None:
     """On the CPU, evaluating, in a dtype that NumPy has."""
     model.to("cpu").eval()
@@ -287,11 +335,12 @@ def _ready_for_inference(model: autoencoder.Autoencoder) -> None:
         model.float()
 
 
-def _trainer(run: Run, has_validation: bool) -> tuple[BestWeights, pl.Trainer]:
+def _trainer(run: Run) -> tuple[BestWeights, pl.Trainer]:
     options = run.options
+    accelerator, devices = hardware(options)
     best = BestWeights(keep_best=bool(options.early_stopping))
-    callbacks: list[Callback] = [best]
-    if options.early_stopping and has_validation:
+    callbacks: list[Callback] = [best, *options.callbacks]
+    if options.early_stopping and run.held_out is not None:
         callbacks.append(EarlyStopping("val_loss", patience=options.early_stopping, check_on_train_epoch_end=True))
     if options.progress or (options.progress is None and sys.stderr.isatty()):
         callbacks.append(ProgressBar(run.max_epochs))
@@ -299,8 +348,8 @@ def _trainer(run: Run, has_validation: bool) -> tuple[BestWeights, pl.Trainer]:
         callbacks.append(CheckpointWriter(run.folder, options.checkpoint_every, run.max_epochs))
     trainer = pl.Trainer(
         max_epochs=run.max_epochs,
-        accelerator=options.accelerator,
-        devices=options.devices,
+        accelerator=accelerator,
+        devices=devices,
         num_nodes=options.num_nodes,
         strategy=options.strategy,
         precision=options.precision,
@@ -319,8 +368,10 @@ def _trainer(run: Run, has_validation: bool) -> tuple[BestWeights, pl.Trainer]:
     return best, trainer
 
 
-def _logger(name: str, folder: Path | None) -> Any:
-    """The extra logger by name; the CSV of every run is the CheckpointWriter's."""
+def _logger(name: Any, folder: Path | None) -> Any:
+    """The extra logger, by name unless it is one; the CSV of every run is the CheckpointWriter's."""
+    if not isinstance(name, str):
+        return name
     if name == "csv":
         return False
     if folder is None:

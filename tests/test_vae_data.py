@@ -171,3 +171,42 @@ def test_what_is_wrong_with_it(tmp_path, name, message):
 def test_nothing_there(tmp_path):
     with pytest.raises(FileNotFoundError, match="neither 'digits' nor an existing"):
         data.load(tmp_path / "nowhere")
+
+
+DEEP = 257 * np.arange(20, dtype=np.uint16).reshape(4, 5) * 12 + 3
+
+
+@pytest.mark.parametrize(("ending", "array"), [("png", DEEP), ("tif", DEEP), ("tif", DEEP.astype(np.int32))])
+def test_deep_images_keep_their_values(tmp_path, ending, array):
+    Image.fromarray(array).save(tmp_path / f"a.{ending}")
+    x = data.load(tmp_path).x
+    assert x.dtype == np.uint16
+    np.testing.assert_array_equal(x[0], DEEP)
+
+
+def test_floating_images(tmp_path):
+    Image.fromarray((DEEP / 7).astype(np.float32)).save(tmp_path / "a.tif")
+    np.testing.assert_array_equal(data.load(tmp_path).x[0], (DEEP / 7).astype(np.float32))
+
+
+def test_one_depth_for_all(tmp_path):
+    Image.fromarray(DEEP).save(tmp_path / "a.png")
+    Image.fromarray(DEEP.astype(np.uint8)).save(tmp_path / "b.png")
+    with pytest.raises(ValueError, match=r"images must have one depth: a\.png is uint16, .*b\.png is uint8"):
+        data.load(tmp_path)
+
+
+def test_labels_of_another_shape(tmp_path):
+    np.savez(tmp_path / "a.npz", x=np.zeros((5, 2)), y=np.zeros((5, 2), int))
+    with pytest.raises(ValueError, match=r"y must have shape \(5,\), one label an example; got \(5, 2\)"):
+        data.load(tmp_path / "a.npz")
+
+
+def test_more_than_memory_holds_is_refused(tmp_path, monkeypatch):
+    np.savez(tmp_path / "a.npz", x=np.zeros((1000, 10)))
+    png(tmp_path / "a.png", 100, 100)
+    monkeypatch.setattr(data.memory, "available", lambda: 20_000)
+    with pytest.raises(MemoryError, match=r"a\.npz needs .* GiB of memory"):
+        data.load(tmp_path / "a.npz")
+    with pytest.raises(MemoryError, match=r"1 images like .*a\.png"):
+        data.load(tmp_path)

@@ -9,7 +9,7 @@ from vae_small import fitted, labels, table
 
 from otdist_vae import evaluation
 
-METRICS = {"mean squared error", *evaluation.DISTANCES}
+METRICS = {"mean squared error", "unexplained variance", *evaluation.DISTANCES}
 
 
 def cloud(n, d, seed=0):
@@ -32,7 +32,7 @@ def test_evaluate_puts_a_floor_beside_each_metric():
 def test_features_are_used():
     model = fitted()
     result = evaluation.evaluate(model, table(), reference=table(), features=lambda x: np.zeros((len(x), 2)) + len(x))
-    assert result["Fréchet distance"] == {"model": 0, "floor": 0}
+    assert result["Fréchet distance"] == {"model": 0, "error": 0, "floor": 0, "floor error": 0}
 
 
 def test_classes_and_images():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import warnings
 
@@ -11,7 +12,7 @@ import pytest
 import torch
 from vae_small import fitted, labels, table, tiny
 
-from otdist_vae import WVAE, networks
+from otdist_vae import WVAE, batches, networks, regularizers, schedules
 from otdist_vae._storage import DESCRIPTION, WEIGHTS
 
 
@@ -225,3 +226,170 @@ def test_scalings(x, scaling, low, high):
     scaled = fitted(x=x, scaling=scaling, max_epochs=1).network.scaled(torch.from_numpy(x))
     assert low - 0.1 <= float(scaled.min())
     assert float(scaled.max()) <= high + 0.1
+
+
+class Shell(regularizers.Regularizer):
+    """A regularizer of the user's own: codes on a sphere."""
+
+    scope = "aggregate"
+
+    def __init__(self, radius=1.0):
+        super().__init__()
+        self.distance = radius  # not kept under the argument's name
+
+    def forward(self, posterior, codes, prior=None, *, rng=None):
+        return (codes.norm(dim=1) - self.distance).square().mean()
+
+
+class Ramp(schedules.Schedule):
+    def __call__(self, epoch):
+        return min(1.0, epoch)
+
+
+def test_components_of_the_users_own_are_passed_to_load(tmp_path):
+    model = fitted(Shell(2.0), weight=1.0, schedule=Ramp())
+    model.save(tmp_path)
+    with pytest.raises(ValueError, match=r"regularizer .*Shell.*: pass it to load as regularizer="):
+        WVAE.load(tmp_path)
+    with pytest.raises(ValueError, match="pass it to load as schedule="):
+        WVAE.load(tmp_path, regularizer=Shell(2.0))
+    with pytest.raises(TypeError, match="load has no argument 'regulariser'"):
+        WVAE.load(tmp_path, regulariser=Shell(2.0))
+    again = WVAE.load(tmp_path, regularizer=Shell(2.0), schedule=Ramp())
+    np.testing.assert_array_equal(again.sample(5), model.sample(5))
+    assert isinstance(again.regularizer, Shell)
+
+
+def test_a_refused_fit_leaves_the_model_as_it_was():
+    model = fitted()
+    before, history = model.sample(3), model.history
+    for x, options in (
+        (table(9, 3)[:1], {}),
+        (table(40, 3), {"learning_rate": 1e30, "max_epochs": 20}),
+        (table(40, 3), {"devices": 0}),
+    ):
+        with pytest.raises((ValueError, FloatingPointError)):
+            model.fit(x, progress=False, **options)
+        np.testing.assert_array_equal(model.sample(3), before)
+        assert model.history == history
+
+
+def test_a_warm_start_goes_on_from_the_weights():
+    model = fitted(max_epochs=20, fit={"learning_rate": 1e-2})
+    last = model.history[-1]["loss"]
+    quiet = {"progress": False, "batch_size": 32, "max_epochs": 1}
+    cold = fitted(max_epochs=1).history[0]["loss"]
+    warm = model.fit(table(), warm_start=True, **quiet).history[0]["loss"]
+    assert abs(warm - last) < 0.5 * abs(cold - last)
+    with pytest.raises(ValueError, match="examples of the shape"):
+        model.fit(table(40, 3), warm_start=True, **quiet)
+    with pytest.raises(ValueError, match="not fitted yet"):
+        tiny().fit(table(), warm_start=True, **quiet)
+
+
+def test_encode_and_decode_are_differentiable_if_asked():
+    model = fitted()
+    x = torch.from_numpy(table(7)).requires_grad_()
+    z = model.encode(x, differentiable=True)
+    torch.testing.assert_close(z.detach(), model.encode(x), rtol=0, atol=0)
+    back = model.decode(z, differentiable=True)
+    torch.testing.assert_close(back.detach(), model.decode(z.detach()), rtol=0, atol=0)
+    (gradient,) = torch.autograd.grad(z[:, 0].sum(), x, retain_graph=True)
+    step = 1e-2 * torch.randn(x.shape, generator=torch.Generator().manual_seed(0))
+    model.network.double()
+    with torch.no_grad():
+        ends = [model.encode((x + s * step).double(), differentiable=True)[:, 0].sum() for s in (0.5, -0.5)]
+    # central differences: wrong by the third derivative, times the step cubed
+    torch.testing.assert_close((gradient * step).sum().double(), ends[0] - ends[1], rtol=1e-3, atol=1e-5)
+    assert not model.encode(x).requires_grad
+    with pytest.raises(TypeError, match="needs x to be a tensor"):
+        model.encode(table(7), differentiable=True)
+
+
+class Pairs(torch.utils.data.Dataset):
+    def __init__(self, x, y):
+        self.x, self.y = x, y
+
+    def __len__(self):
+        return len(self.x)
+
+    def __getitem__(self, i):
+        return torch.as_tensor(self.x[i]), self.y[i]
+
+
+def test_a_labelled_dataset_is_conditional_only_if_asked():
+    x, y = table(), labels()
+    for dataset in (Pairs(x, y), torch.utils.data.TensorDataset(torch.from_numpy(x), torch.from_numpy(y))):
+        assert fitted(x=dataset).classes is None
+        model = fitted(x=dataset, y=True)
+        assert model.classes.tolist() == [0, 1, 2]
+        np.testing.assert_array_equal(model.encode(x, y), fitted(x=x, y=y).encode(x, y))
+    with pytest.raises(TypeError, match="y=True takes the labels of a Dataset; x is a ndarray"):
+        fitted(x=x, y=True)
+
+
+def test_a_dataloader_says_how_large_batches_are():
+    dataset = torch.utils.data.TensorDataset(torch.from_numpy(table()))
+    model = tiny().fit(
+        torch.utils.data.DataLoader(dataset, batch_size=8), max_epochs=1, validation=None, progress=False
+    )
+    assert model.report["steps"] == 96 // 8
+    model.fit(torch.utils.data.DataLoader(dataset, 8), max_epochs=1, validation=None, progress=False, batch_size=32)
+    assert model.report["steps"] == 96 // 32
+    weighted = torch.utils.data.WeightedRandomSampler([1.0] * 96, 96)
+    for options in ({"sampler": weighted}, {"collate_fn": list}):
+        with pytest.raises(ValueError, match="a sampler or collate_fn of its own"):
+            tiny().fit(torch.utils.data.DataLoader(dataset, **options))
+
+
+def test_nan_in_a_dataset_is_found_as_such():
+    x = table()
+    x[17, 2] = np.nan
+    with pytest.raises(ValueError, match="x must be finite; example 17 holds NaN"):
+        fitted(x=Pairs(x, labels()))
+    ragged = Pairs([*table(9), np.zeros(3, np.float32)], labels(10))
+    with pytest.raises(ValueError, match=r"the first has \(6,\), example 9 \(3,\)"):
+        fitted(x=ragged, fit={"validation": None})
+
+
+def test_a_class_that_is_only_held_out_is_refused():
+    y = labels()
+    y[5] = 3
+    seed = next(s for s in range(1000) if 5 in batches.split(96, 0.1, s)[1])
+    with pytest.raises(ValueError, match="class 3 has only held-out examples, none to train on"):
+        fitted(y=y, random_state=seed, max_epochs=1)
+
+
+def test_a_save_that_is_interrupted_keeps_the_old_pair(tmp_path, monkeypatch):
+    """At each step of replacing both files, what is loaded is one model or the other."""
+    from otdist_vae import _storage
+
+    old, new = fitted(), fitted(max_epochs=3)
+    replace = os.replace
+    for stop in range(3):
+        old.save(tmp_path)
+        calls = []
+
+        def replace_until(source, target, stop=stop, calls=calls):
+            if len(calls) == stop:
+                raise KeyboardInterrupt
+            calls.append(target)
+            replace(source, target)
+
+        monkeypatch.setattr(_storage.os, "replace", replace_until)
+        if stop < 2:
+            with pytest.raises(KeyboardInterrupt):
+                new.save(tmp_path)
+        else:
+            new.save(tmp_path)
+        monkeypatch.undo()
+        expected = old if stop == 0 else new
+        np.testing.assert_array_equal(WVAE.load(tmp_path).sample(3), expected.sample(3))
+
+
+def test_steps_govern_small_data(monkeypatch):
+    monkeypatch.setattr("otdist_vae.model.MIN_EPOCHS", 2)
+    monkeypatch.setattr("otdist_vae.model.MIN_STEPS", 20)
+    few, many = fitted(max_epochs=None), fitted(x=table(400), max_epochs=None)
+    assert few.report["steps"] == 21  # 87 examples to train on make 3 batches of 32
+    assert len(many.history) == 2

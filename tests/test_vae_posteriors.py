@@ -133,3 +133,29 @@ def test_likelihoods_are_the_densities():
     torch.testing.assert_close(likelihoods.Bernoulli().log_prob(output, binary), bernoulli)
     with pytest.raises(ValueError, match="scale must be positive"):
         likelihoods.Gaussian(0.0)
+
+
+def test_a_scale_from_the_data_is_the_likeliest_and_loses_no_gradient():
+    rng = torch.Generator().manual_seed(0)
+    output = torch.randn(16, 3, generator=rng, dtype=torch.float64, requires_grad=True)
+    x = torch.randn(16, 3, generator=rng, dtype=torch.float64)
+    likelihood = likelihoods.Gaussian().double().train()
+    value = likelihood.negative_log_likelihood(output, x).mean()
+    value.backward()
+    error = (output - x).square().mean()
+    assert likelihood.deviation() == pytest.approx(error.sqrt().item(), rel=1e-12)
+    # with the likeliest scale put in, the term is D/2 log(mean squared error) + D/2, and so is its gradient
+    whole = 1.5 * error.log() + 1.5
+    assert value.item() == pytest.approx(whole.item(), rel=1e-12)
+    torch.testing.assert_close(output.grad, torch.autograd.grad(whole, output)[0], rtol=1e-12, atol=1e-15)
+    fixed = likelihoods.Gaussian(error.sqrt().item())
+    for mine, theirs in ((likelihood.eval(), fixed),):
+        torch.testing.assert_close(mine.log_prob(output, x), theirs.log_prob(output, x), rtol=1e-12, atol=1e-12)
+
+
+def test_other_units_add_a_constant_to_the_reconstruction_and_leave_its_worth():
+    rng = torch.Generator().manual_seed(0)
+    output, x = (torch.randn(16, 3, generator=rng, dtype=torch.float64) for _ in range(2))
+    values = [likelihoods.Gaussian().train().negative_log_likelihood(s * output, s * x) for s in (1.0, 10.0)]
+    # log_scale is a float32 buffer, about 1: three of them are added
+    torch.testing.assert_close(values[1], values[0] + 3 * np.log(10), rtol=0, atol=3 * 1e-6)

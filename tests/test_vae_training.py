@@ -78,11 +78,11 @@ def test_early_stopping_keeps_the_best_weights():
 
 def test_resuming_another_run_is_refused(tmp_path):
     options = {"folder": tmp_path, "resume": "auto"}
-    fitted(max_epochs=1, fit=options)
+    fitted(max_epochs=1, weight=1.0, fit=options)
     with pytest.raises(ValueError, match=r"is of another run: weight was 1\.0, now 2\.0"):
         fitted(weight=2.0, max_epochs=2, fit=options)
     with pytest.raises(ValueError, match="is of another run: data was"):
-        fitted(x=table(seed=1), max_epochs=2, fit=options)
+        fitted(weight=1.0, x=table(seed=1), max_epochs=2, fit=options)
 
 
 def test_a_damaged_checkpoint_is_refused(tmp_path):
@@ -258,3 +258,117 @@ def test_a_tiny_last_batch_is_dropped():
     assert [len(b) for b in BatchSampler(5, 32, seed=0)] == [5]
     shares = [np.concatenate(list(BatchSampler(100, 32, 0, world=2, rank=r))) for r in (0, 1)]
     assert sorted(np.concatenate(shares)) == sorted(np.concatenate(list(BatchSampler(100, 32, 0))))
+
+
+def test_callbacks_of_the_users_own_are_called():
+    from lightning.pytorch.callbacks import Callback
+
+    class Count(Callback):
+        n = 0
+
+        def on_train_epoch_end(self, trainer, module):
+            self.n += 1
+
+    count = Count()
+    fitted(max_epochs=3, fit={"callbacks": [count]})
+    assert count.n == 3
+    with pytest.raises(TypeError, match="callbacks must be a list of Lightning callbacks; got 3"):
+        fitted(fit={"callbacks": [3]})
+
+
+@pytest.mark.parametrize("optimizer", [*options.OPTIMIZERS, lambda groups: torch.optim.Adamax(groups, lr=1e-3)])
+def test_optimizers(optimizer):
+    rate = {} if callable(optimizer) else {"learning_rate": 1e-4 if optimizer == "sgd" else 1e-3}
+    model = fitted(max_epochs=10, fit={"optimizer": optimizer, **rate})
+    assert model.history[-1]["loss"] < model.history[0]["loss"]
+
+
+def test_an_optimizer_must_be_one():
+    with pytest.raises(TypeError, match=r"optimizer must give a torch\.optim\.Optimizer; it gave a int"):
+        fitted(fit={"optimizer": lambda groups: 3})
+
+
+class Rates:
+    """The learning rate of every epoch, as a callback sees it."""
+
+    def __new__(cls):
+        from lightning.pytorch.callbacks import Callback
+
+        class Watch(Callback):
+            def __init__(self):
+                self.seen = []
+
+            def on_train_epoch_start(self, trainer, module):
+                self.seen.append(trainer.optimizers[0].param_groups[0]["lr"])
+
+        return Watch()
+
+
+@pytest.mark.parametrize(
+    ("schedule", "factors"),
+    [
+        ("constant", [1, 1, 1, 1]),
+        ("linear", [1, 0.75, 0.5, 0.25]),
+        ("cosine", [1, 0.5 + 0.5 * 0.5**0.5, 0.5, 0.5 - 0.5 * 0.5**0.5]),
+        (lambda optimizer: torch.optim.lr_scheduler.StepLR(optimizer, 2, 0.1), [1, 1, 0.1, 0.1]),
+    ],
+)
+def test_rate_schedules(tmp_path, schedule, factors):
+    watch = Rates()
+    whole = fitted(max_epochs=4, fit={"rate_schedule": schedule, "callbacks": [watch]})
+    assert watch.seen == pytest.approx([1e-3 * f for f in factors])
+    fit = {"rate_schedule": schedule, "folder": tmp_path, "resume": "auto"}
+    if schedule != "constant":
+        with pytest.raises(RuntimeError, match="stop here"):
+            fitted(max_epochs=4, fit={**fit, "callbacks": [stopping_at(2)]})
+        watch = Rates()
+        resumed = fitted(max_epochs=4, fit={**fit, "callbacks": [watch]})
+        assert watch.seen == pytest.approx([1e-3 * f for f in factors[2:]])
+        assert_same_weights(whole, resumed)
+
+
+def stopping_at(epoch):
+    from lightning.pytorch.callbacks import Callback
+
+    class Stop(Callback):
+        def on_train_epoch_start(self, trainer, module):
+            if trainer.current_epoch == epoch:
+                raise RuntimeError("stop here")
+
+    return Stop()
+
+
+def test_a_logger_of_the_users_own(tmp_path):
+    from lightning.pytorch.loggers import CSVLogger
+
+    fitted(max_epochs=2, fit={"logger": CSVLogger(tmp_path, name="mine")})
+    assert list((tmp_path / "mine").rglob("metrics.csv"))
+
+
+def test_where_to_train():
+    assert_same_weights(fitted(fit={"device": "cpu"}), fitted(fit={"accelerator": "cpu"}))
+    for option, message in (
+        ({"device": "abacus"}, "device must be"),
+        ({"device": "cuda:7"}, "this machine has none|devices must be"),
+        ({"accelerator": "abacus"}, "accelerator must be one of"),
+        ({"devices": 0}, "devices must be 1 to"),
+        ({"devices": 99, "accelerator": "cpu"}, "devices must be 1 to"),
+        ({"devices": []}, "devices must be 1 to"),
+        ({"devices": True}, "devices must be 1 to"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            fitted(fit=option)
+
+
+def test_fewer_epochs_than_the_checkpoint_has_are_refused(tmp_path):
+    fit = {"folder": tmp_path, "resume": "auto"}
+    fitted(max_epochs=3, fit=fit)
+    with pytest.raises(ValueError, match=r"max_epochs must be at least the 3 that .* has; got 2"):
+        fitted(max_epochs=2, fit=fit)
+
+
+def test_a_fit_that_is_refused_makes_no_folder(tmp_path):
+    for x, fit in ((table() * np.nan, {}), (table(), {"devices": 0}), (table(), {"strategy": "chess"})):
+        with pytest.raises(ValueError, match=r"finite|devices|strategy"):
+            fitted(x=x, fit={"folder": tmp_path / "new", **fit})
+        assert not (tmp_path / "new").exists()

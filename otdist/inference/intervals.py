@@ -8,6 +8,7 @@ import numpy as np
 
 from .._core import backend, random
 from .._core.backend import Array
+from .._core.imports import imported
 from .influence import influences
 from .jackknife import GROUPS, pseudo_values
 from .samples import Distance, default_directions, sliced_along, validate_samples
@@ -89,8 +90,7 @@ def _by_jackknife(
     distance: Distance, x: Array, y: Array, share: float, rng: np.random.Generator
 ) -> tuple[float, float, float]:
     """Estimate, standard error, and the quantile of Student's distribution."""
-    from scipy.special import stdtrit
-
+    stdtrit = imported("scipy.special").stdtrit
     x, y = (z[backend.index(rng.permutation(len(z)), z)] for z in (x, y))
     pseudo = np.array([float(p) for p in pseudo_values(distance, x, y)])
     return float(pseudo.mean()), float(pseudo.std(ddof=1) / len(pseudo) ** 0.5), float(stdtrit(GROUPS - 1, share))
@@ -100,8 +100,7 @@ def _by_delta(
     distance: Distance, x: Array, y: Array, share: float, rng: np.random.Generator
 ) -> tuple[float, float, float]:
     """Estimate, standard error, and the normal quantile."""
-    from scipy.special import ndtri
-
+    ndtri = imported("scipy.special").ndtri
     value, f, g = influences(distance, *(z.detach().cpu().numpy() if backend.is_torch(z) else z for z in (x, y)))
     return value, float((f.var(ddof=1) / len(f) + g.var(ddof=1) / len(g)) ** 0.5), float(ndtri(share))
 
