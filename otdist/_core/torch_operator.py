@@ -41,7 +41,7 @@ class TorchOperator:
             _custom_op(f"{operator.name}_second", schema, self._second, self._fake_second)
 
     def apply(self, arrays: tuple[Tensor, ...], options: dict[str, Any]) -> Tensor:
-        needs_input_grad = _need_gradients(arrays)
+        needs_input_grad = tuple(backend.needs_gradient(x) for x in arrays)
         if not any(needs_input_grad) and not backend.in_transform():
             value, _ = self.operator.kernel(*_unwrap(arrays), needs_input_grad=needs_input_grad, **options)
             return _wrap(value, arrays[0])
@@ -333,18 +333,8 @@ def _dot(x: Tensor, y: Tensor, batch: int) -> Tensor:
     return (x * y).reshape(*x.shape[:batch], -1).sum(-1)
 
 
-def _need_gradients(tensors: Sequence[Tensor]) -> tuple[bool, ...]:
-    """`backend.needs_gradient` of each, with one look at the state that they share."""
-    if not torch.is_grad_enabled():
-        return (False,) * len(tensors)
-    if not torch.compiler.is_compiling() and backend.in_transform():
-        return (True,) * len(tensors)
-    return tuple([x.requires_grad for x in tensors])
-
-
 def _unwrap(tensors: Sequence[Tensor]) -> tuple[Any, ...]:
-    own = [t.detach() if t.requires_grad else t for t in tensors]
-    return tuple([t.numpy() if t.is_cpu else t for t in own])
+    return tuple(backend.as_numpy(t) if backend.on_cpu(t) else t.detach() for t in tensors)
 
 
 def _wrap(x: Any, reference: Tensor) -> Tensor:

@@ -34,6 +34,11 @@ def _kernel(
     arrays = x, y, a, b, directions
     if direct.applies(*arrays, p):
         return _solve_directly(arrays, needs_input_grad)
+    if 0 in x.shape[:-2]:
+        xp = backend.namespace(x)
+        return xp.zeros_like(x[..., 0, 0]), tuple(
+            xp.zeros_like(z) if need else None for z, need in zip(arrays, needs_input_grad, strict=True)
+        )
     needs = (
         *needs_input_grad[:2],
         needs_input_grad[2] and a.shape[-1] > 0,
@@ -49,6 +54,7 @@ def _kernel(
 
 
 def _solve_directly(arrays: Arrays, needs: tuple[bool, ...]) -> tuple[Array, Any]:
+    """The kernel's answer for one small pair in NumPy, of given directions."""
     x, y, a, b, directions = arrays
     with products.quiet():
         value, (by_x, by_y, by_theta) = direct.solve(x, y, directions, (needs[0], needs[1], needs[4]))
