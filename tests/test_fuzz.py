@@ -687,7 +687,9 @@ def _spoilt(z: Any, r: Recipe, arg: Arg) -> Any:
     if r.fault == "other size":
         return z[..., :-1] if z.ndim and z.shape[-1] > 1 else None
     if r.fault == "other library":
-        return z.detach().double().numpy() if tensor else torch.from_numpy(np.real(z).astype(np.float64).copy())
+        if not tensor:
+            return torch.from_numpy(np.real(z).astype(np.float64).copy())
+        return (z.real if z.is_complex() else z).detach().double().numpy()
     return "text" if r.fault == "text" else None if r.fault == "option" else [[None]]
 
 
