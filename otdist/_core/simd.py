@@ -20,7 +20,7 @@ import numpy as np
 from llvmlite import ir
 from llvmlite.binding import get_host_cpu_features
 from numba import types
-from numba.core import cgutils, errors
+from numba.core import cgutils
 from numba.core.typeconv import Conversion
 from numba.extending import intrinsic, lower_cast, models, overload, register_model
 
@@ -321,43 +321,6 @@ def choose(typing, lanes, x, y):
         return builder.select(bits, arguments[1], arguments[2])
 
     return x(types.intp, x, x), generate
-
-
-# Doubles that come from floats have 29 bits to spare, in which the number of a point can travel through a sort.
-SPARE = (1 << 29) - 1
-
-
-@intrinsic
-def tagged(typing, x, half, number):
-    """The first (half = 0) or second eight of sixteen floats, as doubles with `number` in the bits left unused."""
-    if not isinstance(half, types.IntegerLiteral):
-        raise errors.RequireLiteralValue("half")
-    first, doubles = half.literal_value * LANES, KINDS[types.float64]
-
-    def generate(context, builder, signature, arguments):
-        integer = ir.IntType(64)
-        mask = ir.Constant(ir.VectorType(ir.IntType(32), LANES), list(range(first, first + LANES)))
-        part = builder.shuffle_vector(arguments[0], arguments[0], mask)
-        bits = builder.bitcast(builder.fpext(part, doubles.vector), ir.VectorType(integer, LANES))
-        undefined = ir.Constant(bits.type, ir.Undefined)
-        single = builder.insert_element(undefined, arguments[2], ir.Constant(ir.IntType(32), 0))
-        same = ir.Constant(ir.VectorType(ir.IntType(32), LANES), [0] * LANES)
-        return builder.bitcast(builder.or_(bits, builder.shuffle_vector(single, undefined, same)), doubles.vector)
-
-    return doubles(x, half, types.int64), generate
-
-
-@intrinsic
-def untagged(typing, x):
-    """Doubles as they were before `tagged`."""
-    x = _lanes(x)
-
-    def generate(context, builder, signature, arguments):
-        bits = builder.bitcast(arguments[0], ir.VectorType(ir.IntType(64), LANES))
-        kept = ir.Constant(bits.type, [-1 - SPARE] * LANES)
-        return builder.bitcast(builder.and_(bits, kept), x.vector)
-
-    return x(x), generate
 
 
 def _generate(instruction: str, x: Any, y: Any) -> Any:
