@@ -354,6 +354,7 @@ OTHERS = {
     "augment": (["augment", "run", "--data", "data.npz", "--out", "samples.npz"], "samples.npz"),
     "evaluate": (["evaluate", "run", "--data", "data.npz"], None),
     "doctor": (["doctor", "run"], None),
+    "report": (["report", "run"], None),
     "compare": (
         [
             *("compare", "--data", "data.npz", "--regularizers", "kl,w2", "--seeds", "1", "--max-epochs", "1", *SMALL),
