@@ -307,7 +307,7 @@ def test_neither_kills_nor_processes_change_a_number(tmp_path, whole, capsys):
     assert err.count("\n") == N_CELLS - len(before)
     assert before.items() <= {p.name: p.stat().st_mtime_ns for p in (out / "cells").iterdir()}.items()
     assert numbers(out) == numbers(whole)
-    for name in ("comparison.md", "comparison.csv", "comparison.html"):
+    for name in ("comparison.md", "comparison.csv", "comparison.json", "comparison.html"):
         assert (out / name).read_bytes() == (whole / name).read_bytes()
 
 

@@ -16,6 +16,7 @@ from .baselines import BASELINES
 from .protocol import CELLS, MODELS, NOTHING, TEST_SHARE, VALIDATION_SHARE, Cell, Protocol, read_json, write_json
 
 METRIC = "Fréchet distance"  # what weights are chosen by; smaller is better
+SECONDS = "processor seconds"  # of a cell; all else in it is the same whenever and wherever it is computed
 Result = dict[str, Any]
 
 
@@ -47,7 +48,7 @@ def compute(protocol: Protocol, cell: Cell, examples: data.Examples, folder: Pat
     start = time.process_time()
     work = {"tune": _tune, "fit": _fit, "augment": _augment}[cell.kind]
     result = work(protocol, cell, examples, folder)
-    result["processor seconds"] = round(time.process_time() - start, 2)
+    result[SECONDS] = round(time.process_time() - start, 2)
     write_json(folder / CELLS / f"{cell.key}.json", result)
     return result
 

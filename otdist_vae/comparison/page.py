@@ -23,7 +23,7 @@ th:first-child, td:first-child { text-align: left; position: sticky; left: 0; ba
 thead th { border-bottom: 1px solid var(--line); position: sticky; top: 0; background: Canvas; }
 tbody tr:nth-child(even) td:not(:first-child) { background: var(--soft); }
 figure { margin: 1rem 0; } figcaption { font-size: .84rem; }
-img { max-width: 100%; height: auto; background: white; }
+img { width: 100%; min-width: 36rem; max-width: 60rem; height: auto; background: white; }
 """
 CAPTIONS = {
     "comparison.png": "Data, and samples of the first seed's models, with where their codes come from.",
@@ -56,9 +56,8 @@ def page(results: Results, pictures: Mapping[str, bytes], command: str) -> str:
 def _figure(name: str, content: bytes) -> str:
     source = base64.b64encode(content).decode()
     caption = escape(CAPTIONS[name])
-    return (
-        f'<figure><img alt="{caption}" src="data:image/png;base64,{source}"><figcaption>{caption}</figcaption></figure>'
-    )
+    image = f'<div class="wide" tabindex="0"><img alt="{caption}" src="data:image/png;base64,{source}"></div>'
+    return f"<figure>{image}<figcaption>{caption}</figcaption></figure>"
 
 
 def _table(table: Table) -> str:

@@ -76,6 +76,7 @@ def augmentation(results: Results) -> Figure:
             _gains(axes, results, (name, method, classifier), k)
         axes.axhline(0, color="0.5", linewidth=0.8)
         axes.set_xticks(range(len(results.protocol.labels)), [str(n) for n in results.protocol.labels])
+        axes.set_xlim(-0.5, len(results.protocol.labels) - 0.5)
         axes.set_xlabel("labelled examples")
         axes.set_title(classifier, fontsize=10)
     grid[0].set_ylabel("points of accuracy gained")
@@ -92,7 +93,7 @@ def _gains(axes: object, results: Results, key: tuple[str, str, str], k: int) ->
         means.append(gain.mean())
         errors.append(gain.std(ddof=1) / len(gain) ** 0.5 if len(gain) > 1 else 0.0)
     simple = not method
-    where = np.arange(len(means)) + 0.03 * k - 0.15
+    where = np.arange(len(means)) + 0.05 * k - 0.25
     axes.errorbar(  # type: ignore[attr-defined]
         where,
         means,

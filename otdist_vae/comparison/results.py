@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .cells import METRIC, Result, finished
+from .cells import METRIC, SECONDS, Result, finished
 from .protocol import NOTHING, TEST_SHARE, Cell, Protocol
 from .statistics import Contrast, contrast, holm
 
@@ -63,7 +63,7 @@ def _whole(folder: Path, cell: Cell) -> Result:
     found = finished(folder, cell)
     if found is None:
         raise ValueError(f"the comparison in {folder} lacks the cell {cell}")
-    return found
+    return {key: value for key, value in found.items() if key != SECONDS}
 
 
 def values(rows: Sequence[Result], metric: str, column: str = "model") -> list[float]:
