@@ -7,6 +7,7 @@ Importing ``otdist`` imports neither torch nor numba.
 from . import covariance, diagonal, exact, gaussian, inference, line, metrics, sinkhorn, sliced
 from ._core.checks import ConvergenceWarning
 from .distributions import register_w2, w2, w2_squared
+from .startup import warm_up
 
 __version__ = "0.1.0"
 
@@ -24,4 +25,5 @@ __all__ = [
     "sliced",
     "w2",
     "w2_squared",
+    "warm_up",
 ]

@@ -11,6 +11,7 @@ import numpy as np
 
 from . import features, gaussian, inference
 from .features import Features, Statistics
+from .startup import warm_up
 
 CORRECTIONS = ("none", "jackknife", "extrapolate")
 
@@ -52,6 +53,8 @@ def _parser() -> argparse.ArgumentParser:
     fid.add_argument("--level", type=float, default=0.95, help="of the interval (default: %(default)s)")
     fid.add_argument("--json", action="store_true", help="print one JSON object")
     fid.set_defaults(run=fid_text)
+    compiling = commands.add_parser("warm-up", help="compile every kernel once, so that later processes load them")
+    compiling.set_defaults(run=lambda options: f"compiled in {warm_up():.1f} processor seconds")
     return parser
 
 

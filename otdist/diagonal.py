@@ -12,6 +12,9 @@ import numpy as np
 
 from ._core import backend, checks
 from ._core.backend import Array
+from ._core.jax_operator import takes_jax
+
+__all__ = ["Gradients", "pairwise_w2_squared", "w2", "w2_squared", "w2_squared_and_grad"]
 
 
 class Gradients(NamedTuple):
@@ -23,6 +26,7 @@ class Gradients(NamedTuple):
     scale_y: Array
 
 
+@takes_jax("w2_squared_and_grad", mean_x=1, scale_x=1, mean_y=1, scale_y=1)
 def w2_squared(mean_x: Any, scale_x: Any, mean_y: Any = 0.0, scale_y: Any = 1.0) -> Array:
     """Squared 2-Wasserstein distance between Gaussians with independent coordinates.
 
@@ -70,6 +74,7 @@ def w2_squared(mean_x: Any, scale_x: Any, mean_y: Any = 0.0, scale_y: Any = 1.0)
     return cast_back(((mean_x - mean_y) ** 2 + (scale_x - scale_y) ** 2).sum(-1))
 
 
+@takes_jax("w2_squared_and_grad", root=True, mean_x=1, scale_x=1, mean_y=1, scale_y=1)
 def w2(mean_x: Any, scale_x: Any, mean_y: Any = 0.0, scale_y: Any = 1.0) -> Array:
     """2-Wasserstein distance, the root of `w2_squared`; its gradient is 0 where the distance is 0.
 
@@ -95,7 +100,7 @@ def w2_squared_and_grad(mean_x: Any, scale_x: Any, mean_y: Any = 0.0, scale_y: A
     (array([6., 0.]), array([0., 2.]))
     """
     (mean_x, scale_x, mean_y, scale_y), cast_back = _validate(mean_x, scale_x, mean_y, scale_y)
-    checks.numpy_only("diagonal.w2_squared_and_grad", mean_x)
+    checks.numpy_only("diagonal.w2_squared_and_grad", mean_x, "mean_x")
     dm, ds = mean_x - mean_y, scale_x - scale_y
     slopes = zip((2 * dm, 2 * ds, -2 * dm, -2 * ds), (mean_x, scale_x, mean_y, scale_y), strict=True)
     grads = (backend.sum_to(backend.broadcast_to(g, (dm + ds).shape), x.shape) for g, x in slopes)

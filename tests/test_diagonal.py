@@ -71,5 +71,5 @@ def test_refusals(arguments, message):
 
 
 def test_the_numpy_twin_refuses_tensors():
-    with pytest.raises(TypeError, match=r"is for NumPy arrays; with PyTorch, call backward\(\)"):
+    with pytest.raises(TypeError, match=r"is a torch.Tensor; with PyTorch, call backward\(\)"):
         diagonal.w2_squared_and_grad(torch.zeros(2), torch.ones(2))

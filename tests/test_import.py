@@ -35,3 +35,32 @@ for function in (
 """
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert [float(line) for line in out.stdout.split()] == [0.0] * 3
+
+
+def test_a_first_call_leaves_the_state_of_the_process_alone():
+    code = """
+import os, warnings
+import numpy as np
+warnings.simplefilter("error")
+warnings.filterwarnings("ignore", "a filter of the caller's")
+def state():
+    generator = np.random.get_state()
+    return list(warnings.filters), dict(os.environ), generator[1].tolist(), generator[2:], np.geterr()
+before = state()
+import otdist
+from otdist import diagonal, exact, gaussian, inference, line, sinkhorn, sliced
+x, y = np.random.default_rng(0).standard_normal((2, 40, 2))
+assert state() == before, "import"
+gaussian.w2_squared_from_samples(x, y), diagonal.w2(x, abs(x)), line.w2_squared_and_grad(x[:, 0], y[:, 0])
+assert state() == before, "gaussian, line"
+sliced.w2_squared_and_grad(x, y, rng=0), sinkhorn.w2_squared_and_grad(x, y, epsilon=1.0)
+assert state() == before, "sliced, sinkhorn"
+exact.w2_squared_and_grad(x, y[:30]), exact.plan(x, y)
+assert state() == before, "exact"
+inference.frechet_distance(x, y)
+assert state() == before, "inference"
+from scipy.stats import norm
+otdist.w2(norm(0, 1), norm(1, 2))
+"""
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert out.returncode == 0, out.stderr

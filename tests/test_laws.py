@@ -8,7 +8,12 @@ import torch
 from cases import CASES, Case, Measure
 from hypothesis import given
 from strategies import dimensions, scales, seeds
+from torch.autograd import forward_ad
 
+from otdist import ConvergenceWarning, gaussian, sinkhorn
+
+# PyTorch's own, at the first use of torch.func.jvp.
+pytestmark = pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated:DeprecationWarning")
 every_case = pytest.mark.parametrize("case", CASES, ids=str)
 EPS = np.finfo(float).eps
 
@@ -235,8 +240,97 @@ def test_mixtures_of_types_are_refused_by_name(case):
     x, y = pair(case, 11, 3)
     with pytest.raises(TypeError, match=r"torch\.Tensor and \w+ is a numpy\.ndarray"):
         case.w2_squared(tensors(x), y)
-    with pytest.raises(TypeError, match=r"is float32 and .* is float64"):
-        case.w2_squared(tuple(a.astype(np.float32) for a in x), y)
+    masked = (np.ma.masked_array(x[0], np.zeros(x[0].shape, bool)), *x[1:])
+    with pytest.raises(TypeError, match=r"(x|mean_x) must not be a masked array"):
+        case.w2_squared(masked, y)
+    with pytest.raises(TypeError, match=r"w2_squared_and_grad is for NumPy arrays, and (x|mean_x) is a torch\.Tensor"):
+        case.w2_squared_and_grad(tensors(x), tensors(y))
+
+
+@every_case
+@pytest.mark.parametrize("narrow", ["float16", "float32"])
+def test_floating_dtypes_are_promoted(case, narrow):
+    x, y = pair(case, 11, 3)
+    rough = tuple(a.astype(narrow) for a in x)
+    out = case.w2_squared(rough, y)
+    assert out.dtype == np.float64
+    assert out == case.w2_squared(tuple(a.astype(np.float64) for a in rough), y)
+    theirs = case.w2_squared(tensors(rough), tensors(y))
+    assert theirs.dtype == torch.float64
+    half = case.w2_squared(tensors(x, dtype=torch.bfloat16), tensors(y, dtype=torch.float32))
+    assert half.dtype == torch.float32
+
+
+@every_case
+def test_promoted_arguments_get_gradients_of_their_own_dtype(case):
+    x, y = pair(case, 11, 3)
+    x, y = tensors(x, dtype=torch.float32, requires_grad=True), tensors(y, requires_grad=True)
+    case.w2_squared(x, y).backward()
+    assert {a.grad.dtype for a in x} == {torch.float32}
+    assert {a.grad.dtype for a in y} == {torch.float64}
+
+
+@every_case
+def test_forward_mode_agrees_with_the_gradient(case):
+    x, y = (tensors(m) for m in pair(case, 13, 3))
+    arguments = case.interleave(x, y)
+    # Tangents along which covariances stay symmetric: differences of two draws of the same kind.
+    tangents = tuple(
+        torch.as_tensor(a) - b for a, b in zip(case.interleave(*pair(case, 14, 3)), arguments, strict=True)
+    )
+    for function in (case.module.w2_squared, case.module.w2):
+        leaves = tuple(a.clone().requires_grad_() for a in arguments)
+        value = function(*leaves, **case.options)
+        value.backward()
+        expected = sum((a.grad * t).sum() for a, t in zip(leaves, tangents, strict=True))
+        forward = torch.func.jvp(lambda *a, f=function: f(*a, **case.options), arguments, tangents)
+        torch.testing.assert_close(forward, (value.detach(), expected))
+        for context in (torch.no_grad(), torch.enable_grad()):
+            with forward_ad.dual_level(), context:
+                duals = (forward_ad.make_dual(a, t) for a, t in zip(arguments, tangents, strict=True))
+                tangent = forward_ad.unpack_dual(function(*duals, **case.options)).tangent
+            torch.testing.assert_close(tangent, expected)
+
+
+@every_case
+def test_hessians_agree_or_are_refused(case):
+    x, y = (tensors(m) for m in pair(case, 15, 2))
+
+    def along(v):  # one argument, symmetric where it has to be
+        return case.w2_squared((*x[:-1], (v + v.mT) / 2 if case.name == "gaussian" else v), y)
+
+    forward_over_reverse = torch.func.hessian(along)
+    reverse_twice = torch.func.jacrev(torch.func.jacrev(along))
+    reverse_over_forward = torch.func.jacrev(torch.func.jacfwd(along))
+    if not case.twice:
+        for hessian in (forward_over_reverse, reverse_twice, reverse_over_forward):
+            with pytest.raises(NotImplementedError, match="second derivative"):
+                hessian(x[-1])
+        return
+    expected = torch.autograd.functional.hessian(along, x[-1])
+    for hessian in (forward_over_reverse, reverse_twice, reverse_over_forward):
+        torch.testing.assert_close(hessian(x[-1]), expected)
+    twice_forward = torch.func.jacfwd(torch.func.jacfwd(along))
+    if case.name == "diagonal":  # PyTorch's own operators
+        torch.testing.assert_close(twice_forward(x[-1]), expected)
+    else:
+        with pytest.raises(NotImplementedError, match="forward mode twice"):
+            twice_forward(x[-1])
+
+
+def test_warnings_point_at_the_line_of_the_caller():
+    x = np.random.default_rng(0).standard_normal((20, 2))
+    calls = (
+        lambda: sinkhorn.w2_squared(x, 3 * x + 1, epsilon=1e-3, max_iter=1),
+        lambda: sinkhorn.w2_squared(
+            torch.tensor(x, requires_grad=True), torch.tensor(3 * x + 1), epsilon=1e-3, max_iter=1
+        ),
+        lambda: gaussian.barycenter(x[:2], np.array([np.diag([1.0, 9.0]), [[2.0, 1.0], [1.0, 2.0]]]), max_iter=1),
+    )
+    for call in calls:
+        with pytest.warns(ConvergenceWarning) as found:
+            call()
+        assert {w.filename for w in found} == {__file__}
 
 
 @every_case

@@ -258,7 +258,7 @@ def test_refusals():
         line.w2_squared(x, x, b=np.array([1.0, 0.5, -0.5]))
     with pytest.raises(ValueError, match=r"y must have at least one point; got shape \(0,\)"):
         line.w2_squared(x, np.zeros(0))
-    with pytest.raises(ValueError, match="a and its points must agree in the number of points; got 2 and 3"):
+    with pytest.raises(ValueError, match="a must have one entry for each of the 3 points"):
         line.w2_squared(x, x, np.ones(2) / 2)
     with pytest.raises(ValueError, match="the batch shapes must broadcast"):
         line.w2_squared(np.zeros((2, 3)), np.zeros((3, 3)))

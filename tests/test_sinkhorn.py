@@ -254,7 +254,7 @@ REGIMES = {
 @pytest.mark.parametrize("reach", [None, 2.0])
 @pytest.mark.parametrize("limits", REGIMES.values(), ids=REGIMES)
 def test_regimes_agree(monkeypatch, limits, reach):
-    from otdist.sinkhorn import numpy_engine
+    from otdist.sinkhorn import numpy_engine, numpy_passes
 
     x, y, a, b = clouds(13, n=91, m=70)
     a[2] = b[3] = 0.0
@@ -263,7 +263,7 @@ def test_regimes_agree(monkeypatch, limits, reach):
     whole = sinkhorn.w2_squared_and_grad(x, y, a, b, **options)
     solved = sinkhorn.solve(x, y, a, b, **options)
     for name, limit in limits.items():
-        monkeypatch.setattr(numpy_engine, name, limit)
+        monkeypatch.setattr(numpy_engine if name == "CACHED" else numpy_passes, name, limit)
     other = sinkhorn.w2_squared_and_grad(x, y, a, b, **options)
     np.testing.assert_allclose(other[0], whole[0], rtol=1e-9)
     for mine, theirs in zip(other[1], whole[1], strict=True):
@@ -274,9 +274,9 @@ def test_regimes_agree(monkeypatch, limits, reach):
 @pytest.mark.parametrize("streamed", [False, True])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_a_start_from_far_away_is_followed(monkeypatch, dtype, streamed):
-    # The potential moves by 400/ε: kernels that absorbed it on the way stop serving and have to be renewed, and columns
-    # lose all their mass on the way.
-    from otdist.sinkhorn import numpy_engine
+    # The potential moves by 400/ε: matrices that absorbed it on the way stop serving and are computed again, and
+    # columns lose all their mass on the way.
+    from otdist.sinkhorn import numpy_engine, numpy_passes
 
     x, y, _, _ = clouds(31, n=60, m=50)
     x, y = x.astype(dtype), y.astype(dtype)
@@ -284,7 +284,7 @@ def test_a_start_from_far_away_is_followed(monkeypatch, dtype, streamed):
     reference = sinkhorn.solve(x, y, epsilon=0.5, tol=1e-8).value
     if streamed:
         monkeypatch.setattr(numpy_engine, "CACHED", 0)
-        monkeypatch.setattr(numpy_engine, "STORED_BYTES", 0)
+        monkeypatch.setattr(numpy_passes, "STORED_BYTES", 0)
     found = sinkhorn.solve(x, y, epsilon=0.5, init=far, max_iter=100)
     assert found.converged
     np.testing.assert_allclose(found.value, reference, rtol=1e-4)
@@ -346,27 +346,56 @@ def test_split_over_threads_equals_one_thread(monkeypatch):
     assert (sinkhorn.solve(x, y, epsilon=0.3).g == parallel.g).all()
 
 
-def test_torch_twin_equals_the_kernels():
+def random_problem(seed):
+    """A batch of one, weighted or not, from easy to hard: clouds, weights, ε, tol, most passes, damping, float32."""
+    rng = np.random.default_rng(seed)
+    (n, m), d = rng.integers(5, 120, 2), int(rng.integers(1, 9))
+    x = rng.standard_normal((1, n, d))
+    y = rng.standard_normal((1, m, d)) * rng.uniform(0.3, 1.5) + rng.normal()
+    a = rng.dirichlet(np.ones(n))[None] if seed % 2 else np.full((1, n), 1 / n)
+    b = rng.dirichlet(np.ones(m))[None] if seed % 3 else np.full((1, m), 1 / m)
+    epsilon, tol = cost(x, y).mean() * 10 ** rng.uniform(-3.2, 0), 10 ** rng.uniform(-8, -2)
+    limits = (float(epsilon), float(tol), int(rng.choice([50, 5000])), (1.0, 1.0) if seed % 4 else (0.8, 0.8))
+    return x, y, a, b, limits, bool(seed % 2)
+
+
+@pytest.mark.parametrize("seed", range(40))
+@pytest.mark.parametrize("other", ["python", "torch"])
+def test_one_method_in_three_forms(monkeypatch, seed, other):
+    """The compiled loop, the method in Python over compiled passes, and over PyTorch's operators: the same steps.
+
+    Where rounding decides whether Anderson's step is undone, or ends the last steps of Newton's method, they part.
+    """
     from otdist.sinkhorn import numpy_engine, torch_engine
 
-    arrays = clouds(15, batch=(2,))
-    for strength in (1.0, 0.7):
-        for relative, tol in ((0.05, 1e-9), (5e-4, 1e-3)):
-            options = {"epsilon": relative * 4, "tol": tol, "max_iter": 3000, "strength": strength}
-            x, y, a, b = arrays
-            tensors = [torch.tensor(z) for z in arrays]
-            options |= {"single": False, "points": (True, True), "debias": True}
-            pairs = zip(numpy_engine.solve(x, y, a, b, **options), torch_engine.solve(*tensors, **options), strict=True)
-            for kernel, twin in pairs:
-                assert (twin.error <= tol).all()
-                np.testing.assert_allclose(twin.value, kernel.value, rtol=tol)
-                np.testing.assert_allclose(twin.grad_x, kernel.grad_x, atol=10 * tol)
-                if kernel.grad_y is not None:
-                    np.testing.assert_allclose(twin.grad_y, kernel.grad_y, atol=10 * tol)
-                    gap = twin.g.numpy() - kernel.g
-                    gap -= (b * gap).sum(1, keepdims=True)  # the free constant
-                    if relative > 1e-3:  # below, parts of the plan are nearly apart, and so are their constants
-                        assert (b * np.abs(gap)).sum(1).max() <= 100 * tol
+    *arrays, limits, single = random_problem(seed)
+    limits = numpy_engine.Limits(*limits)
+    expected = numpy_engine.solve(*arrays, limits, single=single, debias=True)
+    if other == "torch":
+        found = torch_engine.solve(*map(torch.tensor, arrays), limits, single=single, debias=True)
+    else:
+        monkeypatch.setattr(numpy_engine, "CACHED", 0)
+        found = numpy_engine.solve(*arrays, limits, single=single, debias=True)
+    scale = cost(*arrays[:2]).max()
+    for mine, theirs in zip(expected, found, strict=True):
+        assert bool(mine.error[0] <= limits.tol) == bool(theirs.error[0] <= limits.tol)
+        assert abs(int(mine.n_iter[0]) - int(theirs.n_iter[0])) <= max(1, 0.1 * mine.n_iter[0])
+        if mine.error[0] <= limits.tol:
+            assert abs(float(mine.value[0]) - float(theirs.value[0])) <= limits.tol * scale
+
+
+def test_torch_finishes_by_newton_too():
+    # Sinkhorn's own iteration took more than 5000 passes to this tolerance.
+    from otdist.sinkhorn import torch_engine
+    from otdist.sinkhorn.numpy_engine import Limits
+
+    rng = np.random.default_rng(0)
+    x, y = rng.standard_normal((1, 200, 2)), rng.standard_normal((1, 200, 2))
+    weights = np.full((1, 200), 1 / 200)
+    limits = Limits(0.002 * cost(x, y).mean(), 1e-9, 5000, (1.0, 1.0))
+    (found,) = torch_engine.solve(*map(torch.tensor, (x, y, weights, weights)), limits, single=False)
+    assert found.error <= 1e-9
+    assert found.n_iter <= 600  # some hundred before, and some tens of Newton's
 
 
 def test_torch_twin_makes_the_whole_operator(monkeypatch):
@@ -539,7 +568,239 @@ def test_bad_input_is_refused_by_name(change, message):
 
 def test_init_must_be_a_result_of_the_same_shapes():
     x, y, _, _ = clouds(28)
-    with pytest.raises(TypeError, match="init must be a SinkhornResult"):
+    with pytest.raises(TypeError, match="init must be a SinkhornResult or a pair"):
         sinkhorn.solve(x, y, epsilon=0.1, init=np.zeros(30))
     with pytest.raises(ValueError, match="init must have potentials of shape"):
         sinkhorn.solve(x, y[:7], epsilon=0.1, init=sinkhorn.solve(x, y, epsilon=0.1))
+
+
+# Before convergence.
+
+
+@pytest.mark.parametrize("reach", [None, 1.5])
+@pytest.mark.parametrize("max_iter", [1, 2, 5])
+@pytest.mark.parametrize("relative", [1e-1, 1e-2, 1e-3])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_values_of_any_iterate_are_between_certified_bounds(relative, max_iter, reach, dtype):
+    for seed in range(5):
+        x, y, a, b = clouds(40 + seed, n=60, m=50, d=2)
+        if seed % 2:
+            x, y = np.round(2 * x), np.round(2 * y)  # ties
+        C = cost(x, y)
+        x, y = x.astype(dtype), y.astype(dtype)
+        a, b = _normalised(a.astype(dtype), b.astype(dtype))
+        options = {"epsilon": relative * C.mean(), "max_iter": max_iter, "tol": 1e-9, "reach": reach}
+        with pytest.warns(otdist.ConvergenceWarning):
+            value, grads = sinkhorn.w2_squared_and_grad(x, y, a.astype(dtype), b.astype(dtype), **options)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", otdist.ConvergenceWarning)
+            cost_value = sinkhorn.solve(x, y, a.astype(dtype), b.astype(dtype), **options).value
+        rounding = 64 * np.finfo(dtype).eps * C.max() * (1 / relative if dtype == np.float32 else 1)
+        product = a @ C @ b
+        floor = ((a @ x - b @ y) ** 2).sum() if reach is None else 0.0
+        for found in (value, cost_value):
+            assert floor - rounding <= found <= product + rounding
+        assert all(np.isfinite(g).all() for g in grads)
+        # Mass a_i moves, to somewhere between the points: no farther than they are apart.
+        diameter = np.sqrt(max(C.max(), cost(x, x).max(), cost(y, y).max()))
+        assert (np.linalg.norm(grads.x, axis=1) <= 4 * (a + rounding) * diameter).all()
+
+
+def test_where_the_bound_is_the_value_its_gradient_is_the_bounds():
+    x, y, a, b = clouds(46, n=30, m=20, zeros=False)
+    flat = [z[None] for z in (x, y, a, b)]
+    from otdist.sinkhorn import operators
+
+    def bound(x, y, a, b):
+        return ((a @ x - b @ y) ** 2).sum()
+
+    step = 1e-6
+    shift = a @ x - b @ y
+    for k, point in ((0, x), (1, y), (2, a), (3, b)):
+        move = np.random.default_rng(k).standard_normal(point.shape)
+        if k > 1:
+            move -= move.mean()
+        ahead, behind = ([z if j != k else z + s * step * move for j, z in enumerate((x, y, a, b))] for s in (1, -1))
+        slope = (bound(*ahead) - bound(*behind)) / (2 * step)
+        # The function is quadratic or quartic in each argument: central differences are right to step².
+        found = (operators._bound_gradient(k, flat, True)[0] * move).sum()
+        assert abs(found - slope) <= 1e-8 * (1 + np.abs(shift).max()) * np.abs(move).sum()
+
+
+def test_warnings_name_the_line_of_the_caller():
+    x, y, _, _ = clouds(47, n=60, m=50)
+    torch_x = torch.tensor(x, requires_grad=True)
+    calls = [
+        lambda: sinkhorn.solve(x, y, epsilon=1e-3, max_iter=1),
+        lambda: sinkhorn.w2_squared(x, y, epsilon=1e-3, max_iter=1),
+        lambda: sinkhorn.w2(torch_x, torch.tensor(y), epsilon=1e-3, max_iter=1),
+        lambda: sinkhorn.w2_squared_and_grad(x, y, epsilon=1e-3, max_iter=1),
+    ]
+    for call in calls:
+        with pytest.warns(otdist.ConvergenceWarning) as seen:
+            call()
+        assert [w.filename for w in seen] == [__file__]
+
+
+# What follows from the potentials.
+
+
+def test_transposed_products():
+    x, y, a, b = clouds(50, batch=(2,))
+    result = sinkhorn.solve(x, y, a, b, epsilon=0.3, tol=1e-9)
+    v = np.random.default_rng(0).standard_normal((2, 40, 3))
+    expected = result.plan().mT @ v
+    np.testing.assert_allclose(result.apply(v, transpose=True), expected, atol=1e-14)
+    np.testing.assert_allclose(result.apply(v[..., 0], transpose=True), expected[..., 0], atol=1e-14)
+    with pytest.raises(ValueError, match="number of points"):
+        result.apply(v)
+
+
+def test_map_of_new_points():
+    x, y, a, b = clouds(51, batch=(2,))
+    result = sinkhorn.solve(x, y, a, b, epsilon=0.3, tol=1e-9)
+    np.testing.assert_allclose(result.map(x), result.barycentric_map(), rtol=1e-10, atol=1e-12)
+    z = np.random.default_rng(0).standard_normal((7, 3)) * 3
+    scores = (result.g[:, None] - cost(z[None], y)) / 0.3
+    w = b[:, None] * np.exp(scores - scores.max(-1, keepdims=True))
+    np.testing.assert_allclose(result.map(z), (w @ y) / w.sum(-1, keepdims=True), rtol=1e-10)
+
+
+def test_start_from_potentials():
+    x, y, a, b = clouds(52)
+    first = sinkhorn.solve(x, y, a, b, epsilon=0.05)
+    again = sinkhorn.solve(x, y, a, b, epsilon=0.05, init=(first.f, first.g))
+    assert again.n_iter == 1
+    np.testing.assert_allclose(again.value, first.value, rtol=1e-10)
+    with pytest.raises(ValueError, match="init must be finite"):
+        sinkhorn.solve(x, y, epsilon=0.05, init=(first.f, np.full(30, np.nan)))
+    with pytest.raises(ValueError, match="init must have potentials of shape"):
+        sinkhorn.solve(x, y, epsilon=0.05, init=(first.g, first.f))
+
+
+# Unbalanced: masses that differ, and a reach for each side.
+
+
+def unbalanced(C, a, b, epsilon, rho_x, rho_y):
+    """Value and plan by plain damped softmins in the log domain, from the primal definition."""
+    damp = [1.0 if np.isinf(rho) else rho / (rho + epsilon) for rho in (rho_x, rho_y)]
+    g = np.zeros(len(b))
+    with np.errstate(divide="ignore"):
+        la, lb = np.log(a), np.log(b)
+    for _ in range(20000):
+        f = -damp[0] * epsilon * logsumexp((g - C) / epsilon + lb, axis=1)
+        g = -damp[1] * epsilon * logsumexp((f[:, None] - C) / epsilon + la[:, None], axis=0)
+    P = np.exp((f[:, None] + g - C) / epsilon + la[:, None] + lb)
+    value = (P * C).sum() + epsilon * kl(P, np.outer(a, b))
+    for rho, mass, given in ((rho_x, P.sum(1), a), (rho_y, P.sum(0), b)):
+        value += 0.0 if np.isinf(rho) else rho * kl(mass, given)
+    return value, P
+
+
+@pytest.mark.parametrize("reach", [1.0, (1.0, 2.0), (None, 1.0), (0.7, None)])
+def test_masses_and_reaches_of_each_side(reach):
+    x, y, a, b = clouds(53)
+    a, b, C = 3.0 * a, 0.5 * b, cost(x, y)
+    rho_x, rho_y = (np.inf if z is None else z**2 for z in (reach if isinstance(reach, tuple) else (reach, reach)))
+    value, P = unbalanced(C, a, b, 0.4, rho_x, rho_y)
+    found = sinkhorn.solve(x, y, a, b, epsilon=0.4, tol=1e-10, reach=reach)
+    assert found.converged
+    np.testing.assert_allclose(found.value, value, rtol=1e-8)
+    np.testing.assert_allclose(found.plan(), P, atol=1e-8)
+    np.testing.assert_allclose(found.transport_cost, (P * C).sum(), rtol=1e-7)
+
+
+def test_unbalanced_agrees_with_pot():
+    x, y, a, b = clouds(54, zeros=False)
+    a, b, C = 2.0 * a, 0.7 * b, cost(x, y)
+    P = ot.unbalanced.sinkhorn_unbalanced(a, b, C, reg=0.5, reg_m=1.44, stopThr=1e-13, numItermax=20_000, reg_type="kl")
+    found = sinkhorn.solve(x, y, a, b, epsilon=0.5, tol=1e-10, reach=1.2)
+    np.testing.assert_allclose(found.plan(), P, atol=1e-7)
+
+
+@pytest.mark.parametrize("function", ["divergence", "solve"])
+def test_gradients_by_masses(function):
+    x, y, a, b = clouds(55, n=6, m=5, d=2, zeros=False)
+    leaves = [torch.tensor(z, requires_grad=True) for z in (x, y, 2 * a, 0.6 * b)]
+    options = {"epsilon": 0.4, "tol": 1e-12}
+    if function == "divergence":
+        call = lambda *z: sinkhorn.w2_squared(*z, **options, reach=1.0)  # noqa: E731
+    else:
+        call = lambda *z: sinkhorn.solve(*z, **options, reach=(1.0, 1.5)).value  # noqa: E731
+    assert torch.autograd.gradcheck(call, leaves)
+
+
+def test_divergence_of_different_masses_is_its_definition():
+    x, y, a, b = clouds(56)
+    a, b = 2 * a, 0.6 * b
+    options = {"epsilon": 0.4, "tol": 1e-10, "reach": 1.3}
+    terms = [sinkhorn.solve(*z, **options).value for z in ((x, y, a, b), (x, x, a, a), (y, y, b, b))]
+    # Séjourné et al. (2019), definition 4.
+    expected = terms[0] - 0.5 * terms[1] - 0.5 * terms[2] + 0.2 * (a.sum() - b.sum()) ** 2
+    np.testing.assert_allclose(sinkhorn.w2_squared(x, y, a, b, **options), expected, rtol=1e-9)
+    assert sinkhorn.w2_squared(x, x, a, a, **options) == 0
+
+
+# Scales.
+
+
+@pytest.mark.parametrize("scale", [1e154, 1e155, 1e200])
+def test_what_has_no_number_is_refused_by_name(scale):
+    x, y, _, _ = clouds(60, n=9, m=8)
+    for function in (sinkhorn.solve, sinkhorn.w2_squared, sinkhorn.w2):
+        with pytest.raises(ValueError, match="epsilon=1 is too small"):
+            function(x * scale, y * scale, epsilon=1.0)
+
+
+def test_bracket_beyond_the_range_of_float32_does_not_say_converged():
+    x, y, _, _ = clouds(61, n=20, m=15)
+    with pytest.warns(otdist.ConvergenceWarning, match="beyond the range"):
+        found = sinkhorn.bracket(*(z.astype(np.float32) * np.float32(1e30) for z in (x, y)))
+    assert not found.converged
+    assert found.lower == np.finfo(np.float32).max
+    assert found.upper == np.inf
+
+
+@pytest.mark.parametrize("scale", [1e-310, 1e-150, 1e150])
+def test_brackets_at_extreme_scales(scale):
+    x, y, _, _ = clouds(62, n=20, m=15)
+    found = sinkhorn.bracket(x * scale, y * scale)
+    exact = ot.emd2([], [], cost(x * scale / scale, y * scale / scale))
+    assert found.lower / scale / scale <= exact * (1 + 1e-4) or scale == 1e-310  # subnormal numbers have few digits
+    assert np.isfinite(found.lower)
+    assert np.isfinite(found.upper)
+
+
+# Barycenters.
+
+
+def test_barycenter_of_translates_is_the_translate_by_the_mean():
+    # The divergence of a translate from its cloud is the squared shift, whatever ε is.
+    x = clouds(70, n=25)[0]
+    shifts = np.array([[3.0, 0, 0], [0, 2.0, 0], [-1.0, 1.0, 4.0]])
+    weights = np.array([0.5, 0.2, 0.3])
+    found = sinkhorn.barycenter([x + s for s in shifts], weights, epsilon=0.05, start=x, tol=1e-7)
+    assert found.converged
+    # The fixed point is reached to tol of the spread, which is below 2.
+    np.testing.assert_allclose(found.points, x + weights @ shifts, atol=1e-5)
+
+
+def test_barycenter_is_stationary():
+    x, y, _, b = clouds(71, n=20, m=15, d=2)
+    found = sinkhorn.barycenter([x, y], epsilon=0.5, start=x, masses=[None, b], tol=1e-5, max_iter=2000)
+    _, by_x = sinkhorn.w2_squared_and_grad(found.points, x, epsilon=0.5, tol=1e-8)
+    _, by_y = sinkhorn.w2_squared_and_grad(found.points, y, None, b, epsilon=0.5, tol=1e-8)
+    # A step is n/2 times the gradient of the mean, and moved the root of the mean square by at most tol spreads, which
+    # are below 2; plans solved to tol move points by tol diameters, which are below 10.
+    step = 20 / 2 * (by_x.x + by_y.x) / 2
+    assert np.sqrt((step**2).sum(1).mean()) <= (2 + 10) * 1e-5
+
+
+def test_barycenter_keeps_the_type_and_says_when_it_did_not_settle():
+    x = torch.tensor(clouds(72, n=8)[0], dtype=torch.float32)
+    with pytest.warns(otdist.ConvergenceWarning, match="still moved"):
+        found = sinkhorn.barycenter([x, 2 * x], epsilon=0.3, start=x, max_iter=1)
+    assert found.points.dtype == torch.float32
+    assert not found.converged
+    with pytest.raises(ValueError, match="number of"):
+        sinkhorn.barycenter([x, x], [1.0], epsilon=0.3, start=x)

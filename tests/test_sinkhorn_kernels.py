@@ -1,20 +1,20 @@
-"""Sinkhorn's kernels against dense formulas in extended precision, at sizes that fill up rows and columns."""
+"""Sinkhorn's compiled passes against dense formulas in extended precision, at sizes that fill up rows and columns."""
 
 import numpy as np
 import pytest
 
-from otdist.sinkhorn import softmin
-from otdist.sinkhorn.exp2 import exp2_all, log2_all
+from otdist.sinkhorn import passes
+from otdist.sinkhorn.numpy_passes import pack_columns, packed
 
 SIZES = [(1, 1, 1), (5, 3, 2), (6, 16, 4), (13, 17, 1), (49, 100, 3), (97, 520, 7)]
 
 
 class Dense:
-    """A random problem: its plan in extended precision, and its parts as the kernels take them."""
+    """A random problem: its plan in extended precision, and its parts as the passes take them."""
 
-    def __init__(self, n, m, d, dtype, *, kept=True, strength=1.0):
+    def __init__(self, n, m, d, dtype, *, kept=True, damping=1.0):
         rng = np.random.default_rng(n * m + d)
-        self.n, self.m, self.d = n, m, d
+        self.n, self.m, self.d, self.damping = n, m, d, damping
         x, y = rng.standard_normal((n, d)).astype(dtype), rng.standard_normal((m, d)).astype(dtype)
         self.x, self.y = x.astype(float), y.astype(float)
         h, move, b = rng.standard_normal(m), rng.uniform(-15, 15, m), rng.uniform(0.1, 1, m)
@@ -22,62 +22,66 @@ class Dense:
         if m > 2:
             b[1] = 0.0
         self.a, b = a / a.sum(), b / b.sum()
-        scale, lanes = dtype(1.7), 64 // np.dtype(dtype).itemsize
-        N, M = -(-n // 6) * 6, -(-m // lanes) * lanes
-        groups, panels = np.empty((N // 6, d, 6), dtype), np.empty((M // lanes, d, lanes), dtype)
-        softmin.pack(self.x, 6, groups)
-        softmin.pack(self.y, lanes, panels)
+        scale, self.lanes = dtype(1.7), 64 // np.dtype(dtype).itemsize
+        self.N, self.M = N, M = -(-n // 6) * 6, -(-m // self.lanes) * self.lanes
         self.G, self.v = np.full(M, -np.inf, dtype), np.zeros(M, dtype)
         with np.errstate(divide="ignore"):
             self.G[:m] = h + np.log2(b)
         self.v[:m] = np.where(b > 0, np.exp2(move), 0.0)
-        self.E, self.shift = np.empty(N * M if kept else 6 * M, dtype), np.empty(N, dtype)
-        self.part = groups.ravel(), panels.ravel(), d, scale, self.G, True, self.E, self.v, self.shift
-        self.a_work = np.zeros(N, dtype)
-        self.a_work[:n] = self.a
+        weights = np.zeros(N, dtype)
+        weights[:n] = self.a
+        E = np.empty(N * M if kept else 6 * M, dtype)
+        panels = packed(self.y, self.lanes, dtype)
+        self.clouds = packed(self.x, 6, dtype), panels, d, float(scale), self.G
+        self.part = passes.ABSORB.address(dtype), *self.clouds, True, E, self.v, np.empty(N, dtype), weights
 
         square = ((self.x[:, None].astype(np.longdouble) - self.y) ** 2).sum(-1)
         self.absorbed = self.G[:m].astype(np.longdouble) - np.longdouble(scale) * square
         z = self.absorbed + np.log2(np.where(b > 0, self.v[:m].astype(np.longdouble), 1.0))
         top = z.max(1, keepdims=True)
-        self.F = -strength * (np.log2(np.exp2(z - top).sum(1)) + top[:, 0])
+        self.F = -damping * (np.log2(np.exp2(z - top).sum(1)) + top[:, 0])
         self.P = self.a[:, None] * np.exp2(self.F[:, None] + z)
         # Exponents are sums of terms as large as these; a rounding of them is one of an entry, relatively.
         self.rounding = float(np.finfo(dtype).eps * (4 + d) * (1 + np.abs(self.absorbed[:, b > 0]).max() + 15))
 
+    def sweep(self, columns=True):
+        F, c = np.empty(self.N), np.zeros(self.M)
+        passes.sweep(*self.part, self.damping, columns, F, c, np.empty(6 + self.M, self.v.dtype))
+        return F[: self.n], c[: self.m]
 
-@pytest.mark.parametrize("strength", [1.0, 0.6])
+
+@pytest.mark.parametrize("damping", [1.0, 0.6])
 @pytest.mark.parametrize("kept", [True, False])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("size", SIZES)
-def test_passes_and_products(size, dtype, kept, strength):
-    of = Dense(*size, dtype, kept=kept, strength=strength)
-    F, c = np.empty(of.n), np.zeros(of.m)
-    softmin.sweep(of.part, of.a_work, strength, True, F, c)
+def test_passes_and_products(size, dtype, kept, damping):
+    of = Dense(*size, dtype, kept=kept, damping=damping)
+    F, c = of.sweep()
     np.testing.assert_allclose(F, of.F.astype(float), atol=4 * of.rounding)
     np.testing.assert_allclose(c * of.v[: of.m], of.P.sum(0).astype(float), rtol=8 * of.rounding)
 
-    lanes = 64 // np.dtype(dtype).itemsize
-    B = np.empty(-(-of.d // lanes) * lanes * len(of.v), dtype)
-    softmin.pack_columns(of.y, of.v, B)
-    Py, Ptx = np.zeros((of.n, of.d)), np.zeros((-(-of.d // 6) * 6, len(of.v)), dtype)
-    softmin.products(of.part, of.a_work, F, B, of.x, Py, Ptx)
+    B, columns = pack_columns(of.y, of.v, of.lanes), -(-of.d // 6) * 6
+    Py, xP = np.zeros(of.n * of.d), np.zeros(columns * of.M, dtype)
+    work = np.empty(6 * 16 + (columns + 1) * 48, dtype)
+    passes.products(*of.part, F, B, of.x.reshape(-1), of.n, of.d, of.d, Py, xP, work)
+    Py, xP = Py.reshape(of.n, of.d), xP.reshape(columns, of.M)
     scale_y, scale_x = of.P @ np.abs(of.y), np.abs(of.x).T @ of.P
     assert (np.abs(Py - of.P @ of.y) <= 16 * of.rounding * scale_y).all()
-    assert (np.abs(Ptx[: of.d, : of.m] * of.v[: of.m] - of.x.T @ of.P) <= 16 * of.rounding * scale_x).all()
-    assert not Ptx[of.d :].any()
+    assert (np.abs(xP[: of.d, : of.m] * of.v[: of.m] - of.x.T @ of.P) <= 16 * of.rounding * scale_x).all()
+    assert not xP[of.d :].any()
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("size", SIZES)
-def test_plans_and_peaks(size, dtype):
+def test_plans_and_c_transforms(size, dtype):
     of = Dense(*size, dtype)
-    F, c, P, top = np.empty(of.n), np.zeros(of.m), np.empty((of.n, of.m), dtype), np.empty(of.n)
-    softmin.sweep(of.part, of.a_work, 1.0, False, F, c)
+    F, c = of.sweep(columns=False)
+    P, top = np.empty(of.n * of.m), np.empty(of.n)
     assert not c.any()
-    softmin.plan_rows(of.part, of.a_work, F, P)
-    np.testing.assert_allclose(P, of.P.astype(float), rtol=8 * of.rounding, atol=float(np.finfo(dtype).tiny) * 2**20)
-    softmin.peaks(*of.part[:5], top)
+    passes.plan_rows(*of.part, F, P, of.m)
+    tiny = float(np.finfo(dtype).tiny) * 2**20
+    np.testing.assert_allclose(P.reshape(of.n, of.m), of.P.astype(float), rtol=8 * of.rounding, atol=tiny)
+    passes.c_transform(*of.clouds, top, np.empty(6, dtype))
     np.testing.assert_allclose(top, of.absorbed.max(1).astype(float), atol=of.rounding)
 
 
@@ -85,14 +89,34 @@ def test_plans_and_peaks(size, dtype):
 def test_nan_survives(dtype):
     of = Dense(13, 17, 2, dtype)
     of.G[5] = np.nan
-    F, c = np.empty(of.n), np.zeros(of.m)
-    softmin.sweep(of.part, of.a_work, 1.0, True, F, c)
+    F, c = of.sweep()
     assert np.isnan(F).all()
     assert np.isnan(c).all()
 
 
-@pytest.mark.parametrize("n", [1, 8, 1001])
-def test_powers_and_logarithms(n):
+def compiled(function):
+    """A function of numbers in whole vectors, callable from Python."""
+    from numba import njit
+
+    @njit(error_model="numpy", fastmath=passes.FAST)
+    def run(x):
+        function(x)
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def exp2_all():
+    return compiled(passes.exp2_all)
+
+
+@pytest.fixture(scope="module")
+def log2_all():
+    return compiled(passes.log2_all)
+
+
+@pytest.mark.parametrize("n", [8, 1000])
+def test_powers_and_logarithms(n, exp2_all, log2_all):
     t = np.random.default_rng(n).uniform(-1000, 1000, n)
     power, logarithm = t.copy(), np.exp2(t)
     exp2_all(power)
@@ -105,10 +129,34 @@ def test_powers_and_logarithms(n):
     np.testing.assert_allclose(near, expected, rtol=8 * np.finfo(float).eps)
 
 
-def test_powers_and_logarithms_at_the_ends():
-    t = np.array([np.nan, -np.inf, -2000.0, 2000.0])
+def test_powers_and_logarithms_at_the_ends(exp2_all, log2_all):
+    t = np.array([np.nan, -np.inf, -2000.0, 2000.0, 0.0, 1.0, -1.0, 0.5])
     exp2_all(t)
-    np.testing.assert_array_equal(t, [np.nan, 0.0, 0.0, 2.0**1023])
-    t = np.array([np.nan, 0.0, -1.0, 2.0**-1022, 2.0**1023, 1.0])
+    np.testing.assert_array_equal(t[:7], [np.nan, 0.0, 0.0, 2.0**1023, 1.0, 2.0, 0.5])
+    t = np.array([np.nan, 0.0, -1.0, 2.0**-1022, 2.0**1023, 1.0, 2.0, 4.0])
     log2_all(t)
-    np.testing.assert_array_equal(t, [np.nan, np.nan, np.nan, -1022.0, 1023.0, 0.0])
+    np.testing.assert_array_equal(t, [np.nan, np.nan, np.nan, -1022.0, 1023.0, 0.0, 1.0, 2.0])
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("shape", [(1, 1, 1), (7, 3, 2), (3, 50, 20), (40, 9, 1), (130, 65, 5)])
+def test_small_problems_stay_in_their_scratch(monkeypatch, shape, dtype):
+    """Compiled loops check no bounds: what lies behind the scratch that they were given must not be written."""
+    from otdist import sinkhorn
+    from otdist.sinkhorn import numpy_engine
+
+    n, m, d = shape
+    rng = np.random.default_rng(0)
+    guards = []
+
+    def guarded(number, kind):
+        room = np.full(number + 64, 7.0, kind)
+        guards.append(room[number:])
+        return room[:number]
+
+    monkeypatch.setattr(numpy_engine, "_scratch", guarded)
+    monkeypatch.setattr(numpy_engine, "_work", lambda number: guarded(number, np.float64))
+    x, y = rng.standard_normal((2, n, d)).astype(dtype), rng.standard_normal((2, m, d)).astype(dtype)
+    sinkhorn.w2_squared_and_grad(x, y, epsilon=0.1)
+    assert guards
+    assert all((guard == 7.0).all() for guard in guards)

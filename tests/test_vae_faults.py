@@ -118,7 +118,7 @@ SETTINGS = {
     "no such accelerator": (["--set", "accelerator=abacus"], "accelerator must be one of"),
     "no such device": (["--set", "device=abacus"], "device must be"),
     "strategy": (["--set", "strategy=chess"], "strategy"),
-    "epochs 1.5": (["--set", "max_epochs=1.5"], "max_epochs must be an integer"),
+    "epochs 1.5": (["--set", "max_epochs=1.5"], "max_epochs must be an integer or none; got 1.5"),
     "epochs 0": (["--max-epochs", "0"], "max_epochs must be at least 1"),
     "batch size": (["--set", "batch_size=[3]"], "batch_size must be an integer"),
     "inner bracket": (["--set", "regularizer.directions=["], "--set regularizer.directions is not readable YAML"),

@@ -6,7 +6,8 @@ PyTorch is never imported here: a caller who passes a tensor has imported it alr
 from __future__ import annotations
 
 import sys
-from functools import cache
+from collections.abc import Sequence
+from functools import cache, reduce
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,12 @@ def is_torch(x: object) -> bool:
         return False
     torch = sys.modules.get("torch")
     return torch is not None and isinstance(x, torch.Tensor)
+
+
+def is_jax(x: object) -> bool:
+    """Whether ``x`` is a JAX array, or stands for one in a transformed function."""
+    jax = sys.modules.get("jax")
+    return jax is not None and isinstance(x, jax.Array)
 
 
 def namespace(x: Array) -> Any:
@@ -52,28 +59,39 @@ def inspectable(x: Array) -> bool:
     return not is_torch(x) or (x.is_cpu and not in_transform())
 
 
-def needs_gradient(x: Array) -> bool:
-    """Whether a gradient with respect to ``x`` may be asked for later."""
+def in_forward_mode() -> bool:
+    """Whether tangents may be travelling along: within ``forward_ad.dual_level`` or ``torch.func.jvp``."""
     torch = torch_module()
-    if not (is_torch(x) and torch.is_grad_enabled()):
+    return torch is not None and torch.autograd.forward_ad._current_level >= 0
+
+
+def needs_gradient(x: Array) -> bool:
+    """Whether a derivative with respect to ``x`` is wanted now (it has a tangent) or may be asked for later."""
+    torch = torch_module()
+    if not is_torch(x):
         return False
+    if torch.is_grad_enabled() and x.requires_grad:
+        return True
     # Inside vmap a tensor does not show whether the function around it differentiates: assume it does.
-    return x.requires_grad or (not torch.compiler.is_compiling() and _in_func(torch))
+    hidden = (torch.is_grad_enabled() or in_forward_mode()) and not torch.compiler.is_compiling() and _in_func(torch)
+    return hidden or (in_forward_mode() and torch.autograd.forward_ad.unpack_dual(x).tangent is not None)
 
 
 def as_numpy(x: Array) -> np.ndarray:
-    """View a CPU tensor (or an array) as a NumPy array, without copying."""
+    """View a CPU tensor (or an array) as a NumPy array, without copying; bfloat16, which NumPy lacks, as float32."""
     if not is_torch(x):
         return x
-    return (x.detach() if x.requires_grad else x).numpy()
+    x = x.detach() if x.requires_grad else x
+    return (x.float() if x.dtype is torch_module().bfloat16 else x).numpy()
 
 
 def like(x: Any, reference: Array) -> Array:
     """Turn a NumPy array (or a scalar, or a list) into what ``reference`` is: type, device and dtype."""
     if is_torch(reference):
-        if isinstance(x, np.ndarray) and not x.flags.writeable:
+        torch = torch_module()
+        if isinstance(x, np.ndarray) and not torch.compiler.is_compiling() and not x.flags.writeable:
             x = x.copy()  # a tensor is always writeable
-        return torch_module().as_tensor(x, dtype=reference.dtype, device=reference.device)
+        return torch.as_tensor(x, dtype=reference.dtype, device=reference.device)
     return np.asarray(x, dtype=reference.dtype)
 
 
@@ -85,6 +103,15 @@ def dtype_name(x: Array) -> str:
 @cache  # NumPy takes longer to spell a dtype than a kernel to solve a small problem
 def _numpy_name(dtype: np.dtype) -> str:
     return str(dtype)
+
+
+def promoted(arrays: Sequence[Array]) -> Any:
+    """The dtype of an operation on all of these, by the rules of their library."""
+    if not is_torch(arrays[0]):
+        return np.result_type(*(x.dtype for x in arrays))
+    torch = torch_module()
+    # Tensors without dimensions decide only if there are no others, as in torch.result_type.
+    return reduce(torch.promote_types, [x.dtype for x in arrays if x.ndim] or [x.dtype for x in arrays])
 
 
 def astype(x: Array, dtype: Any) -> Array:

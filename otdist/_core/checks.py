@@ -7,6 +7,9 @@ Shapes, types and dtypes are always checked. Values are read only where that is 
 from __future__ import annotations
 
 import math
+import os
+import sys
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -20,6 +23,22 @@ class ConvergenceWarning(UserWarning):
     """An iterative solver stopped before it reached its tolerance; its result says how far it came."""
 
 
+_PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+
+
+def warn(message: str, category: type[Warning] = ConvergenceWarning) -> None:
+    """Warn with the line of whoever called into the library (``skip_file_prefixes``, which Python 3.12 brought).
+
+    Frames of PyTorch's between two of ours are skipped too: a kernel may run inside an autograd function.
+    """
+    frame, level, outermost = sys._getframe(1), 2, 2
+    while frame is not None:
+        if frame.f_code.co_filename.startswith(_PACKAGE + os.sep):
+            outermost = level + 1
+        frame, level = frame.f_back, level + 1  # type: ignore[assignment]
+    warnings.warn(message, category, stacklevel=outermost)
+
+
 # Entries up to which an array of booleans costs less than avoiding one.
 _SMALL = 4096
 # Dimensions up to which a matrix and its mirror image stay in the cache without tiles.
@@ -31,13 +50,14 @@ _FLOAT = ("float32", "float64")
 def arrays(**named: Any) -> tuple[list[Array], Callable[[Array], Array]]:
     """Bring the arguments of one call to one library, device and dtype.
 
-    Scalars, lists and integer arrays take the dtype of the floating-point arguments beside them. Returns the
-    arrays, float16 and bfloat16 raised to float32, and a function that casts a result back.
+    Floating-point arrays of several dtypes are promoted as their library promotes them. Scalars, lists and integer
+    arrays, and whatever else ``numpy.asarray`` reads (a pandas frame), take the dtype of the floating-point arrays
+    beside them. Returns the arrays, float16 and bfloat16 raised to float32, and a function that casts a result back.
 
     Raises
     ------
     TypeError
-        NumPy mixed with PyTorch, two floating-point dtypes, or a dtype that is not real.
+        NumPy mixed with PyTorch, a masked array, or a dtype that is not real.
     ValueError
         Two devices.
     """
@@ -50,16 +70,15 @@ def arrays(**named: Any) -> tuple[list[Array], Callable[[Array], Array]]:
     if tensors and len(tensors) < len(strong):
         t, n = next(iter(tensors)), next(k for k in strong if k not in tensors)
         raise TypeError(f"{t} is a torch.Tensor and {n} is a numpy.ndarray; pass both as the same type")
-    _same("device", "is on", {k: str(v.device) for k, v in tensors.items()}, ValueError)
+    _same_device(tensors)
     converted = _tensors(named, tensors) if tensors else {k: _as_array(k, v) for k, v in named.items()}
     for name, x in converted.items():
         kind = backend.dtype_name(x)
         if kind not in _HALF + _FLOAT and not kind.startswith(("int", "uint", "bool")):
             raise TypeError(f"{name} must be real and at most double precision; got dtype {kind}")
     deciding = {k: x for k, x in converted.items() if (k in strong or not strong)}
-    floats = {k: backend.dtype_name(x) for k, x in deciding.items() if "float" in backend.dtype_name(x)}
-    _same("dtype", "is", floats, TypeError)
-    dtype = converted[next(iter(floats))].dtype if floats else _default_dtype(bool(tensors))
+    floats = [x for x in deciding.values() if "float" in backend.dtype_name(x)]
+    dtype = backend.promoted(floats) if floats else _default_dtype(bool(tensors))
     xp = backend.torch_module() if tensors else np
     work = xp.float32 if str(dtype).removeprefix("torch.") in _HALF else dtype
     out = [backend.astype(x, work) for x in converted.values()]
@@ -83,37 +102,56 @@ def _already_alike(values: list[Any]) -> list[Array] | None:
 
 def _tensors(named: dict[str, Any], tensors: dict[str, Any]) -> dict[str, Array]:
     torch, first = backend.torch_module(), next(iter(tensors.values()))
-    return {k: v if k in tensors else torch.as_tensor(v, device=first.device) for k, v in named.items()}
+    return {k: v if k in tensors else torch.as_tensor(_readable(k, v), device=first.device) for k, v in named.items()}
+
+
+def _readable(name: str, value: Any) -> Any:
+    """Numbers, or nested sequences of them, as they are; a refusal of everything else."""
+    if not isinstance(value, float | int):
+        _as_array(name, value)
+    return value
 
 
 def _default_dtype(torch: bool) -> Any:
     return backend.torch_module().get_default_dtype() if torch else np.dtype(np.float64)
 
 
+def beside(name: str, value: Any, reference: Array, reference_name: str = "x") -> Array:
+    """A further argument, brought to the library, device and dtype of one that has been through `arrays`."""
+    (x, _), _ = arrays(**{name: value, reference_name: reference})
+    return backend.astype(x, reference.dtype)
+
+
 def _as_array(name: str, value: Any) -> np.ndarray:
+    if isinstance(value, np.ma.MaskedArray):
+        raise TypeError(f"{name} must not be a masked array; fill the masked entries or give them weight 0")
+    if backend.is_jax(value):
+        raise TypeError(f"{name} is a jax.Array, which w2 and w2_squared take, but not this function")
     try:
         x = np.asarray(value)
     except ValueError as error:
         raise TypeError(f"{name} must be an array of real numbers; got {type(value).__name__}: {error}") from None
-    if x.dtype == object:
+    if x.dtype.kind in "OSUMmV":
         raise TypeError(f"{name} must be an array of real numbers; got {type(value).__name__}")
-    return x
+    return x if x.dtype.isnative else x.astype(x.dtype.newbyteorder("="))
 
 
-def _same(what: str, verb: str, found: dict[str, str], error: type[Exception]) -> None:
-    names = list(found)
-    for name in names[1:]:
-        if found[name] != found[names[0]]:
-            raise error(
-                f"{names[0]} {verb} {found[names[0]]} and {name} {verb} {found[name]}; "
-                f"convert one of them, so that the {what}s agree"
+def _same_device(tensors: dict[str, Array]) -> None:
+    first = next(iter(tensors), None)
+    for name, x in tensors.items():
+        if first is not None and x.device != tensors[first].device:
+            raise ValueError(
+                f"{first} is on {tensors[first].device} and {name} is on {x.device}; "
+                "move one of them, so that the devices agree"
             )
 
 
-def numpy_only(function: str, x: Array) -> None:
+def numpy_only(function: str, x: Array, name: str = "x") -> None:
     """Refuse tensors where PyTorch has its own way."""
     if backend.is_torch(x):
-        raise TypeError(f"{function} is for NumPy arrays; with PyTorch, call backward() on the value")
+        raise TypeError(
+            f"{function} is for NumPy arrays, and {name} is a torch.Tensor; with PyTorch, call backward() on the value"
+        )
 
 
 def shape(name: str, x: Array, core: str, ndim: int) -> None:
@@ -211,7 +249,8 @@ def positive_integer(name: str, value: Any) -> int:
 def weights(name: str, w: Array, n: int) -> Array:
     """Weights (..., n): nonnegative, with sum 1 to 1e-6 n; what remains of the rounding is divided out."""
     shape(name, w, "(..., n)", 1)
-    same_size("the number of points", name, w.shape[-1], "its points", n)
+    if w.shape[-1] != n:
+        raise ValueError(f"{name} must have one entry for each of the {n} points; got shape {tuple(w.shape)}")
     finite(name, w)
     nonnegative(name, w)
     total = w.sum(-1)[..., None]

@@ -76,6 +76,14 @@ class Operator:
         value, grads = self.kernel(*broadcast, needs_input_grad=(True,) * len(arrays), **options)
         return value, tuple(backend.sum_to(g, x.shape) for g, x in zip(grads, arrays, strict=True))
 
+    def gradients(self, *arrays: Array, **options: Any) -> tuple[Array, ...]:
+        """The gradients alone, of the broadcast arrays; differentiable in PyTorch if there is a second derivative."""
+        arrays = self.broadcast(arrays)
+        if backend.is_torch(arrays[0]):
+            self._prepare()
+            return self.torch_operator.gradients(arrays, options)
+        return self.kernel(*arrays, needs_input_grad=(True,) * len(arrays), **options)[1]
+
     def broadcast(self, arrays: tuple[Array, ...]) -> tuple[Array, ...]:
         """Give every array the same batch shape, without copying."""
         batches = [x.shape[: x.ndim - c] for x, c in zip(arrays, self.core_ndims, strict=True)]

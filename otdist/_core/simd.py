@@ -5,22 +5,30 @@ vectoriser, which gives up where it can't prove that the rows of one array do no
 a matrix product in registers.
 
 Comparisons give a set of lanes as the bits of an integer; `choose` takes one or the other lane by lane.
+
+A product that is added or subtracted is fused with it, and this is decided by types, not left to LLVM: ``x * y`` is a
+product, and ``x * y + z`` one fused operation. With its flag `contract` LLVM would decide anew in every copy that it
+makes of a function, and which copy runs depends on whether a process compiled the caller or loaded it from the cache.
 """
 
 import operator
+import platform
+from functools import cache
 from typing import Any
 
 import numpy as np
 from llvmlite import ir
-from numba import njit, types
+from llvmlite.binding import get_host_cpu_features
+from numba import types
 from numba.core import cgutils, errors
-from numba.extending import intrinsic, models, overload, register_model
+from numba.core.typeconv import Conversion
+from numba.extending import intrinsic, lower_cast, models, overload, register_model
+
+from .compiled import njit
 
 BYTES = 64
 LANES = 8  # of doubles; there are twice as many of floats
 ALL = 255
-
-_FAST = ("contract", "nsz")
 
 
 class _Lanes(types.Type):
@@ -45,6 +53,55 @@ KINDS = {scalar: _Lanes(scalar) for scalar in (types.float32, types.float64)}
 class _Model(models.PrimitiveModel):
     def __init__(self, manager: Any, kind: Any) -> None:
         super().__init__(manager, kind, kind.vector)
+
+
+class _Product(types.Type):
+    """x * y, not yet rounded: the pair of factors."""
+
+    def __init__(self, lanes: _Lanes) -> None:
+        self.lanes = lanes
+        super().__init__(f"otdist.Product({lanes.scalar})")
+
+    def can_convert_to(self, typing: Any, other: Any) -> Any:
+        return Conversion.safe if other == self.lanes else None
+
+
+PRODUCTS = {lanes: _Product(lanes) for lanes in KINDS.values()}
+
+
+@register_model(_Product)
+class _ProductModel(models.StructModel):
+    def __init__(self, manager: Any, kind: Any) -> None:
+        super().__init__(manager, kind, [("first", kind.lanes), ("second", kind.lanes)])
+
+
+@lower_cast(_Product, _Lanes)
+def _rounded(context: Any, builder: Any, given: Any, wanted: Any, value: Any) -> Any:
+    return builder.fmul(*_factors(context, builder, given, value))
+
+
+def _factors(context: Any, builder: Any, kind: Any, value: Any) -> tuple[Any, Any]:
+    pair = cgutils.create_struct_proxy(kind)(context, builder, value)
+    return pair.first, pair.second
+
+
+def _lanes(kind: Any) -> Any:
+    """The type of what a value is when it is rounded."""
+    return kind.lanes if isinstance(kind, _Product) else kind
+
+
+@cache
+def _has_fma() -> bool:
+    """Whether one instruction multiplies and adds; without it LLVM would call a function for every lane."""
+    return platform.machine().lower() not in ("x86_64", "amd64", "i686") or bool(get_host_cpu_features().get("fma"))
+
+
+def _fused(builder: Any, lanes: _Lanes, x: Any, y: Any, z: Any) -> Any:
+    """x y + z."""
+    if not _has_fma():
+        return builder.fadd(builder.fmul(x, y), z)
+    kind = ir.FunctionType(lanes.vector, [lanes.vector] * 3)
+    return builder.call(cgutils.get_or_insert_function(builder.module, kind, f"llvm.fma.{lanes.suffix}"), [x, y, z])
 
 
 def _address(context: Any, builder: Any, kind: Any, array: Any, index: Any) -> Any:
@@ -137,6 +194,7 @@ def spread(typing, array, index):
 @intrinsic
 def sqrt(typing, x):
     """√x in every lane."""
+    x = _lanes(x)
 
     def generate(context, builder, signature, arguments):
         kind = ir.FunctionType(x.vector, [x.vector])
@@ -148,6 +206,7 @@ def sqrt(typing, x):
 @intrinsic
 def total(typing, x):
     """The sum of the lanes."""
+    x = _lanes(x)
 
     def generate(context, builder, signature, arguments):
         scalar = x.vector.element
@@ -161,6 +220,7 @@ def total(typing, x):
 @intrinsic
 def largest(typing, x):
     """The largest lane; those that are NaN do not count."""
+    x = _lanes(x)
 
     def generate(context, builder, signature, arguments):
         kind = ir.FunctionType(x.vector.element, [x.vector])
@@ -173,6 +233,7 @@ def largest(typing, x):
 @intrinsic
 def maximum(typing, x, y):
     """x where it is greater than y, elsewhere (also where x is NaN) y."""
+    x = _lanes(x)
 
     def generate(context, builder, signature, arguments):
         return builder.select(builder.fcmp_ordered(">", *arguments), *arguments)
@@ -183,6 +244,7 @@ def maximum(typing, x, y):
 @intrinsic
 def minimum(typing, x, y):
     """x where it is less than y, elsewhere (also where x is NaN) y."""
+    x = _lanes(x)
 
     def generate(context, builder, signature, arguments):
         return builder.select(builder.fcmp_ordered("<", *arguments), *arguments)
@@ -193,6 +255,7 @@ def minimum(typing, x, y):
 @intrinsic
 def add_exponent(typing, mantissa, shifted):
     """`mantissa` · 2^k, numbers or lanes, where `shifted` is k + 1.5 · 2^(mantissa bits): its low bits are k's."""
+    mantissa = _lanes(mantissa)
     scalar = mantissa.scalar if isinstance(mantissa, _Lanes) else mantissa
     bits, width = (32, 23) if scalar == types.float32 else (64, 52)
 
@@ -212,6 +275,7 @@ def add_exponent(typing, mantissa, shifted):
 @intrinsic
 def exponent(typing, x):
     """k of positive normal numbers x = m · 2^k, 1 <= m < 2; in lanes of doubles."""
+    x = _lanes(x)
 
     def generate(context, builder, signature, arguments):
         integer = ir.VectorType(ir.IntType(64), LANES)
@@ -224,6 +288,7 @@ def exponent(typing, x):
 @intrinsic
 def mantissa(typing, x):
     """m of positive normal numbers x = m · 2^k, 1 <= m < 2; in lanes of doubles."""
+    x = _lanes(x)
 
     def generate(context, builder, signature, arguments):
         integer = ir.VectorType(ir.IntType(64), LANES)
@@ -236,6 +301,7 @@ def mantissa(typing, x):
 @intrinsic
 def greater(typing, x, y):
     """The set of lanes where x > y, which NaN never is."""
+    x = _lanes(x)
 
     def generate(context, builder, signature, arguments):
         bits = builder.bitcast(builder.fcmp_ordered(">", *arguments), ir.IntType(x.count))
@@ -247,6 +313,7 @@ def greater(typing, x, y):
 @intrinsic
 def choose(typing, lanes, x, y):
     """x in the given set of lanes, y in the others."""
+    x = _lanes(x)
 
     def generate(context, builder, signature, arguments):
         set_of = ir.VectorType(ir.IntType(1), x.count)
@@ -283,6 +350,7 @@ def tagged(typing, x, half, number):
 @intrinsic
 def untagged(typing, x):
     """Doubles as they were before `tagged`."""
+    x = _lanes(x)
 
     def generate(context, builder, signature, arguments):
         bits = builder.bitcast(arguments[0], ir.VectorType(ir.IntType(64), LANES))
@@ -292,17 +360,52 @@ def untagged(typing, x):
     return x(x), generate
 
 
+def _generate(instruction: str, x: Any, y: Any) -> Any:
+    """The code of an operator on lanes and products of one kind, and its result's type."""
+    lanes = _lanes(x)
+
+    def multiply(context, builder, signature, arguments):
+        pair = cgutils.create_struct_proxy(PRODUCTS[lanes])(context, builder)
+        pair.first, pair.second = _round_all(context, builder, (x, y), arguments)
+        return pair._getvalue()
+
+    def add(context, builder, signature, arguments):
+        left, right = arguments
+        if isinstance(x, _Product):
+            if isinstance(y, _Product):
+                right = _rounded(context, builder, y, lanes, right)
+            if instruction == "fsub":
+                right = builder.fneg(right)
+            return _fused(builder, lanes, *_factors(context, builder, x, left), right)
+        if isinstance(y, _Product):
+            first, second = _factors(context, builder, y, right)
+            return _fused(builder, lanes, builder.fneg(first) if instruction == "fsub" else first, second, left)
+        return getattr(builder, instruction)(left, right)
+
+    def divide(context, builder, signature, arguments):
+        return builder.fdiv(*_round_all(context, builder, (x, y), arguments))
+
+    if instruction == "fmul":
+        return PRODUCTS[lanes], multiply
+    return lanes, divide if instruction == "fdiv" else add
+
+
+def _round_all(context: Any, builder: Any, kinds: Any, values: Any) -> list[Any]:
+    return [
+        _rounded(context, builder, kind, kind.lanes, value) if isinstance(kind, _Product) else value
+        for kind, value in zip(kinds, values, strict=True)
+    ]
+
+
 def _arithmetic(symbol: Any, instruction: str) -> None:
     @intrinsic
     def compute(typing, x, y):
-        def generate(context, builder, signature, arguments):
-            return getattr(builder, instruction)(*arguments, flags=_FAST)
-
-        return x(x, x), generate
+        kind, generate = _generate(instruction, x, y)
+        return kind(x, y), generate
 
     @overload(symbol)
     def _(x, y):
-        return (lambda x, y: compute(x, y)) if isinstance(x, _Lanes) and x == y else None
+        return (lambda x, y: compute(x, y)) if isinstance(_lanes(x), _Lanes) and _lanes(x) == _lanes(y) else None
 
 
 for _symbol, _instruction in (

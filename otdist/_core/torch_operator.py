@@ -8,6 +8,7 @@ custom op) and which differentiates twice. While compiling, the custom op's own 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -17,8 +18,8 @@ from torch import Tensor
 from . import backend
 from .backend import Array
 
-_OPERATORS: dict[str, TorchOperator] = {}
 # Whether saved tensors outlive this backward pass; a PyTorch that does not tell is taken to keep them.
+_REFUSED = "otdist's {} has no second derivative: it can be differentiated once only"
 _keeps_graph = getattr(torch._C._autograd, "_get_current_graph_task_keep_graph", lambda: True)
 
 
@@ -27,12 +28,14 @@ class TorchOperator:
 
     def __init__(self, operator: Any) -> None:
         self.operator = operator
-        _OPERATORS[operator.name] = self
         self.option_names = tuple(part.split()[-1] for part in operator.options.split(",") if part.strip())
         tail = f", {operator.options}" if operator.options else ""
         schema = f"(Tensor[] arrays, bool[] needs_input_grad{tail}) -> Tensor[]"
         self.value_op = _custom_op(operator.name, schema, self._value, self._fake_value)
         self.value_op.register_autograd(_compiled_backward, setup_context=_compiled_setup)
+        schema = f"(Tensor[] arrays{tail}) -> Tensor[]"
+        self.gradients_op = _custom_op(f"{operator.name}_gradients", schema, self._gradients, self._fake_gradients)
+        self.gradients_op.register_autograd(partial(_gradients_backward, operator), setup_context=_gradients_setup)
         if operator.second_derivative is not None:
             schema = f"(Tensor[] arrays, Tensor[] cotangents{tail}) -> Tensor[]"
             _custom_op(f"{operator.name}_second", schema, self._second, self._fake_second)
@@ -42,11 +45,24 @@ class TorchOperator:
         if not any(needs_input_grad) and not backend.in_transform():
             value, _ = self.operator.kernel(*_unwrap(arrays), needs_input_grad=needs_input_grad, **options)
             return _wrap(value, arrays[0])
+        if backend.in_forward_mode():
+            _refuse_nested_forward_mode(self.operator.name)
         values = tuple(options[name] for name in self.option_names)
         if torch.compiler.is_compiling() or not any(needs_input_grad):
             return self.value_op(list(arrays), needs_input_grad, *values)[0]
-        name, twice = self.operator.name, self.operator.second_derivative is not None
-        return _apply(_Value, _EagerValue)(name, twice, needs_input_grad, values, *arrays)[0]
+        call = _Call(self.operator, needs_input_grad, values)
+        return _apply(_Value, _EagerValue)(call, *arrays)[0]
+
+    def gradients(self, arrays: tuple[Tensor, ...], options: dict[str, Any]) -> tuple[Tensor, ...]:
+        """The gradient with respect to every array; differentiable where there is a second derivative."""
+        everything = (True,) * len(arrays)
+        values = tuple(options[name] for name in self.option_names)
+        if torch.compiler.is_compiling():
+            return tuple(self.gradients_op(list(arrays), *values))
+        call, first = _Call(self.operator, everything, values), arrays[0]
+        found = _apply(_Value, _EagerValue)(call, *(x.detach() for x in arrays))[1:]
+        one = first.new_ones(first.shape[: first.ndim - self.operator.core_ndims[0]])
+        return _apply(_Gradient, _EagerGradient)(call, one, *arrays, *found)
 
     # What runs, and what the compiler sees of it: shapes.
 
@@ -63,6 +79,12 @@ class TorchOperator:
             *(x.new_empty(x.shape) for x, need in zip(arrays, needs_input_grad, strict=True) if need),
         ]
 
+    def _gradients(self, arrays: Sequence[Tensor], *options: Any) -> list[Tensor]:
+        return self._value(arrays, (True,) * len(arrays), *options)[1:]
+
+    def _fake_gradients(self, arrays: Sequence[Tensor], *options: Any) -> list[Tensor]:
+        return [x.new_empty(x.shape) for x in arrays]
+
     def _second(self, arrays: Sequence[Tensor], cotangents: Sequence[Tensor], *options: Any) -> list[Tensor]:
         assert self.operator.second_derivative is not None
         named = dict(zip(self.option_names, options, strict=True))
@@ -73,34 +95,64 @@ class TorchOperator:
         return [x.new_empty(x.shape) for x in arrays]
 
 
+def _refuse_nested_forward_mode(name: str) -> None:
+    """PyTorch switches forward mode off around a jvp, at all levels: jacfwd of jacfwd would be a silent 0."""
+    stack = torch._C._functorch.get_interpreter_stack() or ()
+    if sum(level.key() == torch._C._functorch.TransformType.Jvp for level in stack) > 1:
+        raise NotImplementedError(
+            f"otdist's {name} cannot be differentiated in forward mode twice; "
+            "use torch.func.hessian, which is forward over reverse mode"
+        )
+
+
+class _Call:
+    """What a call has beside its tensors, in one object that ``torch.func`` does not look into."""
+
+    def __init__(self, operator: Any, needs_input_grad: tuple[bool, ...], options: tuple[Any, ...]) -> None:
+        self.operator, self.needs_input_grad, self.options = operator, needs_input_grad, options
+
+
 class _Value(torch.autograd.Function):
     """The value; its gradients are computed beside it and wait for the backward pass."""
 
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(name: str, twice: bool, needs_input_grad: Any, options: Any, *arrays: Tensor) -> Any:
-        operator = _OPERATORS[name]
+    def forward(call: _Call, *arrays: Tensor) -> Any:
+        operator = call.operator.torch_operator
         run = operator.value_op if backend.in_transform() else operator._value
-        return tuple(run(list(arrays), needs_input_grad, *options))
+        return tuple(run(list(arrays), call.needs_input_grad, *call.options))
 
     @staticmethod
     def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
-        ctx.name, ctx.twice, ctx.differentiated, ctx.options = inputs[:4]
-        ctx.save_for_backward(*inputs[4:], *output[1:])
-        ctx.mark_non_differentiable(*output[1:])
+        ctx.call = inputs[0]
+        _save(ctx, *inputs[1:], *output[1:])
+        if not backend.in_transform():  # vmap mistakes tangents that are None for those of the value
+            ctx.mark_non_differentiable(*output[1:])
         ctx.set_materialize_grads(False)
+
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Any) -> Any:
+        call, saved, found = ctx.call, ctx.saved_tensors, tangents[1:]
+        # By way of a function that is differentiated again: the gradients alone show none of their own tangents.
+        first, core = saved[0], call.operator.core_ndims[0]
+        one = first.new_ones(first.shape[: first.ndim - core])
+        grads = _spread(_apply(_Gradient, _EagerGradient)(call, one, *saved), call.needs_input_grad)
+        pairs = [(g, t) for g, t in zip(grads, found, strict=True) if g is not None and t is not None]
+        rest = saved[len(found) :]
+        return sum(_dot(g, t, one.ndim) for g, t in pairs), *(
+            torch.zeros_like(g) if backend.in_transform() else None for g in rest
+        )
 
     @staticmethod
     def backward(ctx: Any, *cotangents: Any) -> Any:
         if cotangents[0] is None:
-            return (None,) * (4 + len(ctx.differentiated))
+            return (None,) * (1 + len(ctx.call.needs_input_grad))
         if _is_last(cotangents[0]):
-            found = _last_times(cotangents[0], ctx.saved_tensors, len(ctx.differentiated))
+            found = _last_times(cotangents[0], ctx.saved_tensors, len(ctx.call.needs_input_grad))
         else:
-            apply = _apply(_Gradient, _EagerGradient)
-            found = apply(ctx.name, ctx.twice, ctx.differentiated, ctx.options, cotangents[0], *ctx.saved_tensors)
-        return None, None, None, None, *_spread(found, ctx.differentiated)
+            found = _apply(_Gradient, _EagerGradient)(ctx.call, cotangents[0], *ctx.saved_tensors)
+        return None, *_spread(found, ctx.call.needs_input_grad)
 
 
 class _Gradient(torch.autograd.Function):
@@ -109,36 +161,86 @@ class _Gradient(torch.autograd.Function):
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(name: str, twice: bool, needs_input_grad: Any, options: Any, cotangent: Tensor, *saved: Tensor) -> Any:
-        return tuple(_times(cotangent, g) for g in saved[len(needs_input_grad) :])
+    def forward(call: _Call, cotangent: Tensor, *saved: Tensor) -> Any:
+        return tuple(_times(cotangent, g) for g in saved[len(call.needs_input_grad) :])
 
     @staticmethod
     def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
-        ctx.name, ctx.twice, ctx.differentiated, ctx.options = inputs[:4]
-        ctx.save_for_backward(*inputs[4:])
+        ctx.call = inputs[0]
+        _save(ctx, *inputs[1:])
+        ctx.set_materialize_grads(False)
+
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Any) -> Any:
+        cotangent, *saved = ctx.saved_tensors
+        needs_input_grad = ctx.call.needs_input_grad
+        change, n = tangents[1], len(needs_input_grad)
+        moved, out = tangents[2 : 2 + n], [None] * sum(needs_input_grad)
+        if any(t is not None for t in moved):
+            # The matrix of second derivatives is symmetric: its product with tangents is that with cotangents.
+            directions = [torch.zeros_like(x) if t is None else t for x, t in zip(saved[:n], moved, strict=True)]
+            second = _second_times(ctx.call, saved[:n], directions)
+            out = [_times(cotangent, h) for h, need in zip(second, needs_input_grad, strict=True) if need]
+        if change is not None:
+            out = [
+                _times(change, g) if h is None else _times(change, g) + h for g, h in zip(saved[n:], out, strict=True)
+            ]
+        return tuple(torch.zeros_like(g) if h is None else h for g, h in zip(saved[n:], out, strict=True))
 
     @staticmethod
     def backward(ctx: Any, *cotangents: Any) -> Any:
         cotangent, *saved = ctx.saved_tensors
-        n = len(ctx.differentiated)
+        if all(c is None for c in cotangents):
+            return (None,) * (2 + len(saved))
+        n = len(ctx.call.needs_input_grad)
         arrays, grads = saved[:n], saved[n:]
-        along = sum(_dot(c, g, cotangent.ndim) for c, g in zip(cotangents, grads, strict=True))
-        if not ctx.twice:
-            along = torch.ops.otdist.refuse_second(along, ctx.name)
-            return None, None, None, None, along, *([None] * len(saved))
+        along = sum(_dot(c, g, cotangent.ndim) for c, g in zip(cotangents, grads, strict=True) if c is not None)
+        if ctx.call.operator.second_derivative is None:
+            along = torch.ops.otdist.refuse_second(along, ctx.call.operator.name)
+            return None, along, *([None] * len(saved))
         weighted = [
             torch.zeros_like(x) if c is None else _times(cotangent, c)
-            for x, c in zip(arrays, _spread(cotangents, ctx.differentiated), strict=True)
+            for x, c in zip(arrays, _spread(cotangents, ctx.call.needs_input_grad), strict=True)
         ]
-        second = getattr(torch.ops.otdist, f"{ctx.name}_second")(arrays, weighted, *ctx.options)
-        return None, None, None, None, along, *second, *([None] * len(grads))
+        return None, along, *_second_times(ctx.call, arrays, weighted), *([None] * len(grads))
+
+
+class _Second(torch.autograd.Function):
+    """The second derivatives times directions; not differentiated again."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(call: _Call, *inputs: Tensor) -> Any:
+        n = len(inputs) // 2
+        second = getattr(torch.ops.otdist, f"{call.operator.name}_second")
+        return tuple(second(list(inputs[:n]), list(inputs[n:]), *call.options))
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
+        ctx.call = inputs[0]
+
+    @staticmethod
+    def backward(ctx: Any, *cotangents: Any) -> Any:
+        raise NotImplementedError(f"otdist's {ctx.call.operator.name} has no third derivative")
+
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Any) -> Any:
+        raise NotImplementedError(f"otdist's {ctx.call.operator.name} has no third derivative")
+
+
+def _second_times(call: _Call, arrays: Sequence[Tensor], directions: Sequence[Tensor]) -> Sequence[Tensor]:
+    """The second derivatives times one direction for each array."""
+    if call.operator.second_derivative is None:
+        raise NotImplementedError(_REFUSED.format(call.operator.name))
+    return _apply(_Second, _EagerSecond)(call, *arrays, *directions)
 
 
 def _eager(function: Any) -> Any:
     """``function`` without what ``torch.func`` needs: binding a signature costs more than a small problem."""
 
     class Eager(torch.autograd.Function):
-        backward = function.backward
+        backward, jvp = function.backward, function.jvp
 
         @staticmethod
         def forward(ctx: Any, *inputs: Any) -> Any:
@@ -149,11 +251,18 @@ def _eager(function: Any) -> Any:
     return Eager
 
 
-_EagerValue, _EagerGradient = _eager(_Value), _eager(_Gradient)
+_EagerValue, _EagerGradient, _EagerSecond = _eager(_Value), _eager(_Gradient), _eager(_Second)
 
 
 def _apply(function: Any, eager: Any) -> Any:
     return (function if backend.in_transform() else eager).apply
+
+
+def _save(ctx: Any, *tensors: Tensor) -> None:
+    """Keep tensors for the backward pass, and in forward mode for the tangents."""
+    ctx.save_for_backward(*tensors)
+    if backend.in_forward_mode():
+        ctx.save_for_forward(*tensors)
 
 
 def _compiled_setup(ctx: Any, inputs: Any, output: Any) -> None:
@@ -164,6 +273,21 @@ def _compiled_setup(ctx: Any, inputs: Any, output: Any) -> None:
 def _compiled_backward(ctx: Any, cotangents: Any) -> Any:
     found = [_times(cotangents[0], g) for g in ctx.saved_tensors]
     return _spread(found, ctx.differentiated), *(None,) * (1 + ctx.n_options)
+
+
+def _gradients_setup(ctx: Any, inputs: Any, output: Any) -> None:
+    ctx.options = inputs[1:]
+    ctx.save_for_backward(*inputs[0])
+
+
+def _gradients_backward(operator: Any, ctx: Any, cotangents: Any) -> Any:
+    arrays = list(ctx.saved_tensors)
+    directions = [torch.zeros_like(x) if c is None else c for x, c in zip(arrays, cotangents, strict=True)]
+    if operator.second_derivative is None:
+        found = [torch.ops.otdist.refuse_second(d, operator.name) for d in directions]
+    else:
+        found = getattr(torch.ops.otdist, f"{operator.name}_second")(arrays, directions, *ctx.options)
+    return found, *(None,) * len(ctx.options)
 
 
 def _spread(found: Sequence[Any], needs_input_grad: Sequence[bool]) -> list[Any]:
@@ -246,7 +370,7 @@ def _front(x: Tensor, dim: int | None, size: int) -> Tensor:
 
 @torch.library.custom_op("otdist::refuse_second", mutates_args=())
 def _refuse_second(x: Tensor, name: str) -> Tensor:
-    raise NotImplementedError(f"otdist's {name} has no second derivative: it can be differentiated once only")
+    raise NotImplementedError(_REFUSED.format(name))
 
 
 @_refuse_second.register_fake

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 from typing import Any, TypeVar
+
+from .._core import checks
 
 Formula = TypeVar("Formula", bound=Callable[[Any, Any], Any])
 _FORMULAS: dict[tuple[type, type], Callable[[Any, Any], Any]] = {}
@@ -63,11 +64,10 @@ def find(p: Any, q: Any) -> Callable[[Any, Any], Any] | None:
     for other in ranked[1:]:
         near = _distances(other, p, q)
         if other[0] != kinds and (near[0] < best[0]) != (near[1] < best[1]) and near != best:
-            warnings.warn(
+            checks.warn(
                 f"both {_names(kinds)} and {_names(other[0])} are registered with otdist.register_w2 and fit "
                 f"{type(p).__name__} and {type(q).__name__}: taking the first; register the pair itself to choose",
                 RuntimeWarning,
-                stacklevel=4,
             )
             break
     function = _FORMULAS[kinds]

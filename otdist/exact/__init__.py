@@ -12,11 +12,15 @@ from typing import Any
 from .._core import backend, checks
 from .._core.backend import Array
 from .._core.clouds import Gradients, validate_clouds, weight_gradients
+from .._core.jax_operator import takes_jax
 from ..line.distance import line_cost, line_distance
 from .transport import ExactTransport, exact_cost, plans, solution
 from .transport import SparsePlan as SparsePlan
 
+__all__ = ["ExactTransport", "Gradients", "plan", "solve", "w2", "w2_squared", "w2_squared_and_grad", "wp"]
 
+
+@takes_jax("w2_squared_and_grad", x=2, y=2, a=1, b=1)
 def w2_squared(x: Any, y: Any, a: Any = None, b: Any = None) -> Array:
     """Squared 2-Wasserstein distance between weighted point clouds, exact.
 
@@ -67,6 +71,7 @@ def w2_squared(x: Any, y: Any, a: Any = None, b: Any = None) -> Array:
     return cast_back(_value(arrays, 2.0, root=False))
 
 
+@takes_jax("w2_squared_and_grad", root=True, x=2, y=2, a=1, b=1)
 def w2(x: Any, y: Any, a: Any = None, b: Any = None) -> Array:
     """2-Wasserstein distance between weighted point clouds, the root of `w2_squared`; gradient 0 where it is 0.
 

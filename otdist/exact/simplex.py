@@ -8,7 +8,6 @@ does the work (Bonneel et al. 2011).
 
 from __future__ import annotations
 
-import warnings
 from typing import NamedTuple
 
 import numpy as np
@@ -39,7 +38,7 @@ def solve_costs(cost: np.ndarray, a: np.ndarray, b: np.ndarray) -> Solution:
         a[rows], b[columns], np.ascontiguousarray(cost if full else cost[np.ix_(rows, columns)]), _NO_LIMIT
     )
     if warning is not None:
-        warnings.warn(f"exact transport: {warning}", checks.ConvergenceWarning, stacklevel=2)
+        checks.warn(f"exact transport: {warning}")
     i, j = np.nonzero(plan)
     if not cost[rows[i], columns[j]].any():  # equal measures: of all optimal potentials, the least
         g = np.zeros(len(columns))

@@ -14,6 +14,7 @@ import numpy as np
 
 from .._core import backend, checks
 from .._core.backend import Array
+from .._core.jax_operator import takes_jax
 from ..covariance import Covariance, Dense
 from .arguments import validate_gaussians
 from .barycenters import Barycenter, barycenter
@@ -61,6 +62,7 @@ class Gradients(NamedTuple):
     cov_y: Array
 
 
+@takes_jax("w2_squared_and_grad", mean_x=1, cov_x=2, mean_y=1, cov_y=2)
 def w2_squared(mean_x: Any, cov_x: Any, mean_y: Any, cov_y: Any) -> Array:
     """Squared 2-Wasserstein distance between Gaussians.
 
@@ -113,6 +115,7 @@ def w2_squared(mean_x: Any, cov_x: Any, mean_y: Any, cov_y: Any) -> Array:
     return cast_back(_w2_squared(*arguments))
 
 
+@takes_jax("w2_squared_and_grad", root=True, mean_x=1, cov_x=2, mean_y=1, cov_y=2)
 def w2(mean_x: Any, cov_x: Any, mean_y: Any, cov_y: Any) -> Array:
     """2-Wasserstein distance between Gaussians, the root of `w2_squared`; its gradient is 0 where the distance is 0.
 
@@ -167,7 +170,7 @@ def w2_squared_and_grad(mean_x: Any, cov_x: Any, mean_y: Any, cov_y: Any) -> tup
            [ 0., -1.]])
     """
     mean_x, x, mean_y, y, cast_back = validate_gaussians(mean_x, cov_x, mean_y, cov_y)
-    checks.numpy_only("gaussian.w2_squared_and_grad", mean_x)
+    checks.numpy_only("gaussian.w2_squared_and_grad", mean_x, "mean_x")
     difference = mean_x - mean_y
     batch = np.broadcast_shapes(difference.shape[:-1], x.batch_shape, y.batch_shape)
     bures, (slope_x, slope_y) = bures_squared_and_grad(x, y, batch)

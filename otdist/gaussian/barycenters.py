@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -90,12 +89,11 @@ def barycenter(means: Any, covs: Any, weights: Any = None, *, tol: float = 1e-10
 
         found, steps, residual = torch_operators.barycenter_covariance(matrices, w, tol, max_iter)
         return Barycenter(cast_back(mean), cast_back(found), steps, cast_back(residual), residual <= tol)
-    found, steps, residual = fixed_point(matrices, w, tol, max_iter)
+    # Only the mean carries a gradient; through the iteration, that by weights would be NaN at equal members.
+    found, steps, residual = fixed_point(matrices, w.detach() if backend.is_torch(w) else w, tol, max_iter)
     n_iter, converged = int(steps.max()) if math.prod(steps.shape) else 0, bool((residual <= tol).all())
     if not converged:
-        warnings.warn(
-            f"barycenter stopped after {n_iter} steps; its residual is {float(residual.max()):.1e}, tol is {tol:g}",
-            checks.ConvergenceWarning,
-            stacklevel=2,
+        checks.warn(
+            f"barycenter stopped after {n_iter} steps; its residual is {float(residual.max()):.1e}, tol is {tol:g}"
         )
     return Barycenter(cast_back(mean), cast_back(found), n_iter, cast_back(residual), converged)

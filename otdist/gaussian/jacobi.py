@@ -16,8 +16,8 @@ rest.
 from functools import cache
 
 import numpy as np
-from numba import njit
 
+from .._core.compiled import njit
 from .._core.simd import ALL, LANES, choose, fill, greater, load, sqrt, store
 
 SOLVED, UNSOLVED = 0, 1

@@ -160,7 +160,7 @@ def _validate(
         if w is None:
             weights.append(backend.like(np.full(n, 1.0 / n), mean))
         else:
-            (w, _), _ = checks.arrays(**{name: w, "means_x": mean})
+            w = checks.beside(name, w, mean, "means_x")
             weights.append(checks.weights(name, w, n))
     return _Mixtures(weights[0], mean_x, x, weights[1], mean_y, y), cast_back
 

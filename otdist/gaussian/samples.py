@@ -10,6 +10,7 @@ from .. import covariance
 from .._core import backend, checks
 from .._core.backend import Array
 from .._core.clouds import validate_points
+from .._core.jax_operator import takes_jax
 from ..covariance import Covariance, Dense
 from ..covariance.base import unchecked
 from .pairs import bures_squared, bures_squared_and_grad
@@ -23,6 +24,7 @@ class SampleGradients(NamedTuple):
     y: Array
 
 
+@takes_jax("w2_squared_from_samples_and_grad", x=2, y=2)
 def w2_squared_from_samples(x: Any, y: Any) -> Array:
     """The Fréchet distance of two samples: `w2_squared` of the Gaussians with their means and covariances.
 

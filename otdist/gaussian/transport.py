@@ -95,7 +95,7 @@ def geodesic(mean_x: Any, cov_x: Any, mean_y: Any, cov_y: Any, t: Any) -> tuple[
     (array([1.]), array([[4.]]))
     """
     mean_x, x, mean_y, y, cast_back = validate_gaussians(mean_x, cov_x, mean_y, cov_y)
-    (t, _), _ = checks.arrays(t=t, mean_x=mean_x)
+    t = checks.beside("t", t, mean_x, "mean_x")
     checks.finite("t", t)
     if backend.inspectable(t) and not bool(((t >= 0) & (t <= 1)).all()):
         raise ValueError(

@@ -10,9 +10,13 @@ from typing import Any
 from .._core import checks
 from .._core.backend import Array
 from .._core.clouds import Gradients, validate_clouds, weight_gradients
+from .._core.jax_operator import takes_jax
 from .distance import line_cost, line_distance
 
+__all__ = ["Gradients", "w2", "w2_squared", "w2_squared_and_grad", "wp"]
 
+
+@takes_jax("w2_squared_and_grad", x=1, y=1, a=1, b=1)
 def w2_squared(x: Any, y: Any, a: Any = None, b: Any = None) -> Array:
     """Squared 2-Wasserstein distance between points on the line.
 
@@ -63,6 +67,7 @@ def w2_squared(x: Any, y: Any, a: Any = None, b: Any = None) -> Array:
     return cast_back(line_cost(*arrays, p=2.0))
 
 
+@takes_jax("w2_squared_and_grad", root=True, x=1, y=1, a=1, b=1)
 def w2(x: Any, y: Any, a: Any = None, b: Any = None) -> Array:
     """2-Wasserstein distance between points on the line, the root of `w2_squared`; gradient 0 where it is 0.
 

@@ -7,7 +7,8 @@ need; rows whose values agree in all the bits that are left are put right by ins
 """
 
 import numpy as np
-from numba import njit
+
+from .._core.compiled import njit
 
 _SIGN32, _SIGN64 = np.uint32(1 << 31), np.uint64(1 << 63)
 _MOVES = 8  # insertions per element beyond which a full argsort is cheaper

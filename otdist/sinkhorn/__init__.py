@@ -12,8 +12,7 @@ recomputed in each pass, so that memory is linear in n + m.
 from __future__ import annotations
 
 import math
-import warnings
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -21,8 +20,26 @@ import numpy as np
 from .._core import backend, checks
 from .._core.backend import Array
 from .._core.clouds import validate_clouds, weight_gradients
-from . import numpy_engine
-from .operators import cost_at, divergence, engine_for, strength, warn
+from .._core.jax_operator import takes_jax
+from . import certificates, numpy_engine
+from .barycenters import Barycenter, validated_shares
+from .barycenters import barycenter as nearest
+from .numpy_engine import Limits
+from .operators import cost_at, damping, divergence, engine_for, warn
+from .result import SinkhornResult, host, rounded_down, rounded_up
+
+__all__ = [
+    "Barycenter",
+    "Bracket",
+    "Gradients",
+    "SinkhornResult",
+    "barycenter",
+    "bracket",
+    "solve",
+    "w2",
+    "w2_squared",
+    "w2_squared_and_grad",
+]
 
 MAX_ITER = 5000
 
@@ -46,103 +63,6 @@ class Bracket(NamedTuple):
     converged: Array
 
 
-@dataclass(frozen=True)
-class SinkhornResult:
-    """A solution of the entropic problem, with what it takes to trust and to use it.
-
-    Attributes
-    ----------
-    value : (...)
-        ``OT_ε = ⟨P, C⟩ + ε KL(P ‖ a⊗b)``, from the dual: its error is of second order in that of the potentials.
-        Unbalanced, plus ``ρ KL(P1 ‖ a) + ρ KL(Pᵀ1 ‖ b)``. For PyTorch, differentiable in points and weights; it alone
-        is, what follows from the plan is not.
-    transport_cost : (...)
-        ``⟨P, C⟩`` alone.
-    f, g : (..., n), (..., m)
-        Dual potentials: ``P_ij = a_i b_j exp((f_i + g_j - |x_i - y_j|²)/ε)``. Balanced, their free constant is chosen
-        so that ``⟨a, f⟩ = ⟨b, g⟩``. At points without weight they are continued by the same formula.
-    epsilon : float
-        As given.
-    n_iter : (...)
-        Passes over the matrix, each of them a full Sinkhorn iteration.
-    marginal_error : (...)
-        ``‖P1 - a‖₁ + ‖Pᵀ1 - b‖₁``; unbalanced, the same against ``a e^(-f/ρ)`` and ``b e^(-g/ρ)``, which are the
-        marginals at the solution.
-    converged : (...)
-        Whether ``marginal_error <= tol``.
-    """
-
-    value: Array
-    transport_cost: Array
-    f: Array
-    g: Array
-    epsilon: float
-    n_iter: Array
-    marginal_error: Array
-    converged: Array
-    _flat: tuple[Array, Array, Array, Array, Array, Array] = field(
-        repr=False
-    )  # x, y, a, b, f, g with one batch dimension, float64
-    _like: Array = field(repr=False)  # a zero of the caller's kind
-    _batch: tuple[int, ...] = field(repr=False)
-
-    def plan(self) -> Array:
-        """The plan P (..., n, m), dense; n · m numbers, refused with a MemoryError where they would not fit."""
-        x, y = self._flat[:2]
-        checks.memory(8 * len(x) * x.shape[1] * y.shape[1], "the dense plan", "use apply(v) or barycentric_map()")
-        P = np.empty((*x.shape[:2], y.shape[1]))
-        for k, problem in enumerate(self._problems()):
-            for rows, block in problem.plan_blocks():
-                P[k, rows] = block
-        return self._shaped(P)
-
-    def apply(self, v: Any) -> Array:
-        """``P v`` for v (..., m) or (..., m, r), without forming P.
-
-        One dimension more than (..., m) has means r columns, r results a point.
-        """
-        v = _given_like("v", v, self._like)
-        columns = v.ndim > len(self._batch) + 1
-        inner = v.shape[-2:] if columns else (v.shape[-1], 1)
-        checks.same_size("the number of points", "y", self._flat[1].shape[1], "v", inner[0])
-        wide = np.broadcast_to(v.reshape(*v.shape[: v.ndim - 1 - columns], *inner), (*self._batch, *inner))
-        out = np.empty((*self._flat[0].shape[:2], inner[1]))
-        for k, (problem, u) in enumerate(zip(self._problems(), wide.reshape(-1, *inner), strict=True)):
-            out[k], _ = problem.moments(np.ascontiguousarray(u), np.empty((len(problem.x), 0)))
-        return self._shaped(out if columns else out[..., 0])
-
-    def barycentric_map(self) -> Array:
-        """Where each x_i goes on average, ``Σ_j P_ij y_j / Σ_j P_ij``: (..., n, d), without forming P."""
-        out = np.empty(self._flat[0].shape)
-        for k, problem in enumerate(self._problems()):
-            # The share of each target: defined without weight, and where no mass moves, too.
-            problem.a_work[:], problem.strength = 1.0, 1.0
-            problem.sweep()
-            moved, _ = problem.moments(problem.y, np.empty((len(problem.x), 0)))
-            out[k] = moved * problem.unit + problem.center
-        return self._shaped(out)
-
-    def bounds(self) -> tuple[Array, Array]:
-        """``lower <= W2² <= upper``: a certificate for the exact, unregularised distance.
-
-        Lower: the dual value of the c-transformed potentials. Upper: the cost of the plan, rounded onto the marginals
-        a and b. Both hold also before convergence, for any potentials; O(n m), memory linear in n + m.
-
-        References
-        ----------
-        Altschuler, Weed & Rigollet (2017), arXiv:1705.09634, algorithm 2.
-        """
-        x, y, a, b, _, g = self._flat
-        lower, upper = numpy_engine.bounds(x, y, a, b, g, self.epsilon)
-        return self._shaped(_below(lower, self._like)), self._shaped(_above(upper, self._like))
-
-    def _problems(self) -> list[numpy_engine.Problem]:
-        return numpy_engine.at_potentials(*self._flat, self.epsilon, 1.0)
-
-    def _shaped(self, flat: np.ndarray) -> Array:
-        return backend.scalar(backend.like(flat.reshape((*self._batch, *flat.shape[1:])), self._like))
-
-
 def solve(
     x: Any,
     y: Any,
@@ -152,8 +72,8 @@ def solve(
     epsilon: float,
     tol: float = 1e-3,
     max_iter: int = MAX_ITER,
-    init: SinkhornResult | None = None,
-    reach: float | None = None,
+    init: SinkhornResult | tuple[Any, Any] | None = None,
+    reach: float | tuple[float | None, float | None] | None = None,
 ) -> SinkhornResult:
     """Entropic transport between two point clouds.
 
@@ -177,11 +97,14 @@ def solve(
     max_iter : int
         Stop after about so many passes over the matrix, with a `ConvergenceWarning`: one or two more are taken rather
         than to end on a step that will be undone.
-    init : SinkhornResult, optional
-        A former result for the same shapes, to start from its g.
-    reach : float, optional
+    init : SinkhornResult, or a pair of arrays, optional
+        What to start from: a former result for the same shapes, or potentials (f, g), (..., n) and (..., m). It is g
+        that is iterated: f follows from it.
+    reach : float, or a pair of floats, optional
         Unbalanced transport: instead of prescribed marginals, ``ρ KL(P1 ‖ a) + ρ KL(Pᵀ1 ‖ b)`` with ρ = reach², so
-        that mass farther away than about `reach` is not moved.
+        that mass farther away than about `reach` is not moved; of each side, where it is a pair, and None prescribes
+        that side's marginal. Weights may then have any sum and are used as they are. GeomLoss halves the cost: its
+        ``reach`` is this one divided by √2.
 
     Returns
     -------
@@ -214,31 +137,36 @@ def solve(
            [0. , 0.5]])
     """
     _refuse_transforms("solve")
-    arrays, _, cast_back = validate_clouds(x, y, a, b, core=2)
-    epsilon, tol, max_iter, reach = _numbers(epsilon, tol, max_iter, reach)
+    reaches = _reaches(reach)
+    arrays, _, cast_back = _validate(x, y, a, b, unbalanced=reaches != (math.inf, math.inf))
+    epsilon, tol, max_iter = _numbers(epsilon, tol, max_iter)
     first = arrays[0]
     wide, batch = _broadcast(arrays)
-    flat = numpy_engine.flatten(_host(wide[0]), _host(wide[1]), _host(wide[2]), _host(wide[3]))
-    warm = None if init is None else _former(init, flat)
-    found = _solve_flat(flat, warm, first, epsilon=epsilon, tol=tol, max_iter=max_iter, reach=reach)
+    unbalanced = reaches != (math.inf, math.inf)
+    flat = numpy_engine.flatten(*(host(z) for z in wide), normalize=not unbalanced)
+    limits = Limits(epsilon, tol, max_iter, (damping(epsilon, reaches[0]), damping(epsilon, reaches[1])))
+    found = _solve_flat(flat, None if init is None else _initial(init, flat), first, limits)
     warn(found.error, tol, max_iter)
     f, g = found.f, found.g
-    if math.isinf(reach):
+    if not unbalanced:
         shift = 0.5 * ((flat[2] * f).sum(-1) - (flat[3] * g).sum(-1))[:, None]
         f, g = f - shift, g + shift
-    problems = numpy_engine.at_potentials(*flat, f, g, epsilon, 1.0)
-    device = _kind(first)
+    kind = _kind(first)
 
     def shaped(z: np.ndarray) -> Array:
-        return device(z.reshape((*batch, *z.shape[1:])))
+        return kind(z.reshape((*batch, *z.shape[1:])))
 
     def cast(z: Array) -> Array:
         return cast_back(backend.astype(z, first.dtype))
 
-    value = cost_at(*arrays, shaped(f), shaped(g), shaped(found.value), epsilon=epsilon, reach=reach)
+    value = cost_at(
+        *arrays, shaped(f), shaped(g), shaped(_within(found, unbalanced)),
+        epsilon=epsilon, reach_x=reaches[0], reach_y=reaches[1],
+    )  # fmt: skip
+    costs = [certificates.transport_cost(of) for of in numpy_engine.at_potentials(flat, f, g, epsilon)]
     return SinkhornResult(
         value=cast(value),
-        transport_cost=cast(shaped(np.array([_transport_cost(problem) for problem in problems]))),
+        transport_cost=cast(shaped(np.array(costs))),
         f=cast(shaped(f)),
         g=cast(shaped(g)),
         epsilon=epsilon,
@@ -251,6 +179,7 @@ def solve(
     )
 
 
+@takes_jax("w2_squared_and_grad", x=2, y=2, a=1, b=1)
 def w2_squared(
     x: Any,
     y: Any,
@@ -294,10 +223,12 @@ def w2_squared(
     >>> round(float(sinkhorn.w2_squared(x, x + 2, epsilon=0.1)), 3)
     8.0
     """
-    arrays, _, cast_back = validate_clouds(x, y, a, b, core=2)
-    return cast_back(divergence(*arrays, **_options(epsilon, tol, max_iter, reach)))
+    options = _options(epsilon, tol, max_iter, reach)
+    arrays, _, cast_back = _validate(x, y, a, b, unbalanced=reach is not None)
+    return cast_back(divergence(*arrays, **options))
 
 
+@takes_jax("w2_squared_and_grad", root=True, x=2, y=2, a=1, b=1)
 def w2(
     x: Any,
     y: Any,
@@ -319,8 +250,9 @@ def w2(
     >>> float(sinkhorn.w2(x, x, epsilon=0.1))
     0.0
     """
-    arrays, _, cast_back = validate_clouds(x, y, a, b, core=2)
-    return cast_back(backend.root(divergence(*arrays, **_options(epsilon, tol, max_iter, reach))))
+    options = _options(epsilon, tol, max_iter, reach)
+    arrays, _, cast_back = _validate(x, y, a, b, unbalanced=reach is not None)
+    return cast_back(backend.root(divergence(*arrays, **options)))
 
 
 def w2_squared_and_grad(
@@ -349,10 +281,15 @@ def w2_squared_and_grad(
     array([[-2.],
            [-2.]])
     """
-    arrays, totals, cast_back = validate_clouds(x, y, a, b, core=2)
+    options = _options(epsilon, tol, max_iter, reach)
+    arrays, totals, cast_back = _validate(x, y, a, b, unbalanced=reach is not None)
     checks.numpy_only("sinkhorn.w2_squared_and_grad", arrays[0])
-    value, grads = divergence.value_and_grad(*arrays, **_options(epsilon, tol, max_iter, reach))
-    found = weight_gradients(grads, arrays, totals)
+    value, grads = divergence.value_and_grad(*arrays, **options)
+    if reach is None:
+        found = weight_gradients(grads, arrays, totals)
+    else:
+        given = True, True, a is not None, b is not None
+        found = [g if is_given else None for g, is_given in zip(grads, given, strict=True)]
     return cast_back(value), Gradients(*(None if g is None else cast_back(g) for g in found))
 
 
@@ -394,25 +331,22 @@ def bracket(x: Any, y: Any, a: Any = None, b: Any = None, *, rel_tol: float = 1e
     arrays, _, cast_back = validate_clouds(x, y, a, b, core=2)
     rel_tol = checks.positive_number("rel_tol", rel_tol)
     wide, batch = _broadcast(arrays)
-    flat = numpy_engine.flatten(_host(wide[0]), _host(wide[1]), _host(wide[2]), _host(wide[3]))
-    x, y, a, b = flat
-    each = [slice(k, k + 1) for k in range(len(x))]
-    rows = [numpy_engine.bracket(x[k], y[k], a[k], b[k], rel_tol) for k in each]
+    flat = numpy_engine.flatten(*(host(z) for z in wide))
+    rows = [certificates.bracket(tuple(z[k : k + 1] for z in flat), rel_tol) for k in range(len(flat[0]))]
     lower, upper, epsilon, passes, converged = (
         (np.array(z) for z in zip(*rows, strict=True)) if rows else [np.empty(0)] * 5
     )
+    like = cast_back(arrays[0][..., :0, 0].sum(-1))
+    lower, upper = rounded_down(lower, like), rounded_up(upper, like)
+    converged = converged.astype(bool) & (upper <= float(backend.namespace(like).finfo(like.dtype).max))
     if not converged.all():
-        warnings.warn(
-            f"the bounds of {int((converged == 0).sum())} of {len(converged)} problems are farther apart than "
-            f"rel_tol={rel_tol:g} at the smallest epsilon that rounding allows",
-            checks.ConvergenceWarning,
-            stacklevel=2,
+        checks.warn(
+            f"the bounds of {int((~converged).sum())} of {len(converged)} problems are farther apart than "
+            f"rel_tol={rel_tol:g} at the smallest epsilon that rounding allows, or beyond the range of {like.dtype}"
         )
-    like, kind = cast_back(arrays[0][..., :0, 0].sum(-1)), _kind(arrays[0])
-    ends = [
-        backend.scalar(backend.like(z.reshape(batch), like))
-        for z in (_below(lower, like), _above(upper, like), epsilon)
-    ]
+    kind = _kind(arrays[0])
+    with np.errstate(over="ignore"):  # what is beyond the range of the caller's type becomes infinite
+        ends = [backend.scalar(backend.like(z.reshape(batch), like)) for z in (lower, upper, epsilon)]
     return Bracket(
         ends[0],
         ends[1],
@@ -422,6 +356,84 @@ def bracket(x: Any, y: Any, a: Any = None, b: Any = None, *, rel_tol: float = 1e
     )
 
 
+def barycenter(
+    clouds: Sequence[Any],
+    weights: Any = None,
+    *,
+    epsilon: float,
+    start: Any,
+    masses: Sequence[Any] | None = None,
+    tol: float = 1e-3,
+    max_iter: int = 200,
+) -> Barycenter:
+    """The uniform cloud of as many points as ``start`` that is nearest to several clouds.
+
+    ``argmin_z Σ_k weights_k S_ε(z, cloud_k)``, with the debiased divergence of `w2_squared`, by steps along the maps of
+    its plans; a stationary point, for the problem is not convex in z. Not differentiable.
+
+    Parameters
+    ----------
+    clouds : sequence of (n_k, d)
+        Points.
+    weights : (K,), optional
+        Weights of the clouds, with sum 1. None is uniform.
+    epsilon : float
+        As in `solve`.
+    start : (n, d)
+        Where the points start: a sample of the clouds, say.
+    masses : sequence of (n_k,), optional
+        Weights of each cloud's points.
+    tol : float
+        Stop when a step moves the points by at most this, relative to the spread of the clouds; and the tolerance of
+        each plan.
+    max_iter : int
+        Stop after so many steps, with a `ConvergenceWarning`.
+
+    Returns
+    -------
+    Barycenter
+        points (n, d), n_iter, moved, converged.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `solve`.
+
+    References
+    ----------
+    Cuturi & Doucet (2014), arXiv:1310.4375, algorithm 2; Luise et al. (2019), arXiv:1905.13194 (debiased).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from otdist import sinkhorn
+    >>> x = np.array([[0.0], [1.0], [2.0]])
+    >>> sinkhorn.barycenter([x, x + 4], epsilon=0.1, start=x).points.round(2)
+    array([[2.],
+           [3.],
+           [4.]])
+    """
+    _refuse_transforms("barycenter")
+    epsilon, tol, max_iter = _numbers(epsilon, tol, max_iter)
+    if not len(clouds):
+        raise ValueError("clouds must not be empty")
+    of_each = [None] * len(clouds) if masses is None else list(masses)
+    checks.same_size("the number of", "clouds", len(clouds), "masses", len(of_each))
+    flats = []
+    for cloud, mass in zip(clouds, of_each, strict=True):
+        arrays, _, cast_back = validate_clouds(start, cloud, None, mass, core=2)
+        flats.append(numpy_engine.flatten(*(host(z) for z in arrays)))
+        if arrays[0].ndim != 2 or arrays[1].ndim != 2:
+            raise ValueError("start and clouds must be single clouds (n, d), without a batch")
+    found = nearest(
+        flats[0][0][0], [flat[1][0] for flat in flats], [flat[3][0] for flat in flats],
+        validated_shares(weights, len(clouds)), epsilon=epsilon, tol=tol, max_iter=max_iter,
+    )  # fmt: skip
+    if not found.converged:
+        checks.warn(f"the barycenter still moved by {found.moved:.2g} of its spread after max_iter={max_iter} steps")
+    return found._replace(points=cast_back(backend.like(found.points, arrays[0])))
+
+
 def _refuse_transforms(name: str) -> None:
     if backend.in_transform():
         raise RuntimeError(
@@ -429,17 +441,49 @@ def _refuse_transforms(name: str) -> None:
         )
 
 
-def _numbers(epsilon: Any, tol: Any, max_iter: Any, reach: Any) -> tuple[float, float, int, float]:
+def _numbers(epsilon: Any, tol: Any, max_iter: Any) -> tuple[float, float, int]:
     return (
         checks.positive_number("epsilon", epsilon),
         checks.positive_number("tol", tol),
         checks.positive_integer("max_iter", max_iter),
-        math.inf if reach is None else checks.positive_number("reach", reach),
     )
 
 
+def _reaches(reach: Any) -> tuple[float, float]:
+    """Of each side; infinite where the marginal is prescribed."""
+    pair = tuple(reach) if isinstance(reach, tuple | list) else (reach, reach)
+    if len(pair) != 2:
+        raise ValueError(f"reach must be a number or a pair (reach_x, reach_y); got {len(pair)} of them")
+    of_x, of_y = (math.inf if z is None else checks.positive_number("reach", z) for z in pair)
+    return of_x, of_y
+
+
 def _options(epsilon: Any, tol: Any, max_iter: Any, reach: Any) -> dict[str, Any]:
-    return dict(zip(("epsilon", "tol", "max_iter", "reach"), _numbers(epsilon, tol, max_iter, reach), strict=True))
+    epsilon, tol, max_iter = _numbers(epsilon, tol, max_iter)
+    reach = math.inf if reach is None else checks.positive_number("reach", reach)
+    return {"epsilon": epsilon, "tol": tol, "max_iter": max_iter, "reach": reach}
+
+
+def _validate(x: Any, y: Any, a: Any, b: Any, *, unbalanced: bool) -> tuple[list[Array], list[Array | None], Any]:
+    """`validate_clouds`, for which weights of an unbalanced problem may have any positive sum."""
+    if not unbalanced or (a is None and b is None):
+        return validate_clouds(x, y, a, b, core=2)
+    named = {k: z for k, z in {"x": x, "y": y, "a": a, "b": b}.items() if z is not None}
+    given = dict(zip(named, checks.arrays(**named)[0], strict=True))
+    shares: dict[str, Any] = {}
+    for name in ("a", "b"):
+        z = given.get(name)
+        if z is not None:
+            checks.shape(name, z, f"(..., {'n' if name == 'a' else 'm'})", 1)
+            checks.finite(name, z)
+            total = z.sum(-1)[..., None]
+            if backend.inspectable(z) and not bool((total > 0).all()):
+                raise ValueError(f"{name} must have a positive sum")
+            shares[name] = z / total
+    arrays, totals, cast_back = validate_clouds(x, y, shares.get("a"), shares.get("b"), core=2)
+    for k, name in ((2, "a"), (3, "b")):
+        arrays[k] = given.get(name, arrays[k])
+    return arrays, totals, cast_back
 
 
 def _broadcast(arrays: list[Array]) -> tuple[tuple[Array, ...], tuple[int, ...]]:
@@ -447,8 +491,10 @@ def _broadcast(arrays: list[Array]) -> tuple[tuple[Array, ...], tuple[int, ...]]
     return wide, tuple(wide[0].shape[:-2])
 
 
-def _host(x: Array) -> np.ndarray:
-    return backend.as_numpy(x) if backend.on_cpu(x) else x.detach().cpu().numpy()
+def _within(found: numpy_engine.Solution, unbalanced: bool) -> np.ndarray:
+    """A dual value is below the solution's; nor is that below the squared distance of the means, or 0."""
+    floor = found.shift_squared * (not unbalanced)
+    return np.where(found.value < floor, floor, found.value)
 
 
 def _kind(reference: Array) -> Any:
@@ -458,63 +504,30 @@ def _kind(reference: Array) -> Any:
     return lambda z: backend.torch_module().as_tensor(z, device=reference.device)
 
 
-def _given_like(name: str, v: Any, like: Array) -> np.ndarray:
-    (v, _), _ = checks.arrays(**{name: v, "x": like})
-    checks.shape(name, v, "(..., m)", 1)
-    checks.finite(name, v)
-    return np.asarray(_host(v), np.float64)
-
-
-def _former(init: SinkhornResult, flat: tuple[np.ndarray, ...]) -> np.ndarray:
-    if not isinstance(init, SinkhornResult):
-        raise TypeError(f"init must be a SinkhornResult; got {type(init).__name__}")
-    g = init._flat[5]
+def _initial(init: Any, flat: tuple[np.ndarray, ...]) -> np.ndarray:
+    """The potential g (k, m) to start from."""
+    if isinstance(init, SinkhornResult):
+        g = init._flat[5]
+    elif isinstance(init, tuple) and len(init) == 2:
+        g = np.asarray(host(init[1]), np.float64)
+        if not np.isfinite(g).all():
+            raise ValueError("init must be finite")
+        if g.ndim and g.shape[-1] == flat[3].shape[-1] and g.size == flat[3].size:
+            g = g.reshape(flat[3].shape)
+    else:
+        raise TypeError(f"init must be a SinkhornResult or a pair (f, g); got {type(init).__name__}")
     if g.shape != flat[3].shape:
         raise ValueError(f"init must have potentials of shape {flat[3].shape}; got {g.shape}")
     return g
 
 
 def _solve_flat(
-    flat: tuple[Array, Array, Array, Array],
-    warm: np.ndarray | None,
-    first: Array,
-    *,
-    epsilon: float,
-    tol: float,
-    max_iter: int,
-    reach: float,
+    flat: tuple[Array, Array, Array, Array], init: np.ndarray | None, first: Array, limits: Limits
 ) -> numpy_engine.Solution:
-    limits: dict[str, Any] = {
-        "epsilon": epsilon,
-        "tol": tol,
-        "max_iter": max_iter,
-        "strength": strength(epsilon, reach),
-    }
     single = backend.dtype_name(first) == "float32"
     if backend.on_cpu(first):
-        return numpy_engine.solve(*flat, **limits, single=single, warm=warm)[0]
+        return numpy_engine.solve(*flat, limits, single=single, init=init)[0]
     device = _kind(first)
-    engine, start = engine_for(first), None if warm is None else device(warm)
-    (found,) = engine.solve(*map(device, flat), **limits, single=single, warm=start)
-    return numpy_engine.Solution._make(None if z is None else _host(z) for z in found)
-
-
-def _transport_cost(problem: numpy_engine.Problem) -> float:
-    """Σ P_ij |x_i - y_j|², from P's products with the points, inside; in the caller's units."""
-    x, y, m = problem.x, problem.y, len(problem.y)
-    Py, Ptx = problem.moments(_with_ones(y), np.ones((len(x), 1)))
-    squares = Py[:, -1] @ (x**2).sum(1) + (Ptx[0, :m] * problem.v[:m]) @ (y**2).sum(1)
-    return max(float(squares - 2 * (x * Py[:, :-1]).sum()), 0.0) * problem.unit**2
-
-
-def _with_ones(x: np.ndarray) -> np.ndarray:
-    return np.concatenate((x, np.ones((len(x), 1))), axis=1)
-
-
-def _below(value: np.ndarray, like: Array) -> np.ndarray:
-    """So far below that casting to the type of `like` does not pass the value."""
-    return value if backend.dtype_name(like) == "float64" else value * (1 - 2 * float(backend.epsilon(like)))
-
-
-def _above(value: np.ndarray, like: Array) -> np.ndarray:
-    return value if backend.dtype_name(like) == "float64" else value * (1 + 2 * float(backend.epsilon(like)))
+    start = None if init is None else device(init)
+    (found,) = engine_for(first).solve(*map(device, flat), limits, single=single, init=start)
+    return numpy_engine.Solution._make(None if z is None else host(z) for z in found)

@@ -8,41 +8,38 @@ objective with the potentials held fixed, and no iteration is differentiated. Fo
 
 from __future__ import annotations
 
-import warnings
 from typing import Any
 
 import numpy as np
 
-from .._core import backend
+from .._core import backend, checks
 from .._core.backend import Array
-from .._core.checks import ConvergenceWarning
 from .._core.operator import Operator
 from . import numpy_engine
+from .numpy_engine import Limits
 
 
-def strength(epsilon: float, reach: float) -> float:
+def damping(epsilon: float, reach: float) -> float:
     """λ = ρ/(ρ + ε) with ρ = reach²: what an update of a potential is multiplied with; 1 without a reach."""
     return 1.0 if np.isinf(reach) else 1.0 / (1.0 + (epsilon / reach) / reach)
 
 
-def weight_gradient(f: Array, epsilon: float, reach: float) -> Array:
-    """∂/∂a for the potential f."""
+def weight_gradient(f: Array, epsilon: float, reach: float, other_mass: Array) -> Array:
+    """∂/∂a for the potential f, where the other side has this mass (k,)."""
     if np.isinf(reach):
-        return f
+        return f + epsilon * (other_mass[:, None] - 1)
     rho = reach**2
     expm1 = np.expm1 if isinstance(f, np.ndarray) else f.__class__.expm1
-    return -(rho + epsilon) * expm1(-f / rho)
+    return -(rho + epsilon) * expm1(-f / rho) + epsilon * (other_mass[:, None] - 1)
 
 
 def warn(error: Any, tol: float, max_iter: int) -> None:
-    """One warning for all problems of a batch that did not converge."""
+    """One warning for all problems of a batch that did not converge, at the line that called the library."""
     missed = int((error > tol).sum())  # NaN is not a matter of passes
     if missed:
-        warnings.warn(
+        checks.warn(
             f"Sinkhorn stopped after max_iter={max_iter} passes in {missed} of {len(error)} problems; the largest "
-            f"marginal error is {float(error.max()):.2g} and tol is {tol:.2g}",
-            ConvergenceWarning,
-            stacklevel=2,
+            f"marginal error is {float(error.max()):.2g} and tol is {tol:.2g}"
         )
 
 
@@ -59,22 +56,18 @@ def _divergence(
     reach: float,
 ) -> tuple[Array, tuple[Array | None, ...]]:
     """OT(x, y) - ½ OT(x, x) - ½ OT(y, y) and its gradients."""
-    limits: dict[str, Any] = {
-        "epsilon": epsilon,
-        "tol": tol,
-        "max_iter": max_iter,
-        "strength": strength(epsilon, reach),
-    }
-    limits["single"] = backend.dtype_name(x) == "float32"
+    limits = Limits(epsilon, tol, max_iter, (damping(epsilon, reach),) * 2)
     batch, shapes, dtype = x.shape[:-2], [z.shape for z in (x, y, a, b)], x.dtype
+    single = backend.dtype_name(x) == "float32"
     asked, needs_input_grad = needs_input_grad, _present(needs_input_grad, a, b)
     engine = engine_for(x)
-    x, y, a, b = engine.flatten(x, y, a, b)
-    xy, xx, yy = engine.solve(x, y, a, b, **limits, points=(needs_input_grad[0], needs_input_grad[1]), debias=True)
+    flat = engine.flatten(x, y, a, b, normalize=np.isinf(reach))
+    points = needs_input_grad[0], needs_input_grad[1]
+    xy, xx, yy = engine.solve(*flat, limits, single=single, points=points, debias=True)
     worst = backend.namespace(x).maximum
     warn(worst(xy.error, worst(xx.error, yy.error)), tol, max_iter)
-    value, grads = _debias(xy, xx, yy, needs_input_grad, epsilon, reach)
-    same = _identical(x, y, a, b)
+    value, grads = _debias(xy, xx, yy, needs_input_grad, epsilon, reach, flat)
+    same = _identical(*flat)
     for out in (value, *grads) if same.any() else ():
         if out is not None:
             out[same] = 0.0  # both plans have errors within the tolerance: what is known exactly is said exactly
@@ -102,17 +95,60 @@ def _present(needs_input_grad: tuple[bool, ...], a: Array, b: Array) -> tuple[bo
 
 
 def _debias(
-    xy: Any, xx: Any, yy: Any, needs_input_grad: tuple[bool, ...], epsilon: float, reach: float
+    xy: Any, xx: Any, yy: Any, needs_input_grad: tuple[bool, ...], epsilon: float, reach: float, flat: Any
 ) -> tuple[Any, list[Any]]:
-    # The divergence is nonnegative (Feydy et al. 2019); what is below is the tolerance's.
-    value = (xy.value - 0.5 * xx.value - 0.5 * yy.value).clip(0.0)
-    grads = [
-        xy.grad_x - xx.grad_x if needs_input_grad[0] else None,
-        xy.grad_y - yy.grad_x if needs_input_grad[1] else None,
-        weight_gradient(xy.f, epsilon, reach) - weight_gradient(xx.f, epsilon, reach) if needs_input_grad[2] else None,
-        weight_gradient(xy.g, epsilon, reach) - weight_gradient(yy.f, epsilon, reach) if needs_input_grad[3] else None,
-    ]
-    return value, grads
+    """The divergence and its gradients, between the bounds that hold for it whatever the potentials are.
+
+    A dual value is below its term's, and a term of a cloud with itself is nonnegative: so the divergence is below the
+    cost of the product plan. It is above the squared distance of the means (balanced; translations come out exactly)
+    or above 0 (Feydy et al. 2019). What lies outside was not converged, and has the bound's derivative.
+    """
+    xp, balanced = backend.namespace(xy.value), bool(np.isinf(reach))
+    floor = xy.shift_squared * balanced
+    value = xy.value - 0.5 * xx.value.clip(0.0) - 0.5 * yy.value.clip(0.0)
+    if not balanced:
+        value = value + 0.5 * epsilon * (flat[2].sum(-1) - flat[3].sum(-1)) ** 2
+    # What is nearer to the bounds than rounding of terms of order ε has the derivative of the plans.
+    low = value < floor - 1e-6 * (abs(xy.value) + epsilon)
+    clipped = xx.value < 0, yy.value < 0
+    beyond = bool((low | clipped[0] | clipped[1]).any())
+    grads: list[Any] = []
+    for k, (term, own, grad) in enumerate(((xy.f, xx, xy.grad_x), (xy.g, yy, xy.grad_y)) * 2):
+        if not needs_input_grad[k]:
+            grads.append(None)
+            continue
+        side = k % 2
+        if k >= 2:
+            grad = _weight_gradient(term, own.f, epsilon, reach, flat[2 + side], flat[3 - side])
+        elif not beyond:
+            grad = grad - own.grad_x
+        if beyond and k < 2:
+            grad = grad - xp.where(clipped[side][:, None, None], 0.0, own.grad_x)
+        elif beyond:
+            grad = xp.where(clipped[side][:, None], _weight_gradient(term, None, epsilon, reach, flat[2 + side],
+                                                                     flat[3 - side]), grad)  # fmt: skip
+        if beyond:
+            grad = xp.where(low[:, None, None] if k < 2 else low[:, None], _bound_gradient(k, flat, balanced), grad)
+        grads.append(grad)
+    return xp.where(value < floor, floor, value), grads
+
+
+def _weight_gradient(f: Array, own: Array | None, epsilon: float, reach: float, a: Array, b: Array) -> Array:
+    """∂/∂a of the divergence, without the term of a with itself where there is no own potential."""
+    across = weight_gradient(f, epsilon, reach, b.sum(-1))
+    if own is not None:
+        across = across - weight_gradient(own, epsilon, reach, a.sum(-1))
+    return across if np.isinf(reach) else across + epsilon * (a.sum(-1) - b.sum(-1))[:, None]
+
+
+def _bound_gradient(k: int, flat: Any, balanced: bool) -> Array:
+    """The derivative of the squared distance of the means by x, y, a or b, or of 0."""
+    x, y, a, b = flat
+    shift = ((a[..., None] * (x - x[:, :1])).sum(1) - (b[..., None] * (y - x[:, :1])).sum(1)) * (2 * balanced)
+    if k < 2:
+        return (a[..., None] if k == 0 else -b[..., None]) * shift[:, None]
+    points, sign = (x, 1) if k == 2 else (y, -1)
+    return sign * ((points - x[:, :1]) * shift[:, None]).sum(-1)
 
 
 def _identical(x: Array, y: Array, a: Array, b: Array) -> Array:
@@ -132,7 +168,8 @@ def _cost(
     *,
     needs_input_grad: Any,
     epsilon: float,
-    reach: float,
+    reach_x: float,
+    reach_y: float,
 ) -> tuple[Array, tuple[Array | None, ...]]:
     """The entropic cost whose potentials f, g and value are known, and its gradients."""
     shapes = [z.shape for z in (x, y, a, b)]
@@ -140,15 +177,16 @@ def _cost(
     if not any(asked):
         return value, (None,) * 7
     engine = engine_for(x)
-    flat = engine.flatten(x, y, a, b)
-    grad_x, grad_y = engine.gradients_at(
-        *flat, f, g, epsilon, strength(epsilon, reach), (needs_input_grad[0], needs_input_grad[1])
-    )
+    flat = engine.flatten(x, y, a, b, normalize=np.isinf(reach_x) and np.isinf(reach_y))
+    dampings = damping(epsilon, reach_x), damping(epsilon, reach_y)
+    points = needs_input_grad[0], needs_input_grad[1]
+    grad_x, grad_y = engine.gradients_at(flat, f, g, epsilon, dampings, points)
+    f, g = f.reshape(flat[2].shape), g.reshape(flat[3].shape)
     grads = (
         grad_x,
         grad_y,
-        weight_gradient(f, epsilon, reach) if needs_input_grad[2] else None,
-        weight_gradient(g, epsilon, reach) if needs_input_grad[3] else None,
+        weight_gradient(f, epsilon, reach_x, flat[3].sum(-1)) if needs_input_grad[2] else None,
+        weight_gradient(g, epsilon, reach_y, flat[2].sum(-1)) if needs_input_grad[3] else None,
     )
     # The potentials and the value are not arguments: whoever asks is told that they move nothing.
     rest = tuple(z * 0 if need else None for z, need in zip((f, g, value), asked[4:], strict=True))
@@ -165,5 +203,6 @@ def _cast(grads: Any, asked: tuple[bool, ...], shapes: Any, value: Array) -> tup
 
 
 _OPTIONS = "float epsilon, float tol, int max_iter, float reach"
+_AT = "float epsilon, float reach_x, float reach_y"
 divergence = Operator("sinkhorn_divergence", _divergence, core_ndims=(2, 2, 1, 1), options=_OPTIONS)
-cost_at = Operator("sinkhorn_cost_at", _cost, core_ndims=(2, 2, 1, 1, 1, 1, 0), options="float epsilon, float reach")
+cost_at = Operator("sinkhorn_cost_at", _cost, core_ndims=(2, 2, 1, 1, 1, 1, 0), options=_AT)

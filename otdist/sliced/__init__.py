@@ -17,8 +17,25 @@ import numpy as np
 from .._core import backend, checks, random
 from .._core.backend import Array
 from .._core.clouds import Gradients, validate_clouds, validate_points, weight_gradients
+from .._core.jax_operator import takes_jax
 from . import barycenters, direction_sets, max_sliced, scaling, spherical
 from .operator import estimates, sliced_cost, value_and_grad
+
+__all__ = [
+    "Barycenter",
+    "Estimate",
+    "Gradients",
+    "MaxSliced",
+    "barycenter",
+    "directions",
+    "estimate",
+    "max_w2_squared",
+    "spherical_w2_squared",
+    "w2",
+    "w2_squared",
+    "w2_squared_and_grad",
+    "wp",
+]
 
 
 class Estimate(NamedTuple):
@@ -46,6 +63,7 @@ class Barycenter(NamedTuple):
     converged: bool
 
 
+@takes_jax("w2_squared_and_grad", x=2, y=2, a=1, b=1)
 def w2_squared(x: Any, y: Any, a: Any = None, b: Any = None, *, directions: Any = 128, rng: Any = None) -> Array:
     """Squared sliced 2-Wasserstein distance.
 
@@ -102,6 +120,7 @@ def w2_squared(x: Any, y: Any, a: Any = None, b: Any = None, *, directions: Any 
     return cast_back(scaling.multiplied(value, divisor, 2))
 
 
+@takes_jax("w2_squared_and_grad", root=True, x=2, y=2, a=1, b=1)
 def w2(x: Any, y: Any, a: Any = None, b: Any = None, *, directions: Any = 128, rng: Any = None) -> Array:
     """Sliced 2-Wasserstein distance, the root of `w2_squared`; its gradient is 0 where the distance is 0.
 
@@ -497,7 +516,7 @@ def spherical_w2_squared(x: Any, y: Any, *, directions: Any = 128, rng: Any = No
         drawn = spherical.draw(count, x.shape[-1], random.generator(random.seed(rng)))
         circles = backend.like(drawn, x)
     else:
-        circles = checks.arrays(x=x, directions=directions)[0][1]
+        circles = checks.beside("directions", directions, x)
         spherical.validate_circles(circles, x.shape[-1])
     return cast_back(spherical.spherical_cost(x, y, circles))
 
@@ -536,7 +555,7 @@ def _validate(
 def _validate_directions(x: Any, points: Array, directions: Any) -> Array:
     """Directions (L, d) of length 1, of the library and dtype of the points (which is what was made of x)."""
     alike = type(directions) is type(points) and directions.dtype == points.dtype
-    theta = directions if alike else checks.arrays(x=x, directions=directions)[0][1]
+    theta = directions if alike else checks.beside("directions", directions, points)
     half = not alike and hasattr(directions, "dtype") and backend.dtype_name(directions) in ("float16", "bfloat16")
     d = points.shape[-1]
     if theta.ndim != 2 or theta.shape[-1] != d or not len(theta):

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from .._core import checks, random
+from .._core.imports import imported
 
 # Six coefficients are fitted to the values: with fewer directions than this they would fit noise.
 _FEWEST_FOR_CONTROLS = 16
@@ -77,8 +78,7 @@ def _orthogonal(n: int, d: int, rng: np.random.Generator) -> np.ndarray:
 
 def _sobol(n: int, d: int, rng: np.random.Generator) -> np.ndarray:
     """A scrambled Sobol net carried to the sphere; in 2 and 3 dimensions by the maps that keep area."""
-    from scipy.special import ndtri
-    from scipy.stats import qmc
+    ndtri, qmc = imported("scipy.special").ndtri, imported("scipy.stats").qmc
 
     coordinates = d - 1 if d <= 3 else d
     seed = np.random.default_rng(rng.integers(2**63))  # SciPy's engine keeps its generator

@@ -19,6 +19,7 @@ import numpy as np
 
 from .._core import backend, checks
 from .._core.backend import Array
+from .._core.imports import imported
 from . import control_variates, direction_sets, products
 from .centred import Cloud
 from .control_variates import ControlVariates
@@ -209,7 +210,7 @@ def _as_normal(influence: Array, freedom: int) -> Array:
     Student's quantile stands for the normal one, for as many degrees of freedom as there are, or fewer if the fourth
     moment says so (Satterthwaite): 2 / (Σ h⁴ / (Σ h²)² - 1 / g), which is g for normal influences.
     """
-    from scipy.special import stdtrit
+    stdtrit = imported("scipy.special").stdtrit
 
     xp, total = backend.namespace(influence), (influence**2).sum(-1)
     safe = xp.where(total > 0, total, xp.ones_like(total))

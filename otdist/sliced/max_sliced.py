@@ -12,14 +12,12 @@ through instead.
 
 from __future__ import annotations
 
-import warnings
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from .._core import backend, random
+from .._core import backend, checks, random
 from .._core.backend import Array
-from .._core.checks import ConvergenceWarning
 from . import direction_sets
 from .centred import Cloud
 from .estimator import asarray, average
@@ -57,10 +55,8 @@ def search(arrays: tuple[Array, ...], starts: int, max_iter: int, tol: float, se
 
 def warn(failed: int, total: int, max_iter: int) -> None:
     """Say once that the search stopped early."""
-    warnings.warn(
-        f"max_w2_squared: the best direction of {failed} of {total} problems had not converged after {max_iter} steps",
-        ConvergenceWarning,
-        stacklevel=3,
+    checks.warn(
+        f"max_w2_squared: the best direction of {failed} of {total} problems had not converged after {max_iter} steps"
     )
 
 

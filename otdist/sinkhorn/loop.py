@@ -1,0 +1,492 @@
+"""Sinkhorn's method (see `method`) for small problems, step by step the same, in one compiled call for a whole batch.
+
+Python between two passes over 256 x 256 points would take longer than the passes. Each function here is the compiled
+twin of the one of that name in `method`; that file says why the steps are what they are.
+Potentials are in base 2 and in units of ε (see `passes`): h, that of the second cloud, is iterated, and F follows from
+it. All arrays are flat.
+"""
+
+import math
+
+import numpy as np
+from numba import types
+
+from .._core.compiled import njit
+from .._core.simd import BYTES
+from .addresses import INTEGERS, REALS, Addressed
+from .constants import (
+    ANNEAL_FACTOR,
+    ANNEAL_TOL,
+    LOG2E,
+    LOST,
+    MAX_STAGES,
+    MEMORY,
+    RIDGE,
+    SYMMETRIC_STEP,
+    TRUST_DOUBLE,
+    TRUST_SINGLE,
+)
+from .passes import ABSORB, GROUP, INNER, OPTIONS, PRODUCTS, SWEEP, exp2_all, log2_all, pack, pack_columns
+from .rows import view
+
+_sweep, _products = SWEEP.call, PRODUCTS.call
+
+
+@njit(**INNER)
+def refresh_kernel(h, b, at, G, v, t):
+    """Whether the matrix that absorbed the potential `at` still serves h; then v = 2^(h - at), else G, v = 1, at = h.
+
+    Columns without weight, and those that fill up, get v = 0. t: scratch of the length of v.
+    """
+    trusted, serves = TRUST_SINGLE if G.itemsize == 4 else TRUST_DOUBLE, True
+    for j in range(len(b)):
+        serves = serves and (b[j] == 0.0 or abs(h[j] - at[j]) <= trusted)
+    for j in range(len(v)):
+        live = j < len(b) and b[j] > 0.0
+        t[j] = (h[j] - at[j] if serves else b[j]) if live else 1.0
+    if serves:
+        exp2_all(t)
+    else:
+        log2_all(t)
+    for j in range(len(v)):
+        live = j < len(b) and b[j] > 0.0
+        if not live:
+            G[j], v[j] = -np.inf, 0.0
+        elif serves:
+            v[j] = t[j]
+        else:
+            G[j], v[j], at[j] = h[j] + t[j], 1.0, h[j]
+    return serves
+
+
+@njit(**INNER)
+def penalty(a, F, kappa):
+    """What a potential adds to the dual: Σ a F, or its unbalanced form -Σ a (2^(-κ F) - 1) log2(e)/κ."""
+    total = 0.0
+    for i in range(len(a)):
+        total += a[i] * F[i] if kappa == 0.0 else -a[i] * (np.exp2(-kappa * F[i]) - 1.0) * LOG2E / kappa
+    return total
+
+
+@njit(**INNER)
+def residual_and_dual(h, F, c, a, b, damping_x, damping_y, symmetric, product_mass, r, out):
+    """After a pass: r, the step of plain Sinkhorn from h; out = (marginal error, dual to compare, value)."""
+    kappa_x, kappa_y = 1.0 / damping_x - 1.0, 1.0 / damping_y - 1.0
+    error, mass, row_mass = 0.0, 0.0, 0.0
+    for j in range(len(r)):
+        live = j < len(b)
+        if symmetric:
+            r[j] = min(h[j] - F[j] / damping_x, 1000.0) if live else 0.0
+        else:
+            r[j] = max(c[j] / b[j], 1e-300) if live and b[j] > 0.0 else 1.0
+    if symmetric:
+        exp2_all(r)
+    else:
+        log2_all(r)
+    for j in range(len(b)):
+        marginal = b[j] * r[j] if symmetric else c[j]
+        step = F[j] - h[j] if symmetric else -damping_y * (r[j] - h[j]) - h[j]
+        r[j] = step if b[j] > 0.0 or symmetric else 0.0
+        if b[j] > 0.0:
+            mass += marginal
+            error += abs(marginal - (b[j] if kappa_y == 0.0 else b[j] * np.exp2(-kappa_y * h[j])))
+    for i in range(len(a)):
+        row_mass += a[i] if kappa_x == 0.0 else a[i] * np.exp2(-kappa_x * F[i])
+    half = penalty(b, h, kappa_y)
+    out[0] = 2.0 * error if symmetric else error
+    out[2] = penalty(a, F, kappa_x) + half - (row_mass - product_mass) * LOG2E
+    out[1] = 2.0 * half - (mass - product_mass) * LOG2E if symmetric else out[2]
+
+
+@njit(**INNER)
+def weighted_dot(u, w, v):
+    """Σ u w v."""
+    total = 0.0
+    for j in range(len(u)):
+        total += u[j] * w[j] * v[j]
+    return total
+
+
+@njit(**INNER)
+def least_squares(gram, z, k, L):
+    """Solve the normal equations of k columns, made unit columns, with a ridge, by Cholesky; z goes in and out."""
+    for i in range(k):
+        for j in range(i + 1):
+            norms = math.sqrt(gram[i * MEMORY + i] * gram[j * MEMORY + j])
+            t = 1.0 + RIDGE if i == j else gram[i * MEMORY + j] / norms if norms > 0.0 else 0.0
+            for q in range(j):
+                t -= L[i * MEMORY + q] * L[j * MEMORY + q]
+            L[i * MEMORY + j] = math.sqrt(max(t, 1e-16)) if i == j else t / L[j * MEMORY + j]
+    for i in range(k):
+        norm = math.sqrt(gram[i * MEMORY + i])
+        z[i] = z[i] / norm if norm > 0.0 else 0.0
+        for q in range(i):
+            z[i] -= L[i * MEMORY + q] * z[q]
+        z[i] /= L[i * MEMORY + i]
+    for i in range(k - 1, -1, -1):
+        for q in range(i + 1, k):
+            z[i] -= L[q * MEMORY + i] * z[q]
+        z[i] /= L[i * MEMORY + i]
+    for i in range(k):
+        norm = math.sqrt(gram[i * MEMORY + i])
+        z[i] = z[i] / norm if norm > 0.0 else 0.0
+
+
+@njit(**INNER)
+def anderson_step(h, r, w, dual, noise, step, history, state):
+    """Move h to the next iterate: Anderson's, or back to plain Sinkhorn where the last one lowered the dual.
+
+    history ((2 MEMORY + 3) m + 2 MEMORY² + MEMORY,): differences of h and of r, the former h and r, plain Sinkhorn's h,
+    normal equations. state (3,) = (best dual, differences held, steps since the restart).
+    """
+    m, held = len(h), int(state[1])
+    former, former_r = view(history, 2 * MEMORY * m, m), view(history, (2 * MEMORY + 1) * m, m)
+    plain, small = view(history, (2 * MEMORY + 2) * m, m), (2 * MEMORY + 3) * m
+    gram, z = view(history, small, MEMORY * MEMORY), view(history, small + 2 * MEMORY * MEMORY, MEMORY)
+    if held > 0 and not dual >= state[0] - noise:
+        for j in range(m):
+            h[j] = plain[j]
+        state[1], state[2] = 0.0, 0.0
+        return
+    state[0] = max(dual, state[0])
+    if state[2] > 0:
+        slot = int(state[2] - 1) % MEMORY
+        move, change = view(history, slot * m, m), view(history, (MEMORY + slot) * m, m)
+        for j in range(m):
+            move[j], change[j] = h[j] - former[j], r[j] - former_r[j]
+        held = min(held + 1, MEMORY)
+        for k in range(held):
+            gram[slot * MEMORY + k] = weighted_dot(change, w, view(history, (MEMORY + k) * m, m))
+            gram[k * MEMORY + slot] = gram[slot * MEMORY + k]
+    for j in range(m):
+        former[j], former_r[j], plain[j] = h[j], r[j], h[j] + step * r[j]
+        h[j] = plain[j]
+    for k in range(held):
+        z[k] = weighted_dot(view(history, (MEMORY + k) * m, m), w, r)
+    least_squares(gram, z, held, view(history, small + MEMORY * MEMORY, MEMORY * MEMORY))
+    for k in range(held):
+        move, change = view(history, k * m, m), view(history, (MEMORY + k) * m, m)
+        for j in range(m):
+            h[j] -= z[k] * (move[j] + step * change[j])
+    state[1] = held
+    state[2] += 1.0
+
+
+@njit(**INNER)
+def column_softmin(x, y, j, d, scale, F, a, t):
+    """-log2 Σ_i a_i 2^(F_i + S_ij) of one column; t: scratch of the length of a."""
+    top, total = -np.inf, 0.0
+    for i in range(len(a)):
+        if a[i] > 0.0:
+            square = 0.0
+            for k in range(d):
+                square += (x[i * d + k] - y[j * d + k]) ** 2
+            t[i] = F[i] - scale * square
+            top = max(top, t[i])
+    for i in range(len(a)):
+        if a[i] > 0.0:
+            total += a[i] * np.exp2(t[i] - top)
+    return -(top + np.log2(total))
+
+
+@njit(**INNER)
+def recompute_underflowed(x, y, d, scale, F, a, b, c, h, damping, r, t):
+    """The step of columns whose mass underflowed, c_j ≪ b_j, by their own softmin; returns how many there were."""
+    lost = 0
+    for j in range(len(h)):
+        if b[j] > 0.0 and c[j] < LOST * b[j]:
+            r[j] = damping * column_softmin(x, y, j, d, scale, F, a, t) - h[j]
+            lost += 1
+    return lost
+
+
+@njit(**OPTIONS)
+def iterate(
+    at_absorb, at_sweep, clouds, x, y, a, b, d, scale, numbers, symmetric, tol, max_iter, noise, h, F, E, low, work, out
+):
+    """Iterate until the marginal error is at most tol, or about max_iter passes; returns how many. out: see above.
+
+    `clouds` holds the packed groups, the packed panels and the weights of the rows, in the type of E; `low` is scratch
+    of that type, in which v and the shifts of the rows are left, `work` of doubles. For numbers see `solve_term`.
+    """
+    n, m, count = len(a), len(b), BYTES // E.itemsize
+    N, M = -(-n // GROUP) * GROUP, -(-m // count) * count
+    panels, groups, a_work = view(clouds, 0, M * d), view(clouds, M * d, N * d), view(clouds, (N + M) * d, N)
+    v, G, sums, shift = view(low, 0, M), view(low, M, M), view(low, 2 * M, M + GROUP), view(low, 3 * M + GROUP, N)
+    c, r, at, t = view(work, 0, M), view(work, M, M), view(work, 2 * M, m), view(work, 2 * M + m, max(n, M))
+    state, history = view(work, 2 * M + m + max(n, M), 3), 2 * M + m + max(n, M) + 3
+    memory = view(work, history, (2 * MEMORY + 3) * m + 2 * MEMORY * MEMORY + MEMORY)
+    state[0], state[1], state[2], passes = -np.inf, 0.0, 0.0, 0
+    for j in range(m):
+        at[j] = np.nan
+    while True:
+        if numbers[1] == 1.0 and numbers[2] == 1.0 and not symmetric:
+            constant = 0.0
+            for j in range(m):
+                constant += b[j] * h[j]
+            for j in range(m):
+                h[j] -= constant
+        for j in range(M):
+            c[j] = 0.0
+        stale = not refresh_kernel(h, b, at, G, v, r)
+        _sweep(
+            at_sweep, at_absorb, groups, panels, d, scale, G, stale, E, v, shift, a_work, numbers[1], not symmetric,
+            F, c, sums,
+        )  # fmt: skip
+        for j in range(M):
+            c[j] *= v[j]
+        passes += 1
+        residual_and_dual(h, F, c, a, b, numbers[1], numbers[2], symmetric, numbers[3], r, out)
+        lost = 0 if symmetric else recompute_underflowed(x, y, d, scale, F, a, b, c, h, numbers[2], r, t)
+        undone = state[1] > 0.0 and not out[1] >= state[0] - noise
+        if out[0] != out[0] or (((out[0] <= tol and lost == 0) or passes >= max_iter) and not undone):
+            return passes
+        anderson_step(h, r, b, out[1], noise, SYMMETRIC_STEP if symmetric else 1.0, memory, state)
+
+
+ITERATE = Addressed(
+    iterate,
+    lambda W: (
+        *(types.int64, types.int64, W, REALS, REALS, REALS, REALS, types.int64, types.float64, REALS, types.boolean),
+        *(types.float64, types.int64, types.float64, REALS, REALS, W, W, REALS, REALS),
+    ),
+)
+_iterate = ITERATE.call
+
+
+@njit(**OPTIONS)
+def box(x, y, sizes, center, span, unit, largest):
+    """`normalization` of k problems in one look at the points; sizes: (k, n, m, d)."""
+    k, n, m, d = sizes[0], sizes[1], sizes[2], sizes[3]
+    for i in range(k):
+        half, largest[i] = 0.0, 0.0
+        for c in range(d):
+            low = high = x[i * n * d + c]
+            for j in range(i * n * d + c, (i + 1) * n * d, d):
+                low, high = min(low, x[j]), max(high, x[j])
+            for j in range(i * m * d + c, (i + 1) * m * d, d):
+                low, high = min(low, y[j]), max(high, y[j])
+            center[i * d + c] = low + (0.5 * high - 0.5 * low)
+            span[i * d + c] = 0.5 * high - 0.5 * low
+            half = max(half, span[i * d + c])
+        unit[i] = 1.0
+        if 0.0 < half < np.inf:
+            mantissa, exponent = math.frexp(half)
+            # Not below 2^-1021, whose inverse is a number.
+            unit[i] = max(math.ldexp(1.0, exponent if mantissa > 0.7071067811865476 else exponent - 1), 2.0**-1021)
+        for c in range(d):
+            largest[i] += (2.0 * span[i * d + c] / unit[i]) ** 2
+    return 0
+
+
+@njit(**INNER)
+def normalize(x, n, d, a, center, unit, out, moments):
+    """A cloud in the coordinates inside, and their means (d,) and variances (d,)."""
+    total, inverse = 0.0, 1.0 / unit  # exact
+    for k in range(2 * d):
+        moments[k] = 0.0
+    for i in range(n):
+        total += a[i]
+        for k in range(d):
+            out[i * d + k] = (x[i * d + k] - center[k]) * inverse
+            moments[k] += a[i] * out[i * d + k]
+    for k in range(d):
+        moments[k] /= total
+    for i in range(n):
+        for k in range(d):
+            moments[d + k] += a[i] * (out[i * d + k] - moments[k]) ** 2
+    for k in range(d):
+        moments[d + k] /= total
+
+
+@njit(**INNER)
+def gaussian_start(y, d, moments_x, moments_y, scale, h):
+    """The entropic potential, at y, between Gaussians with these means and variances of the coordinates."""
+    half = 0.5 * LOG2E / max(scale, 1e-150)  # σ² = ε/2
+    for j in range(len(h)):
+        h[j] = 0.0
+    for k in range(d):
+        u, v = moments_x[d + k], moments_y[d + k]
+        slope = 1.0 - 2.0 * u / (math.sqrt(4.0 * u * v + half * half) + half)
+        shift = 2.0 * (moments_y[k] - moments_x[k])
+        for j in range(len(h)):
+            t = y[j * d + k] - moments_y[k]
+            h[j] += scale * t * (t * slope + shift)
+
+
+@njit(**INNER)
+def gradients(addresses, clouds, x, y, a, b, d, scale, numbers, unit, F, E, low, work, grad_x, grad_y):
+    """2 Σ_j P_ij (x_i - y_j), and its mirror image after one more update of the columns; of length 0: not wanted."""
+    n, m, count = len(a), len(b), BYTES // E.itemsize
+    N, M, by_x, by_y = -(-n // GROUP) * GROUP, -(-m // count) * count, len(grad_x) > 0, len(grad_y) > 0
+    panels, groups, a_work = view(clouds, 0, M * d), view(clouds, M * d, N * d), view(clouds, (N + M) * d, N)
+    q, p = d if by_x else 0, d + 1 if by_y else 0
+    wide, v, shift = -(-p // GROUP) * GROUP, view(low, 0, M), view(low, 3 * M + GROUP, N)
+    start, columns = (3 * M + GROUP + N + 15) // 16 * 16, -(-q // count) * count
+    B, Ptx, start = (
+        view(low, start, columns * M),
+        view(low, start + columns * M, wide * M),
+        start + (columns + wide) * M,
+    )
+    rest = view(low, start, len(low) - start)
+    Py, ones = view(work, 0, n * q), view(work, n * q, n * p)
+    for i in range(n):
+        for k in range(p):
+            ones[i * p + k] = x[i * d + k] if k < d else 1.0
+    for i in range(n * q):
+        Py[i] = 0.0
+    for j in range(wide * M):
+        Ptx[j] = 0.0
+    pack_columns(y, m, q, v, B)
+    _products(
+        addresses[2], addresses[0], groups, panels, d, scale, v, False, E, v, shift, a_work, F, B, ones, n, q, p,
+        Py, Ptx, rest,
+    )  # fmt: skip
+    for i in range(n if by_x else 0):
+        mass = a[i] if numbers[1] == 1.0 else a[i] * np.exp2(F[i] * (1.0 - 1.0 / numbers[1]))
+        for k in range(i * d, (i + 1) * d):
+            grad_x[k] = 2.0 * unit * (mass * x[k] - Py[k])
+    for j in range(m if by_y else 0):
+        mass = v[j] * np.float64(Ptx[d * M + j])
+        share = (b[j] / mass if mass > 0.0 else 0.0) if numbers[2] == 1.0 else 1.0
+        for k in range(d):
+            grad_y[j * d + k] = 2.0 * unit * share * (mass * y[j * d + k] - v[j] * np.float64(Ptx[k * M + j]))
+
+
+@njit(**OPTIONS)
+def solve_term(
+    addresses,
+    x,
+    y,
+    a,
+    b,
+    d,
+    symmetric,
+    center,
+    unit,
+    begun,
+    integers,
+    numbers,
+    h,
+    F,
+    grad_x,
+    grad_y,
+    stats,
+    E,
+    low,
+    work,
+):
+    """Solve one term from where it is, or from the Gaussian start if it was not begun, and differentiate it.
+
+    integers: max_iter, passes after which Newton's method may take over; numbers: ε, dampings, Σa Σb, tol, the
+    tolerance before Newton's method, the exponent above which ε is annealed, the rounding of a dual value of order 1.
+    """
+    n, m, count = len(a), len(b), BYTES // E.itemsize
+    N, M = -(-n // GROUP) * GROUP, -(-m // count) * count
+    at_x, at_y = view(work, 0, n * d), view(work, 0 if symmetric else n * d, m * d)
+    moments_x, used = view(work, (n + m) * d, 2 * d), (n + m) * d + 4 * d
+    moments_y = moments_x if symmetric else view(work, (n + m) * d + 2 * d, 2 * d)
+    out, scratch = view(work, used, 3), view(work, used + 3, len(work) - used - 3)
+    own = ((N + M) * d + N + 15) // 16 * 16  # whole vectors
+    clouds, rest = view(low, 0, own), view(low, own, len(low) - own)
+    normalize(x, n, d, a, center, unit, at_x, moments_x)
+    if not symmetric:
+        normalize(y, m, d, b, center, unit, at_y, moments_y)
+    pack(at_y, m, d, count, view(clouds, 0, M * d))
+    pack(at_x, n, d, GROUP, view(clouds, M * d, N * d))
+    for i in range(N):
+        clouds[(N + M) * d + i] = a[i] if i < n else 0.0
+    scale, mean_cost, stages = LOG2E * (unit / numbers[0]) * unit, 0.0, 0
+    for k in range(d):
+        mean_cost += (moments_x[k] - moments_y[k]) ** 2 + moments_x[d + k] + moments_y[d + k]
+    if not begun:
+        while scale * mean_cost * ANNEAL_FACTOR**-stages > numbers[6] and stages < MAX_STAGES:
+            stages += 1
+        gaussian_start(at_y, d, moments_x, moments_y, scale * ANNEAL_FACTOR**-stages, h)
+    newton = integers[1] > 0 and not symmetric
+    tol, limit = numbers[5] if newton else numbers[4], integers[1] if newton else integers[0]
+    passes, former = 0, int(max(stats[0], 0.0))
+    for stage in range(stages, -1, -1):
+        factor, aim = ANNEAL_FACTOR**-stage, max(ANNEAL_TOL, tol) if stage else tol
+        noise = numbers[7] * (1.0 + scale * factor * mean_cost)
+        most = max(1, integers[0] - former - passes)
+        passes += _iterate(
+            addresses[3], addresses[0], addresses[1], clouds, at_x, at_y, a, b, d, scale * factor, numbers, symmetric,
+            aim, most if stage else min(most, limit), noise, h, F, E, rest, scratch, out,
+        )  # fmt: skip
+        for j in range(m):
+            h[j] *= ANNEAL_FACTOR if stage else 1.0
+    stats[0], stats[1], stats[2], stats[3] = former + passes, out[0], out[1], out[2]
+    stats[4] = 0.0
+    for k in range(d):
+        stats[4] += (unit * (moments_x[k] - moments_y[k])) ** 2
+    for j in range(m):
+        if b[j] == 0.0:  # continued by the softmin
+            h[j] = F[j] if symmetric else numbers[2] * column_softmin(at_x, at_y, j, d, scale, F, a, scratch)
+    if len(grad_x) or len(grad_y):
+        gradients(addresses, clouds, at_x, at_y, a, b, d, scale, numbers, unit, F, E, rest, scratch, grad_x, grad_y)
+    return 0
+
+
+SOLVE_TERM = Addressed(
+    solve_term,
+    lambda W: (
+        *(INTEGERS, REALS, REALS, REALS, REALS, types.int64, types.boolean, REALS, types.float64, types.boolean),
+        *(INTEGERS, REALS, REALS, REALS, REALS, REALS, REALS, W, W, REALS),
+    ),
+)
+_solve_term = SOLVE_TERM.call
+
+
+def addresses(dtype):
+    """Where the functions are that `solve_small` calls, for this working type."""
+    return np.array([of.address(dtype) for of in (ABSORB, SWEEP, PRODUCTS, ITERATE, SOLVE_TERM)])
+
+
+@njit(**OPTIONS)
+def solve_small(
+    addresses, tasks, sizes, integers, numbers, x, y, a, b, center, unit, found, grads, stats, E, low, work
+):
+    """Solve those (term, member) of a batch in `tasks` that need it, each on its own, and differentiate them.
+
+    Term 0 is x to y, term 1 x to itself, term 2 y to itself. All is in the caller's units and in float64; the type of
+    E, which with `low` and `work` is scratch, is that of the computation. sizes: (k, n, m, d, gradients by x, by y).
+    found: h (k, m) and F (k, n) of term 0, h (k, n) of term 1, h (k, m) of term 2. grads, where they are wanted: by x
+    and y of term 0, of terms 1 and 2. stats (terms, k, 5): passes (-1: not begun), marginal error, dual,
+    value, squared distance of the means.
+    """
+    k, n, m, d, by_x, by_y = sizes[0], sizes[1], sizes[2], sizes[3], sizes[4], sizes[5]
+    ends = k * m, k * (m + n), k * (m + 2 * n), k * (2 * m + 2 * n)
+    wide_x, wide_y, start_y = by_x * n * d, by_y * m * d, k * by_x * n * d
+    spare = view(work, 0, max(n, m) + GROUP)  # F of one task, filled up
+    scratch, none = view(work, len(spare), len(work) - len(spare)), view(grads, 0, 0)
+    for task in tasks:
+        t, i = task // k, task % k
+        of_x, of_y = view(x, i * n * d, n * d), view(y, i * m * d, m * d)
+        mass_x, mass_y = view(a, i * n, n), view(b, i * m, m)
+        grad_x, grad_y = view(grads, i * wide_x, wide_x), view(grads, start_y + i * wide_y, wide_y)
+        h = view(found, i * m, m)
+        if t == 1:
+            of_y, mass_y, h, grad_y = of_x, mass_x, view(found, ends[1] + i * n, n), none
+            grad_x = view(grads, start_y + k * wide_y + i * wide_x, wide_x)
+        elif t == 2:
+            of_x, mass_x, h, grad_y = of_y, mass_y, view(found, ends[2] + i * m, m), none
+            grad_x = view(grads, 2 * start_y + k * wide_y + i * wide_y, wide_y)
+        numbers[3] = 0.0
+        for value in mass_x:
+            numbers[3] += value
+        total = 0.0
+        for value in mass_y:
+            total += value
+        numbers[3] *= total
+        stat = view(stats, 5 * task, 5)
+        rows = -(-len(mass_x) // GROUP) * GROUP
+        columns = -(-len(mass_y) // (BYTES // E.itemsize)) * (BYTES // E.itemsize)
+        if stat[0] < 0.0 or (stat[1] > numbers[4] and stat[0] < integers[0]):
+            _solve_term(
+                addresses[4], addresses, of_x, of_y, mass_x, mass_y, d, t > 0, view(center, i * d, d), unit[i],
+                stat[0] >= 0.0, integers, numbers, h, spare, grad_x, grad_y, stat, view(E, 0, rows * columns), low,
+                scratch,
+            )  # fmt: skip
+            for j in range(n if t == 0 else 0):
+                found[ends[0] + i * n + j] = spare[j]

@@ -1,0 +1,282 @@
+"""Compiled passes of Sinkhorn's algorithm over blocks of rows, and what follows from the plan of two potentials.
+
+All in base 2 and in units of ε: S_ij = -|x_i - y_j|² log2(e)/ε, and G_j holds the potential of y_j and the logarithm of
+its weight b_j. `absorb` computes rows of a matrix E that has the potentials in it, scaled so that each row's largest
+entry is 1:
+
+    E_ij = 2^(G_j + S_ij + shift_i),    shift_i = -max_j (G_j + S_ij)
+
+While G then moves by log2 v_j, no exponential is needed: `sweep` reads each row once, for its sum and, while it is in
+the cache, for its share of the columns:
+
+    s_i = Σ_j E_ij v_j,    F_i = -λ (log2 s_i - shift_i),    u_i = a_i 2^(F_i - shift_i),    c_j = v_j Σ_i u_i E_ij
+
+The plan is P_ij = a_i 2^(F_i + G_j + S_ij) = u_i E_ij v_j.
+
+All arrays are flat. Points are packed for vectors of 64 bytes (see `simd`): the first cloud in groups of 6 rows (see
+`rows`), the second in panels of as many columns as a vector has lanes. What is left over is filled with rows that weigh
+nothing and columns whose G is -∞; so columns always come as whole vectors.
+"""
+
+import numpy as np
+from numba import types
+
+from .._core.compiled import njit
+from .._core.simd import BYTES, LANES, fill, load, store
+from .addresses import REALS, Addressed
+from .rows import (
+    GROUP,
+    add_products,
+    add_square,
+    exp2,
+    exp2_rows,
+    load_rows,
+    log2,
+    maximum_rows,
+    multiply_add,
+    repeat,
+    spread_rows,
+    store_largest,
+    store_rows,
+    store_totals,
+    view,
+)
+
+FAST = {"reassoc", "nsz", "arcp", "contract", "afn"}  # everything of fastmath that keeps NaN and inf
+OPTIONS = {
+    "cache": True,
+    "nogil": True,
+    "fastmath": FAST,
+    "error_model": "numpy",
+    "no_cfunc_wrapper": True,
+    "_nrt": False,
+}
+# What is called from compiled code alone is inlined and leaves no symbol: of two copies of a function with fastmath,
+# which may differ in the last digit, the linker would take the one that was loaded first.
+INNER = OPTIONS | {"no_cpython_wrapper": True, "cache": False, "forceinline": True}
+# float32 sums run over about so many rows, or over a strip of columns, before they are added in float64; those of
+# products with columns, over a part's rows.
+DEEP = 48
+STRIP = 256
+
+
+@njit(**INNER)
+def pack(x, n, d, size, out):
+    """Points x (n, d), as many side by side as `size`: out (n' / size, d, size), filled up with zeros."""
+    for start in range(0, len(out) // d, size):
+        for k in range(d):
+            for q in range(size):
+                out[start * d + k * size + q] = x[(start + q) * d + k] if start + q < n else 0.0
+
+
+@njit(**INNER)
+def exp2_all(x):
+    """2^x in place, of doubles that fill whole vectors."""
+    for p in range(len(x) // LANES):
+        store(x, p, exp2(load(x, p)))
+
+
+@njit(**INNER)
+def log2_all(x):
+    """log2 x in place, of positive normal doubles that fill whole vectors."""
+    for p in range(len(x) // LANES):
+        store(x, p, log2(load(x, p)))
+
+
+@njit(inline="always")
+def squared_distances(groups, panels, d, g, p):
+    """|x_i - y_j|² between six rows and a panel, from differences, which do not cancel."""
+    total = repeat(fill(groups.dtype.type(0)))
+    for k in range(d):
+        total = add_square(total, load(panels, p * d + k), spread_rows(groups, (g * d + k) * GROUP, 1))
+    return total
+
+
+@njit(**OPTIONS)
+def absorb(groups, panels, d, scale, G, E, shift):
+    """Groups of rows against all panels: E (rows of len(G)) and shift."""
+    P, minus = len(G) * G.itemsize // BYTES, fill(E.dtype.type(-scale))
+    low = repeat(fill(G.dtype.type(-np.inf)))
+    for g in range(len(shift) // GROUP):
+        top, e = low, g * GROUP * P
+        for p in range(P):
+            z = multiply_add(repeat(load(G, p)), squared_distances(groups, panels, d, g, p), minus)
+            top = maximum_rows(z, top)
+            store_rows(E, e + p, P, z)
+        store_largest(top, shift, g * GROUP)
+        for i in range(g * GROUP, (g + 1) * GROUP):
+            shift[i] = -shift[i]
+        by = spread_rows(shift, g * GROUP, 1)
+        for p in range(P):
+            store_rows(E, e + p, P, exp2_rows(load_rows(E, e + p, P), by))
+    return 0
+
+
+ABSORB = Addressed(absorb, lambda W: (W, W, types.int64, types.float64, W, W, W))
+_absorb = ABSORB.call
+
+
+@njit(**OPTIONS)
+def c_transform(groups, panels, d, scale, G, out, work):
+    """out_i = max_j (G_j + S_ij), for the rows that out has: the pass at ε = 0. work: 6 numbers."""
+    P, minus = len(G) * G.itemsize // BYTES, fill(G.dtype.type(-scale))
+    low = repeat(fill(G.dtype.type(-np.inf)))
+    for g in range(-(-len(out) // GROUP)):
+        top = low
+        for p in range(P):
+            distances = squared_distances(groups, panels, d, g, p)
+            top = maximum_rows(multiply_add(repeat(load(G, p)), distances, minus), top)
+        store_largest(top, work, 0)
+        for q in range(min(GROUP, len(out) - g * GROUP)):
+            out[g * GROUP + q] = work[q]
+
+
+@njit(**OPTIONS)
+def sweep(absorb_at, groups, panels, d, scale, G, stale, E, v, shift, a, damping, columns, F, c, work):
+    """The pass over a part's rows: F and, added to c in float64, Σ_i u_i E_ij.
+
+    E holds the part's rows or, where they are computed whenever they are needed, fewer. `stale`: they have to be
+    computed. F and c have the filled-up lengths of shift and v. Without `columns` c is left alone. work: 6 + len(v)
+    numbers in the type of E.
+    """
+    M, P, N = len(v), len(v) * v.itemsize // BYTES, len(shift)
+    kept, step, partial, u = len(E) == N * M, min(DEEP, len(E) // M), view(work, 0, M), view(work, M, GROUP)
+    zero = fill(E.dtype.type(0))
+    for p in range(P):
+        store(partial, p, zero)
+    for start in range(0, N, step):
+        stop = min(start + step, N)
+        rows = view(E, start * M if kept else 0, (stop - start) * M)
+        if stale:
+            part = view(shift, start, stop - start)
+            _absorb(absorb_at, view(groups, start * d, (stop - start) * d), panels, d, scale, G, rows, part)
+        for i in range(start, stop, GROUP):
+            e, sums = (i - start) * P, repeat(zero)
+            for p in range(P):
+                sums = multiply_add(sums, load_rows(rows, e + p, P), load(v, p))
+            store_totals(sums, u, 0)
+            for q in range(GROUP):
+                F[i + q] = u[q]
+                u[q] = a[i + q] / u[q]
+                if damping != 1.0:
+                    exponent = np.log2(F[i + q]) - np.float64(shift[i + q])
+                    u[q] *= E.dtype.type(np.exp2((1.0 - damping) * exponent))
+            if columns:
+                weights = spread_rows(u, 0, 1)
+                for p in range(P):
+                    store(partial, p, add_products(load(partial, p), weights, load_rows(rows, e + p, P)))
+        if columns and (stop % DEEP < step or stop == N):
+            for j in range(M):
+                c[j] += np.float64(partial[j])
+                partial[j] = 0.0
+    whole = N // LANES * LANES
+    log2_all(view(F, 0, whole))
+    for i in range(N):
+        logarithm = F[i] if i < whole else np.log2(F[i])
+        F[i] = -damping * (logarithm - np.float64(shift[i]))
+    return 0
+
+
+SWEEP = Addressed(
+    sweep,
+    lambda W: (
+        *(types.int64, W, W, types.int64, types.float64, W, types.boolean, W, W, W, W),
+        *(types.float64, types.boolean, REALS, REALS, W),
+    ),
+)
+
+
+@njit(**INNER)
+def row_products(E, width, size, u, B, out, n, q, tile):
+    """out (n, q) += u_i Σ_j E_ij B_jk: float64 sums of strips. B is packed by `pack_columns`."""
+    count, zero = BYTES // E.itemsize, repeat(fill(E.dtype.type(0)))
+    for left in range(0, width, STRIP):
+        right = min(left + STRIP, width)
+        for k in range(-(-q // count)):
+            for i in range(0, size, GROUP):
+                sums = zero
+                for j in range(left, right):
+                    sums = multiply_add(sums, spread_rows(E, i * width + j, width), load(B, k * width + j))
+                store_rows(tile, 0, 1, sums)
+                for r in range(min(GROUP, n - i)):
+                    for t in range(min(count, q - k * count)):
+                        out[(i + r) * q + k * count + t] += np.float64(u[i + r]) * np.float64(tile[r * count + t])
+
+
+@njit(**INNER)
+def column_products(E, width, size, A, columns, out):
+    """out (columns, width) += Σ_i A_ik E_ij; A is packed, six k of each row side by side."""
+    P = width * E.itemsize // BYTES
+    for p in range(P):  # a panel of E and all of A stay in the first cache
+        for k in range(columns // GROUP):
+            sums = load_rows(out, k * GROUP * P + p, P)
+            for i in range(size):
+                sums = multiply_add(sums, spread_rows(A, (k * size + i) * GROUP, 1), load(E, i * P + p))
+            store_rows(out, k * GROUP * P + p, P, sums)
+
+
+@njit(**OPTIONS)
+def products(absorb_at, groups, panels, d, scale, G, stale, E, v, shift, a, F, B, x, n, q, p, Py, Ptx, work):
+    """Py (n, q) += P y, of y (m, q) packed in B by `pack_columns`, and Ptx (p', len(v)) += Σ_i u_i x_ik E_ij, x (n, p).
+
+    q = 0 or p = 0 says that one of the two is not wanted. Py is in float64, Ptx in the type
+    of E. work: 6 + 6 · 16 + (p' + 1) · min(48, rows of E) numbers, all of p' columns being whole groups of six.
+    """
+    M, N = len(v), len(shift)
+    kept, step, width = len(E) == N * M, min(DEEP, len(E) // M), -(-p // GROUP) * GROUP
+    tile, u, packed = (
+        view(work, 0, GROUP * 16),
+        view(work, GROUP * 16, step),
+        view(work, GROUP * 16 + step, width * step),
+    )
+    for start in range(0, N, step):
+        size, inside = min(step, N - start), min(step, n - start)
+        rows = view(E, start * M if kept else 0, size * M)
+        if stale:
+            part = view(shift, start, size)
+            _absorb(absorb_at, view(groups, start * d, size * d), panels, d, scale, G, rows, part)
+        for i in range(size):
+            u[i] = a[start + i] * np.exp2(F[start + i] - np.float64(shift[start + i])) if i < inside else 0.0
+        if q:
+            row_products(rows, M, size, u, B, view(Py, start * q, inside * q), inside, q, tile)
+        if p:
+            for k in range(0, width, GROUP):
+                for i in range(size):
+                    for t in range(GROUP):
+                        value = u[i] * x[(start + i) * p + k + t] if i < inside and k + t < p else 0.0
+                        packed[k * size + i * GROUP + t] = value
+            column_products(rows, M, size, packed, width, Ptx)
+    return 0
+
+
+PRODUCTS = Addressed(
+    products,
+    lambda W: (
+        *(types.int64, W, W, types.int64, types.float64, W, types.boolean, W, W, W, W),
+        *(REALS, W, REALS, types.int64, types.int64, types.int64, REALS, W, W),
+    ),
+)
+
+
+@njit(**INNER)
+def pack_columns(y, m, q, v, out):
+    """v_j y_jk for `row_products`: out holds a vector of coordinates k for each j, all j before further k."""
+    count = BYTES // out.itemsize
+    for k in range(0, len(out) // len(v), count):
+        for j in range(len(v)):
+            inside = min(count, q - k) if j < m else 0
+            for t in range(inside):
+                out[k * len(v) + j * count + t] = v[j] * y[j * q + k + t]
+            for t in range(inside, count):
+                out[k * len(v) + j * count + t] = 0.0
+
+
+@njit(**OPTIONS)
+def plan_rows(absorb_at, groups, panels, d, scale, G, stale, E, v, shift, a, F, out, m):
+    """P_ij = u_i E_ij v_j into out (n, m)."""
+    if stale:
+        _absorb(absorb_at, groups, panels, d, scale, G, E, shift)
+    for i in range(len(out) // m):
+        u = a[i] * np.exp2(F[i] - np.float64(shift[i]))
+        for j in range(m):
+            out[i * m + j] = u * np.float64(E[i * len(v) + j]) * np.float64(v[j])
