@@ -156,7 +156,7 @@ def method(results: Results) -> str:
     return (
         f"Each seed holds out {TEST_SHARE:.0%} of the data for testing, the same for all regularizers, and nothing is "
         f"chosen on them. {tuned}Standard errors allow for the overlap of the splits. Tests are of two metrics fixed "
-        "beforehand and of accuracies; differences that are not shown stay in the tables."
+        "beforehand, and of accuracies where examples are added; differences that are not shown stay in the tables."
     )
 
 
