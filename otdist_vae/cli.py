@@ -335,43 +335,79 @@ def _publish(report: Any, run: Path) -> None:
     report.write(run)
 
 
+GRID = "0.1,0.3,1,3,10"
+
+
 @cli.command()
-@click.option("--data", default="digits", show_default=True, help="'digits', or a file or folder of examples.")
-@click.option("--regularizers", help="Names with commas between; all of them if not given.")
-@click.option("--seeds", default=3, show_default=True, help="Runs of each, paired by seed.")
+@click.option("--data", help="'digits' if not given, or a file or folder of examples.")
+@click.option("--regularizers", help="Names with commas between, the first the one tested against; all if not given.")
+@click.option("--seeds", type=int, help="Runs of each, paired by seed.  [default: 10]")
+@click.option(
+    "--tune", is_flag=False, flag_value=GRID, help=f"Choose each weight on validation data; factors of it or {GRID}."
+)
+@click.option("--labels", help="Numbers of labels to augment, or none; 50,200,1000 where the data have them.")
+@click.option("--jobs", default=1, show_default=True, help="Processes; the numbers do not depend on them.")
 @click.option("--max-epochs", cls=Setting, type=int, help="Passes over the data.")
 @click.option("--latent-dim", cls=Setting, type=int, help="Dimension of the codes.")
 @click.option("--set", "changes", multiple=True, metavar="KEY=VALUE", help="Any setting of train, for all of them.")
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder for tables, pictures and models.")
+@click.option("--resume", type=click.Choice(["auto"]), help="Go on with the comparison begun in the folder, if any.")
 @click.option("--overwrite", is_flag=True, help="Replace a comparison that is already in the folder.")
-def compare(
-    data: str,
-    regularizers: str | None,
-    seeds: int,
-    max_epochs: int | None,
-    latent_dim: int | None,
-    changes: tuple[str, ...],
-    out: Path,
-    overwrite: bool,
-) -> None:
+def compare(out: Path, jobs: int, changes: tuple[str, ...], resume: str | None, overwrite: bool, **given: Any) -> int:
     """Train one model with each regularizer, several seeds each, and compare them on held-out data.
+
+    Leaves comparison.html, a page that needs nothing else, and the same as .md, .csv, .json and pictures; the models
+    too. Whatever stops it, --resume auto goes on from the last finished piece.
 
     \b
     Example:
       otdist-vae compare --data digits --regularizers kl,w2,sliced --seeds 5 --out COMPARISON
+      otdist-vae compare --data digits --tune --jobs 2 --out COMPARISON
+      otdist-vae compare --out COMPARISON --resume auto
     """
-    from . import comparison, runs, settings
+    from . import comparison, runs
 
-    given = {"data": data, "max_epochs": max_epochs, "latent_dim": latent_dim}
-    whole = {key: value for key, value in given.items() if value is not None}
+    if resume and overwrite:
+        raise click.UsageError("--resume and --overwrite exclude each other")
+    config = {key: given[key] for key in ("data", "max_epochs", "latent_dim") if given[key] is not None}
     for change in changes:
-        _set(whole, change)
-    names = [name.strip() for name in regularizers.split(",")] if regularizers else None
-    if runs.occupied(out) and not overwrite:
-        raise click.UsageError(f"{out} is not empty; add --overwrite to replace the comparison in it")
-    with runs.replacing(out, comparison.MADE) as folder:
-        text = comparison.compare(settings.checked(whole), names, seeds, folder, progress=click.echo)
+        _set(config, change)
+    if not (resume or overwrite) and runs.occupied(out):
+        raise click.UsageError(
+            f"{out} is not empty; add --overwrite to replace the comparison in it, or --resume auto to go on with one"
+        )
+    if resume and runs.occupied(out) and not comparison.begun(out):
+        raise FileNotFoundError(f"{out} holds no comparison to go on with")
+
+    def say(line: str) -> None:
+        click.echo(line, err=True)
+
+    try:
+        text = comparison.run(_asked(given), config, out, resume=bool(resume), jobs=jobs, progress=say)
+    except KeyboardInterrupt as stop:
+        return _interrupted(stop)
     click.echo(text, nl=False)
+    click.echo(f"left in {out}: {', '.join(comparison.TEXTS)}, pictures and models")
+    return 0
+
+
+def _asked(given: dict[str, Any]) -> dict[str, Any]:
+    """What the command line says of a comparison's protocol."""
+    asked: dict[str, Any] = {} if given["seeds"] is None else {"seeds": given["seeds"]}
+    if given["regularizers"] is not None:
+        asked["names"] = [name.strip() for name in given["regularizers"].split(",")]
+    for option, name, kind in (("tune", "factors", float), ("labels", "labels", int)):
+        text = given[option]
+        if text is not None:
+            asked[name] = [] if text == "none" else _numbers(option, text, kind)
+    return asked
+
+
+def _numbers(option: str, text: str, kind: Any) -> list[Any]:
+    try:
+        return [kind(part) for part in text.split(",")]
+    except ValueError:
+        raise click.UsageError(f"--{option} takes numbers with commas between, or none; got {text!r}") from None
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -393,6 +429,7 @@ def main(arguments: list[str] | None = None) -> int:
 def _interrupted(stop: BaseException) -> int:
     checkpoint = getattr(stop, "checkpoint", None)
     where = f"go on from {checkpoint} with --resume auto" if checkpoint else "no checkpoint was written yet"
+    where = getattr(stop, "advice", where)
     click.echo(f"otdist-vae: interrupted; {where}", err=True)
     return EXIT_INTERRUPTED
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -203,24 +203,6 @@ def _install(folder: Path, keep_logs: bool) -> None:
     same = old.is_file() and old.read_bytes() == new.read_bytes()
     logs = () if keep_logs else LOGS
     staging.install(folder, (*MADE, *logs, *(() if same else REPORTS)))
-
-
-@contextmanager
-def replacing(folder: Path, made: Iterable[str]) -> Iterator[Path]:
-    """A folder to make new contents in; they take the place of the old ones, the files `made`, if nothing is raised."""
-    existed = folder.is_dir()
-    _storage.prepare(folder)
-    staging.recover(folder)
-    staging.discard(folder)
-    staging.staged(folder).mkdir()
-    try:
-        yield staging.staged(folder)
-    except BaseException:
-        staging.discard(folder)
-        if not existed:
-            shutil.rmtree(folder, ignore_errors=True)
-        raise
-    staging.install(folder, made)
 
 
 def occupied(folder: Path) -> bool:
