@@ -156,7 +156,7 @@ def prior() -> Any:
 
 # Functions without a derivative: their results are plans, draws, or tests on values.
 PLAIN = {
-    *("exact.solve", "sliced.barycenter"),
+    *("exact.solve", "gaussian.mixture_plan", "gaussian.mixture_map", "sliced.barycenter", "sinkhorn.barycenter"),
     *("exact.plan", "sliced.directions", "sinkhorn.bracket", "otdist.register_w2", "otdist.warm_up"),
     *("inference.two_sample_test", "inference.confidence_interval"),
 }
