@@ -78,10 +78,11 @@ def needs_gradient(x: Array) -> bool:
 
 
 def as_numpy(x: Array) -> np.ndarray:
-    """View a CPU tensor (or an array) as a NumPy array, without copying."""
+    """View a CPU tensor (or an array) as a NumPy array, without copying; bfloat16, which NumPy lacks, as float32."""
     if not is_torch(x):
         return x
-    return (x.detach() if x.requires_grad else x).numpy()
+    x = x.detach() if x.requires_grad else x
+    return (x.float() if x.dtype is torch_module().bfloat16 else x).numpy()
 
 
 def like(x: Any, reference: Array) -> Array:
@@ -120,7 +121,12 @@ def astype(x: Array, dtype: Any) -> Array:
 
 def epsilon(x: Array) -> float:
     """The spacing of the floating-point numbers at 1 in the dtype of ``x``."""
-    return namespace(x).finfo(x.dtype).eps
+    return torch_module().finfo(x.dtype).eps if is_torch(x) else _numpy_epsilon(x.dtype)
+
+
+@cache
+def _numpy_epsilon(dtype: np.dtype) -> float:
+    return float(np.finfo(dtype).eps)
 
 
 def broadcast_to(x: Array, shape: tuple[int, ...]) -> Array:
