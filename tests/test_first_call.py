@@ -52,6 +52,15 @@ for dtype in (np.float64, np.float32):
     note(f"line {kind}", *line.w2_squared_and_grad(x[:, 0], y[:30, 0]))
     note(f"line equal {kind}", *line.w2_squared_and_grad(x[:, 0], y[:, 0]))
     note(f"line weighted {kind}", *line.w2_squared_and_grad(x[:, 0], y[:, 0], a))
+    u, v = rng.standard_normal((2, 9000)).astype(dtype)  # enough for the compiled loops
+    mass = rng.uniform(0.5, 1.0, 9000)
+    mass = (mass / mass.sum()).astype(dtype)
+    note(f"line long {kind}", *line.w2_squared_and_grad(u, v[:8000]))
+    note(f"line long equal {kind}", *line.w2_squared_and_grad(u, v))
+    note(f"line long weighted {kind}", *line.w2_squared_and_grad(u, v, mass))
+    note(f"line long cubed {kind}", line.wp(u, v, p=3), ())
+    many = rng.standard_normal((2, 300, 3)).astype(dtype)
+    note(f"sliced many {kind}", *sliced.w2_squared_and_grad(*many, directions=32, rng=0))
     note(f"exact {kind}", *exact.w2_squared_and_grad(x[:, :1], y[:, :1]))
     for weights in (None, a):
         note(f"sliced {weights is None} {kind}", *sliced.w2_squared_and_grad(x, y, weights, directions=32, rng=0))
@@ -100,7 +109,7 @@ def test_a_loaded_kernel_gives_the_bytes_of_the_compiled_one(warm):
     assert loaded["hashes"] == compiled["hashes"]
 
 
-SMALL = "import numpy as np; from otdist import line; print(line.w2_squared(np.zeros(3), np.ones(3)))"
+SMALL = "import numpy as np; from otdist import line; print(line.w2_squared(np.zeros(9000), np.ones(8000)))"
 
 
 def test_where_no_cache_can_be_written_it_works_and_says_so_once():

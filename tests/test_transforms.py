@@ -119,6 +119,7 @@ ROWS = {
             x / x.norm(dim=-1, keepdim=True), POINTS / POINTS.norm(dim=-1, keepdim=True), directions=8, rng=0
         ),
         normal(6, 3),
+        refused=VALUES,
     ),
     "exact.wp": cloud_row(exact.wp, POINTS, normal(6, 3), p=3),
     "exact.w2_squared": cloud_row(exact.w2_squared, POINTS, normal(6, 3)),
@@ -156,7 +157,7 @@ def prior() -> Any:
 
 # Functions without a derivative: their results are plans, draws, or tests on values.
 PLAIN = {
-    *("exact.solve", "sliced.barycenter"),
+    *("exact.solve", "gaussian.mixture_plan", "gaussian.mixture_map", "sliced.barycenter", "sinkhorn.barycenter"),
     *("exact.plan", "sliced.directions", "sinkhorn.bracket", "otdist.register_w2", "otdist.warm_up"),
     *("inference.two_sample_test", "inference.confidence_interval"),
 }
@@ -257,21 +258,13 @@ TRANSFORMS = {
     "autocast": check_autocast,
     "deepcopy and threads": check_deepcopy_and_threads,
 }
-IN_FUNC = {"func.grad", "vmap", "vmap(grad)", "jvp", "jacfwd", "compile", "compile and backward"}
-# What neither works nor is refused in one clear line yet.
-DEFECTS = {
-    *(("sliced.spherical_w2_squared", transform) for transform in (*IN_FUNC, "hessian")),
-    *(("inference.frechet_distance", transform) for transform in ("compile", "compile and backward")),
-}
 REFUSALS = (NotImplementedError, RuntimeError, TypeError, ValueError)
 
 
 @pytest.mark.parametrize("transform", TRANSFORMS)
 @pytest.mark.parametrize("name", ROWS)
-def test_a_transform_is_right_or_refused(name, transform, request):
+def test_a_transform_is_right_or_refused(name, transform):
     row, check = ROWS[name], TRANSFORMS[transform]
-    if (name, transform) in DEFECTS:
-        request.applymarker(pytest.mark.xfail(strict=True, reason="neither works nor is refused in one line"))
     refused = transform in row.refused or (transform == "hessian" and not row.twice)
     if refused:
         with pytest.raises(REFUSALS, match=r"derivative|needs? values|not differentiable"):

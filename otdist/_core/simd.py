@@ -16,15 +16,12 @@ import platform
 from functools import cache
 from typing import Any
 
-import numpy as np
 from llvmlite import ir
 from llvmlite.binding import get_host_cpu_features
 from numba import types
 from numba.core import cgutils
 from numba.core.typeconv import Conversion
 from numba.extending import intrinsic, lower_cast, models, overload, register_model
-
-from .compiled import njit
 
 BYTES = 64
 LANES = 8  # of doubles; there are twice as many of floats
@@ -378,11 +375,3 @@ for _symbol, _instruction in (
     (operator.truediv, "fdiv"),
 ):
     _arithmetic(_symbol, _instruction)
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
-def space(vectors):
-    """Zeros for that many vectors of doubles, none of which straddles two lines of the cache."""
-    raw = np.zeros((vectors + 1) * LANES)
-    skipped = (-raw.ctypes.data) % (8 * LANES) // 8
-    return raw[skipped : skipped + vectors * LANES]

@@ -59,6 +59,8 @@ class TorchOperator:
         values = tuple(options[name] for name in self.option_names)
         if torch.compiler.is_compiling():
             return tuple(self.gradients_op(list(arrays), *values))
+        if backend.in_forward_mode():
+            _refuse_nested_forward_mode(self.operator.name)
         call, first = _Call(self.operator, everything, values), arrays[0]
         found = _apply(_Value, _EagerValue)(call, *(x.detach() for x in arrays))[1:]
         one = first.new_ones(first.shape[: first.ndim - self.operator.core_ndims[0]])

@@ -453,34 +453,6 @@ def _second_derivative(cov_x: Array, cov_y: Array, *, cotangents: tuple[Array, A
     return backend.astype(grad_x, dtype).reshape(shape), backend.astype(grad_y, dtype).reshape(shape)
 
 
-# The map
-
-
-def transport_matrix(cov_x: Array, cov_y: Array) -> Array:
-    """T (..., d, d) with T X T = Y where X is regular; both covariances (..., d, d) of one batch shape.
-
-    Each covariance is taken in units of its own size, lest I - (I - T) lose a small T.
-    """
-    xp = backend.namespace(cov_x)
-    units = [_square_unit(c) for c in (cov_x, cov_y)]
-    x, y = (c / u[..., None, None] / u[..., None, None] for c, u in zip((cov_x, cov_y), units, strict=True))
-    _, (slope, _) = bures_squared_and_slopes(x, y, (True, False), whole=True)
-    identity = xp.eye(cov_x.shape[-1], dtype=cov_x.dtype, device=cov_x.device)
-    return (identity - slope) * (units[1] / units[0])[..., None, None]
-
-
-def _square_unit(cov: Array) -> Array:
-    """A power of two near the root of the trace."""
-    return power_of_two(backend.namespace(cov).sqrt(trace(cov)))
-
-
-def transport_matrix_slopes(cov_x: Array, cov_y: Array, cotangent: Array) -> tuple[Array, Array]:
-    """The gradient of ⟨cotangent, T⟩ in X and in Y."""
-    xp = backend.namespace(cov_x)
-    cotangent = -(cotangent + cotangent.mT) / 2
-    return _second_derivative(cov_x, cov_y, cotangents=(cotangent, xp.zeros_like(cotangent)))
-
-
 # The operators
 
 
@@ -515,3 +487,39 @@ bures_squared = Operator("bures_squared", _bures, core_ndims=(2, 2), second_deri
 gaussian_squared = Operator(
     "gaussian_squared", _gaussian, core_ndims=(1, 2, 1, 2), second_derivative=_second_with_means
 )
+
+
+def _bures_on_null_spaces(cov_x: Array, cov_y: Array, *, needs_input_grad: tuple[bool, ...]) -> tuple[Array, Slopes]:
+    """`_bures`, with gradients that make I less them positive semidefinite maps at singular covariances too."""
+    value, slopes = bures_squared_and_slopes(cov_x, cov_y, needs_input_grad, whole=True)  # type: ignore[arg-type]
+    return squared_distance(cov_x[..., 0, :0], value, cov_x.dtype), slopes
+
+
+_whole = Operator(
+    "bures_on_null_spaces", _bures_on_null_spaces, core_ndims=(2, 2), second_derivative=_second_derivative
+)
+
+
+# The map
+
+
+def transport_matrix(cov_x: Array, cov_y: Array) -> Array:
+    """T = I - ∂B²/∂X (..., d, d), with T X T = Y where X is regular; the covariances' batches broadcast.
+
+    Each covariance is taken in units of its own size, lest I - (I - T) lose a small T.
+    """
+    xp = backend.namespace(cov_x)
+    cov_x, cov_y = _whole.broadcast((cov_x, cov_y))
+    units = [_square_unit(c) for c in (cov_x, cov_y)]
+    x, y = (c / u[..., None, None] / u[..., None, None] for c, u in zip((cov_x, cov_y), units, strict=True))
+    if backend.is_torch(x):
+        slope = _whole.gradients(x, y)[0]
+    else:  # without the gradient in Y
+        slope = bures_squared_and_slopes(x, y, (True, False), whole=True)[1][0]
+    identity = xp.eye(cov_x.shape[-1], dtype=cov_x.dtype, device=cov_x.device)
+    return (identity - slope) * (units[1] / units[0])[..., None, None]
+
+
+def _square_unit(cov: Array) -> Array:
+    """A power of two near the root of the trace."""
+    return power_of_two(backend.namespace(cov).sqrt(trace(cov)))

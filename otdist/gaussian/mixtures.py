@@ -11,9 +11,9 @@ from .._core.backend import Array
 from ..covariance import Covariance
 from ..exact.assignment import assignment
 from .arguments import validate_gaussians
+from .bures import transport_matrix
 from .factor import factor
 from .families import pairwise
-from .transport import map_matrix
 
 
 def mixture_w2_squared(weights_x: Any, means_x: Any, covs_x: Any, weights_y: Any, means_y: Any, covs_y: Any) -> Array:
@@ -135,7 +135,7 @@ def mixture_map(weights_x: Any, means_x: Any, covs_x: Any, weights_y: Any, means
     if factor("covs_x", backend.astype(covs, xp.float64), float(backend.epsilon(covs))).null is not None:
         raise ValueError("covs_x must be positive definite: a map needs to know which component a point comes from")
     shares = xp.where(total > 0, plan / xp.where(total > 0, total, 1.0), 0.0)[..., None]
-    matrices = map_matrix(covs[..., :, None, :, :], found.y.to_dense()[..., None, :, :, :])
+    matrices = transport_matrix(covs[..., :, None, :, :], found.y.to_dense()[..., None, :, :, :])
     offsets = found.mean_y[..., None, :, :] - (matrices @ found.mean_x[..., :, None, :, None])[..., 0]
     parts = found.weights_x, found.mean_x, covs, (shares[..., None] * matrices).sum(-3), (shares * offsets).sum(-2)
     return MixtureMap(*(cast_back(z.detach() if backend.is_torch(z) else z) for z in parts))

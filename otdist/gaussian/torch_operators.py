@@ -1,7 +1,6 @@
-"""The transport map and the barycenter in PyTorch: under autograd, ``torch.func``, ``vmap`` and ``torch.compile``.
+"""The barycenter in PyTorch: under autograd, ``torch.func``, ``vmap`` and ``torch.compile``.
 
-Opaque operators, into which no transform looks, and around them functions that know their derivatives or refuse. While
-compiling, the opaque operator's own derivative stands in.
+An opaque operator, into which no transform looks, and around it a function that refuses to be differentiated.
 """
 
 from __future__ import annotations
@@ -13,48 +12,7 @@ import torch
 from torch import Tensor
 
 from .._core import backend
-from . import bures
 from .fixed_point import fixed_point
-
-
-class _Transport(torch.autograd.Function):
-    generate_vmap_rule = True
-
-    @staticmethod
-    def forward(cov_x: Tensor, cov_y: Tensor) -> Tensor:
-        return torch.ops.otdist.transport_matrix(cov_x, cov_y)[0]
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
-        ctx.save_for_backward(*inputs)
-
-    @staticmethod
-    def backward(ctx: Any, cotangent: Tensor) -> tuple[Tensor, Tensor]:
-        return _Slopes.apply(*ctx.saved_tensors, cotangent)
-
-
-class _Slopes(torch.autograd.Function):
-    generate_vmap_rule = True
-
-    @staticmethod
-    def forward(cov_x: Tensor, cov_y: Tensor, cotangent: Tensor) -> tuple[Tensor, Tensor]:
-        return tuple(torch.ops.otdist.transport_matrix_slopes(cov_x, cov_y, cotangent))
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
-        pass
-
-    @staticmethod
-    def backward(ctx: Any, *cotangents: Tensor) -> Any:
-        raise NotImplementedError("the transport map can be differentiated once only")
-
-
-def transport_matrix(cov_x: Tensor, cov_y: Tensor) -> Tensor:
-    """T (..., d, d) of covariances (..., d, d) that have one batch shape."""
-    if torch.compiler.is_compiling():
-        found: Tensor = torch.ops.otdist.transport_matrix(cov_x, cov_y)[0]
-        return found
-    return _Transport.apply(cov_x, cov_y)
 
 
 class _Barycenter(torch.autograd.Function):
@@ -106,14 +64,6 @@ def _opaque(name: str, function: Callable[..., Any], schema: str, fake: Callable
     return op
 
 
-def _keep(ctx: Any, inputs: Any, output: Any) -> None:
-    ctx.save_for_backward(*inputs)
-
-
-def _transport_backward(ctx: Any, cotangents: list[Tensor]) -> tuple[Tensor, ...]:
-    return tuple(torch.ops.otdist.transport_matrix_slopes(*ctx.saved_tensors, cotangents[0]))
-
-
 def _front(argument: Any, dim: int | None, size: int) -> Any:
     """A tensor with the mapped dimension in front."""
     if not isinstance(argument, Tensor):
@@ -126,15 +76,6 @@ def _fake_barycenter(covs: Tensor, weights: Tensor, tol: float, max_iter: int) -
     return [covs[..., 0, :, :].clone(), steps, covs.new_empty(covs.shape[:-3])]
 
 
-_opaque(
-    "transport_matrix", bures.transport_matrix, "Tensor x, Tensor y", lambda x, y: [torch.empty_like(x)]
-).register_autograd(_transport_backward, setup_context=_keep)
-_opaque(
-    "transport_matrix_slopes",
-    bures.transport_matrix_slopes,
-    "Tensor x, Tensor y, Tensor cotangent",
-    lambda x, y, cotangent: [torch.empty_like(x), torch.empty_like(y)],
-)
 _opaque(
     "barycenter_covariance",
     fixed_point,

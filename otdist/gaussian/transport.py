@@ -9,8 +9,7 @@ import numpy as np
 from .._core import backend, checks
 from .._core.backend import Array
 from .arguments import validate_gaussians
-from .bures import bures_squared, transport_matrix
-from .lazy import load_torch_operators
+from .bures import transport_matrix
 
 
 class AffineMap(NamedTuple):
@@ -49,20 +48,9 @@ def transport_map(mean_x: Any, cov_x: Any, mean_y: Any, cov_y: Any) -> AffineMap
     array([[ 3., -1.]])
     """
     mean_x, x, mean_y, y, cast_back = validate_gaussians(mean_x, cov_x, mean_y, cov_y)
-    matrix = map_matrix(x.to_dense(), y.to_dense())
+    matrix = transport_matrix(x.to_dense(), y.to_dense())
     offset = mean_y - (matrix @ mean_x[..., None])[..., 0]
     return AffineMap(cast_back(backend.broadcast_to(matrix, (*offset.shape, x.d))), cast_back(offset))
-
-
-def map_matrix(x: Array, y: Array) -> Array:
-    """The matrix T (..., d, d) of the optimal map between dense covariances whose batches broadcast."""
-    x, y = bures_squared.broadcast((x, y))
-    if not backend.is_torch(x):
-        return transport_matrix(x, y)
-    load_torch_operators()
-    from . import torch_operators
-
-    return torch_operators.transport_matrix(x, y)
 
 
 def geodesic(mean_x: Any, cov_x: Any, mean_y: Any, cov_y: Any, t: Any) -> tuple[Array, Array]:
@@ -103,7 +91,7 @@ def geodesic(mean_x: Any, cov_x: Any, mean_y: Any, cov_y: Any, t: Any) -> tuple[
             f"{float(backend.as_numpy(t).max()):g}"
         )
     start, end = x.to_dense(), y.to_dense()
-    moved = map_matrix(start, end) @ start
+    moved = transport_matrix(start, end) @ start
     s, u = t[..., None], t[..., None, None]
     mean = (1 - s) * mean_x + s * mean_y
     cov = (1 - u) ** 2 * start + u**2 * end + u * (1 - u) * (moved + moved.mT)

@@ -490,6 +490,8 @@ def spherical_w2_squared(x: Any, y: Any, *, directions: Any = 128, rng: Any = No
         If NumPy and PyTorch, or two floating-point dtypes, are mixed.
     ValueError
         If shapes or sizes do not fit, a cloud is empty, or rows are not finite or not of length 1.
+    RuntimeError
+        Under ``torch.func`` or ``torch.compile``: the cuts of the circles need values.
 
     References
     ----------
@@ -505,6 +507,8 @@ def spherical_w2_squared(x: Any, y: Any, *, directions: Any = 128, rng: Any = No
     0.25
     """
     (x, y), cast_back = checks.arrays(x=x, y=y)
+    if backend.in_transform():
+        raise RuntimeError("sliced.spherical_w2_squared needs values, which torch.func and torch.compile hide")
     for name, z in (("x", x), ("y", y)):
         validate_points(name, z)
         spherical.validate(name, z)
