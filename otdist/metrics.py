@@ -142,6 +142,7 @@ class Metric(ABC):
     def _both(self) -> tuple[Array, Array]:
         """All points of both sides."""
         real, fake = (self._side(name) for name in ("real", "fake"))
+        checks.same_size("the number of coordinates", "real", real.dimension, "fake", fake.dimension)
         return real.rows(), fake.rows()
 
     def _side(self, name: str) -> Any:
@@ -187,7 +188,7 @@ class FrechetDistance(Metric):
         super().__init__(_Moments if keep == "moments" else _Points)
 
     def compute(self) -> Array:
-        """The distance, in the units of the points squared; it carries no gradient.
+        """The distance, in the units of the points squared; without a gradient; from moments, in float64.
 
         Raises
         ------
@@ -197,6 +198,7 @@ class FrechetDistance(Metric):
         if self._kind is _Points:
             return inference.frechet_distance(*self._both(), correction=self.correction)
         real, fake = self._side("real").moments, self._side("fake").moments
+        checks.same_size("the number of coordinates", "real", len(real.mean), "fake", len(fake.mean))
         return gaussian.w2_squared(real.mean, real.cov, fake.mean, fake.cov)
 
     def interval(self, level: float = 0.95) -> inference.Interval:

@@ -1,9 +1,19 @@
 """Settings shared by all tests."""
 
+import os
+
 from hypothesis import HealthCheck, settings
 
 # Deterministic, so that a failure is the change's; no deadline, because the first call of a kernel compiles it.
 settings.register_profile(
     "otdist", deadline=None, derandomize=True, max_examples=25, suppress_health_check=[HealthCheck.too_slow]
+)
+# `make fuzz`: other examples in each run, FUZZ_EXAMPLES of them a function; those that failed are kept and tried first.
+settings.register_profile(
+    "fuzz",
+    deadline=None,
+    max_examples=int(os.environ.get("FUZZ_EXAMPLES", "2000")),
+    print_blob=True,
+    suppress_health_check=[HealthCheck.too_slow],
 )
 settings.load_profile("otdist")

@@ -437,3 +437,30 @@ def test_nothing_warns():
         x = torch.eye(3, dtype=torch.float64).requires_grad_()
         zero = torch.zeros(3, dtype=torch.float64)
         gaussian.w2(zero, x, zero, x).backward()
+
+
+@pytest.mark.parametrize("scale", [2.0**-480, 2.0**-30, 2.0**30, 2.0**480])
+def test_a_mixture_is_as_right_at_any_scale(scale):
+    rng, covs, weights = np.random.default_rng(0), np.stack([np.eye(2)] * 3), np.array([0.2, 0.3, 0.5])
+    means = rng.standard_normal((2, 3, 2))
+
+    def at(s):
+        return gaussian.mixture_w2_squared(
+            weights, means[0] * s, covs * s * s, weights[::-1], means[1] * s, covs * s * s
+        )
+
+    assert at(scale) / scale / scale == pytest.approx(at(1.0), rel=1e-12)
+
+
+def test_errors_of_families_name_the_families():
+    covs = np.stack([np.eye(2)] * 3)
+    with pytest.raises(ValueError, match=r"means_y must be finite"):
+        gaussian.pairwise_w2_squared(np.zeros((3, 2)), covs, np.full((3, 2), np.nan), covs)
+    with pytest.raises(ValueError, match=r"covs_x must have shape"):
+        gaussian.mixture_w2_squared(None, np.zeros((3, 2)), np.zeros((3, 2)), None, np.zeros((3, 2)), covs)
+
+
+def test_only_the_mean_of_a_barycenter_carries_the_gradient_by_weights():
+    weights = torch.full((2,), 0.5, dtype=torch.float64, requires_grad=True)
+    found = gaussian.barycenter(torch.eye(2).double(), torch.eye(2).double().expand(2, 2, 2), weights)
+    assert (found.mean.requires_grad, found.cov.requires_grad, found.residual.requires_grad) == (True, False, False)

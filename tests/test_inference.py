@@ -243,3 +243,15 @@ def test_the_delta_method_says_which_distances_it_takes():
         inference.confidence_interval(x, y, distance=squared_means, method="delta")
     with pytest.raises(ValueError, match="method must be one of jackknife, delta; got 'bootstrap'"):
         inference.confidence_interval(x, y, method="bootstrap")
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+@pytest.mark.parametrize("method", ["jackknife", "delta"])
+def test_tests_and_intervals_take_tensors_of_any_precision_that_want_gradients(dtype, method):
+    x, y = (torch.tensor(z, dtype=dtype, requires_grad=True) for z in samples(8, 60, 60, shift=1.0))
+    low, high, estimate = inference.confidence_interval(x, y, method=method, rng=0)
+    theirs = inference.confidence_interval(*(z.detach().double().numpy() for z in (x, y)), method=method, rng=0)
+    # Half precision rounds each of some twenty squared distances near 1 to 2^-8, and pseudo-values multiply that by 20.
+    bound = {"jackknife": 20, "delta": 1}[method] * {2: 2**-7, 4: 1e-5, 8: 1e-12}[dtype.itemsize]
+    assert (low, high, estimate) == pytest.approx(tuple(theirs), abs=bound)
+    assert 0 < inference.two_sample_test(x, y, n_permutations=9, rng=0).p_value <= 1

@@ -172,6 +172,15 @@ def test_refusals(make, call, error, message):
     np.testing.assert_array_equal(metric.state_dict()["real"], before)
 
 
+@pytest.mark.parametrize("make", [metrics.FrechetDistance, metrics.SlicedDistance])
+def test_sides_of_two_dimensions_are_refused_by_their_names(make):
+    metric = make()
+    metric.update(np.zeros((5, 2)), True)
+    metric.update(np.zeros((5, 3)), False)
+    with pytest.raises(ValueError, match="real and fake must agree in the number of coordinates; got 2 and 3"):
+        metric.compute()
+
+
 PROCESS = """
 import sys
 import numpy as np, torch

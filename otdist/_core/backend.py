@@ -78,10 +78,11 @@ def needs_gradient(x: Array) -> bool:
 
 
 def as_numpy(x: Array) -> np.ndarray:
-    """View a CPU tensor (or an array) as a NumPy array, without copying."""
+    """View a CPU tensor (or an array) as a NumPy array, without copying; bfloat16, which NumPy lacks, as float32."""
     if not is_torch(x):
         return x
-    return (x.detach() if x.requires_grad else x).numpy()
+    x = x.detach() if x.requires_grad else x
+    return (x.float() if x.dtype is torch_module().bfloat16 else x).numpy()
 
 
 def like(x: Any, reference: Array) -> Array:

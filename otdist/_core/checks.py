@@ -102,7 +102,14 @@ def _already_alike(values: list[Any]) -> list[Array] | None:
 
 def _tensors(named: dict[str, Any], tensors: dict[str, Any]) -> dict[str, Array]:
     torch, first = backend.torch_module(), next(iter(tensors.values()))
-    return {k: v if k in tensors else torch.as_tensor(v, device=first.device) for k, v in named.items()}
+    return {k: v if k in tensors else torch.as_tensor(_readable(k, v), device=first.device) for k, v in named.items()}
+
+
+def _readable(name: str, value: Any) -> Any:
+    """Numbers, or nested sequences of them, as they are; a refusal of everything else."""
+    if not isinstance(value, float | int):
+        _as_array(name, value)
+    return value
 
 
 def _default_dtype(torch: bool) -> Any:
@@ -124,9 +131,9 @@ def _as_array(name: str, value: Any) -> np.ndarray:
         x = np.asarray(value)
     except ValueError as error:
         raise TypeError(f"{name} must be an array of real numbers; got {type(value).__name__}: {error}") from None
-    if x.dtype == object:
+    if x.dtype.kind in "OSUMmV":
         raise TypeError(f"{name} must be an array of real numbers; got {type(value).__name__}")
-    return x
+    return x if x.dtype.isnative else x.astype(x.dtype.newbyteorder("="))
 
 
 def _same_device(tensors: dict[str, Array]) -> None:

@@ -23,9 +23,11 @@ def _kernel(
         if not np.isfinite(c[k]).all():  # only where values could not be checked at the door
             plan[k] = f[k] = g[k] = np.nan
             continue
-        found = solve_costs(np.ascontiguousarray(c[k]), p[k] / p[k].sum(), q[k] / q[k].sum())
+        # The simplex takes reduced costs below some 1e-16 for 0, whatever the size of the costs: divide by it.
+        unit = np.exp2(np.frexp(np.abs(c[k]).max())[1] - 1.0)
+        found = solve_costs(np.ascontiguousarray(c[k] / unit), p[k] / p[k].sum(), q[k] / q[k].sum())
         plan[k][found.rows, found.columns] = found.mass
-        f[k], g[k] = weight_slopes(found)
+        f[k], g[k] = (unit * z for z in weight_slopes(found))
     value = (plan * c).sum((-2, -1))
     grads = (backend.like(z, cost) if need else None for z, need in zip((plan, f, g), needs_input_grad, strict=True))
     return backend.like(value, cost), tuple(grads)

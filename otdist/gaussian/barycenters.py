@@ -89,7 +89,8 @@ def barycenter(means: Any, covs: Any, weights: Any = None, *, tol: float = 1e-10
 
         found, steps, residual = torch_operators.barycenter_covariance(matrices, w, tol, max_iter)
         return Barycenter(cast_back(mean), cast_back(found), steps, cast_back(residual), residual <= tol)
-    found, steps, residual = fixed_point(matrices, w, tol, max_iter)
+    # Only the mean carries a gradient; through the iteration, that by weights would be NaN at equal members.
+    found, steps, residual = fixed_point(matrices, w.detach() if backend.is_torch(w) else w, tol, max_iter)
     n_iter, converged = int(steps.max()) if math.prod(steps.shape) else 0, bool((residual <= tol).all())
     if not converged:
         checks.warn(

@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 
 from .. import exact, gaussian, sinkhorn, sliced
+from .._core import backend
+from .._core.backend import Array
 from .samples import Distance
 
 _BY_WEIGHTS: dict[Any, Any] = {
@@ -23,7 +25,7 @@ _BY_WEIGHTS: dict[Any, Any] = {
 }
 
 
-def influences(distance: Distance, x: np.ndarray, y: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
+def influences(distance: Distance, x: Array, y: Array) -> tuple[float, np.ndarray, np.ndarray]:
     """The distance of two samples (n, d) and (m, d), and the influence of each of their points, (n,) and (m,).
 
     Raises
@@ -32,6 +34,8 @@ def influences(distance: Distance, x: np.ndarray, y: np.ndarray) -> tuple[float,
         If nothing is known about the derivative of ``distance`` in the weights of the points.
     """
     function, options = (distance.func, distance.keywords) if isinstance(distance, partial) else (distance, {})
+    x, y = _on_host(x), _on_host(y)
+    options = {name: _on_host(value) for name, value in options.items()}
     if function is gaussian.w2_squared_from_samples:
         return _of_gaussians(x, y)
     if function not in _BY_WEIGHTS:
@@ -43,6 +47,11 @@ def influences(distance: Distance, x: np.ndarray, y: np.ndarray) -> tuple[float,
     a, b = (np.full(len(z), 1 / len(z), z.dtype) for z in (x, y))
     value, grads = _BY_WEIGHTS[function](x, y, a, b, **options)
     return float(value), grads.a.astype(np.float64), grads.b.astype(np.float64)
+
+
+def _on_host(value: Any) -> Any:
+    """A tensor as a NumPy array; anything else as it is."""
+    return value.detach().cpu().numpy() if backend.is_torch(value) else value
 
 
 def _of_gaussians(x: np.ndarray, y: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:

@@ -11,7 +11,7 @@ from .._core.backend import Array
 from .._core.imports import imported
 from .influence import influences
 from .jackknife import GROUPS, pseudo_values
-from .samples import Distance, default_directions, sliced_along, validate_samples
+from .samples import Distance, default_directions, sliced_along, validate_samples, without_gradients
 
 
 class Interval(NamedTuple):
@@ -79,7 +79,7 @@ def confidence_interval(
     if method not in _METHODS:
         raise ValueError(f"method must be one of {', '.join(_METHODS)}; got {method!r}")
     least, estimator = _METHODS[method]
-    x, y = validate_samples(x, y, at_least=least)
+    x, y = without_gradients(*validate_samples(x, y, at_least=least))
     generator = random.generator(random.seed(rng))
     distance = sliced_along(default_directions(x.shape[1], generator), x) if distance is None else distance
     estimate, error, quantile = estimator(distance, x, y, (1 + level) / 2, generator)
@@ -101,7 +101,7 @@ def _by_delta(
 ) -> tuple[float, float, float]:
     """Estimate, standard error, and the normal quantile."""
     ndtri = imported("scipy.special").ndtri
-    value, f, g = influences(distance, *(z.detach().cpu().numpy() if backend.is_torch(z) else z for z in (x, y)))
+    value, f, g = influences(distance, x, y)
     return value, float((f.var(ddof=1) / len(f) + g.var(ddof=1) / len(g)) ** 0.5), float(ndtri(share))
 
 

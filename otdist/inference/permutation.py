@@ -9,7 +9,7 @@ import numpy as np
 
 from .._core import backend, checks, random
 from .._core.backend import Array
-from .samples import Distance, default_directions, validate_samples
+from .samples import Distance, default_directions, validate_samples, without_gradients
 
 # Numbers that a block of relabellings may take: their temporaries stay near the caches.
 _BLOCK = 2**21
@@ -66,7 +66,7 @@ def two_sample_test(
     >>> inference.two_sample_test(x, y, n_permutations=99, rng=0).p_value
     0.01
     """
-    x, y = validate_samples(x, y, at_least=1)
+    x, y = without_gradients(*validate_samples(x, y, at_least=1))
     checks.positive_integer("n_permutations", n_permutations)
     generator = random.generator(random.seed(rng))
     pooled = backend.namespace(x).concatenate([x, y])

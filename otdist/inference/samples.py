@@ -32,6 +32,12 @@ def validate_samples(x: Any, y: Any, *, at_least: int) -> tuple[Array, Array]:
     return cast_back(x), cast_back(y)
 
 
+def without_gradients(*arrays: Array) -> tuple[Array, ...]:
+    """Tests and intervals are plain numbers: tensors leave their graph, and half precision becomes single."""
+    plain = (z.detach() if backend.is_torch(z) else z for z in arrays)
+    return tuple(backend.astype(z, backend.namespace(z).float32) if z.itemsize < 4 else z for z in plain)
+
+
 def default_directions(d: int, rng: np.random.Generator) -> np.ndarray:
     """The directions of the default distance."""
     return sliced.directions(DIRECTIONS, d, rng=rng)
