@@ -556,7 +556,7 @@ def test_warns_once_and_says_so_in_the_result():
         ({"y": np.zeros((0, 2))}, "y must have at least one point"),
         ({"a": np.full(4, 0.3)}, "a must sum to 1"),
         ({"a": np.array([1.5, -0.5, 0, 0])}, "a must be nonnegative"),
-        ({"b": np.full(3, 1 / 3)}, "number of points"),
+        ({"b": np.full(3, 1 / 3)}, "b must have one entry for each of the 4 points"),
     ],
 )
 def test_bad_input_is_refused_by_name(change, message):
