@@ -176,10 +176,11 @@ def _class(model: Any, label: str) -> Any:
     raise click.UsageError(f"--class must be one of {', '.join(map(str, model.classes))}; got {label!r}")
 
 
-def _writable(path: Path) -> Path:
-    """The path, if examples can be written to it; asked before the work is done."""
-    if path.suffix.lower() not in (".npz", ".png"):
-        raise click.UsageError(f"--out must end in .npz or .png; got {path}")
+def _writable(path: Path, *endings: str) -> Path:
+    """The path, if it can be written to and has an ending that is meant; asked before the work is done."""
+    endings = endings or (".npz", ".png")
+    if path.suffix.lower() not in endings:
+        raise click.UsageError(f"--out must end in {' or '.join(endings)}; got {path}")
     if not path.parent.is_dir():
         raise FileNotFoundError(f"there is no folder {path.parent}")
     if path.is_dir() or not os.access(path.parent, os.W_OK):
@@ -305,6 +306,27 @@ def doctor(run: Path) -> None:
     from . import runs
 
     _publish(runs.doctor(run), run)
+
+
+@cli.command("report")
+@RUN
+@click.option("--out", type=click.Path(path_type=Path), help="The .html; report.html in the run if not given.")
+def report_page(run: Path, out: Path | None) -> None:
+    """One HTML page of a run that opens without a network: pictures, a latent walk, curves, metrics, the doctor.
+
+    \b
+    Example:
+      otdist-vae report RUN
+      otdist-vae report RUN --out page.html
+    """
+    from . import _storage, report
+
+    path = run / report.PAGE if out is None else out
+    if out is not None or run.is_dir():
+        _writable(path, ".html")
+    content = report.page(run)
+    _storage.write_atomically(path, content)
+    click.echo(f"{len(content) / 1e6:.2f} MB in {path}")
 
 
 def _publish(report: Any, run: Path) -> None:

@@ -36,7 +36,7 @@ def is_image(shape: Sequence[int]) -> bool:
     return len(shape) == 2 or (len(shape) == 3 and (shape[0] in (1, 3, 4) or shape[2] in (1, 3, 4)))
 
 
-def _pixels(x: np.ndarray, low: float, high: float) -> np.ndarray:
+def pixels(x: np.ndarray, low: float, high: float) -> np.ndarray:
     """Images (n, h, w) or (n, h, w, 3) in [0, 1]."""
     x = np.clip((np.asarray(x, dtype=np.float32) - low) / ((high - low) or 1.0), 0, 1)
     if x.ndim == 4 and not channels_last(x.shape[1:]):
@@ -59,7 +59,7 @@ def images(x: Any, *, columns: int = 10, title: str = "", limits: tuple[float, f
     """A grid of images (n, h, w), (n, c, h, w) or (n, h, w, c); `limits` are the values of black and white."""
     x = np.asarray(x)
     low, high = limits or (float(x.min()), float(x.max()))
-    canvas = _tile(_pixels(x, low, high), columns)
+    canvas = _tile(pixels(x, low, high), columns)
     figure = Figure(figsize=(6, 6 * canvas.shape[0] / canvas.shape[1] + 0.4), layout="constrained")
     axes = figure.add_subplot()
     axes.imshow(canvas, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
@@ -76,7 +76,7 @@ def panels(x: Mapping[str, Any], *, columns: int = 8, across: int = 3, limits: t
     for axes in grid.flat:
         axes.set_axis_off()
     for axes, (name, examples) in zip(grid.flat, x.items(), strict=False):
-        axes.imshow(_tile(_pixels(examples, *limits), columns), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+        axes.imshow(_tile(pixels(examples, *limits), columns), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
         axes.set_title(name, fontsize=10)
     return figure
 

@@ -29,7 +29,7 @@ from .settings import DEFAULTS as DEFAULTS
 from .settings import MODEL_DEFAULTS, checked, read_config
 
 CONFIG, METRICS, TABLE = "config.yaml", "metrics.json", "metrics.md"
-REPORTS = ("evaluation.json", "evaluation.md", "evaluation.png", "doctor.md")
+REPORTS = ("evaluation.json", "evaluation.md", "evaluation.png", "doctor.md", "report.html")
 PICTURES = ("samples.png", "reconstructions.png", "latent.png", "curves.png")
 MADE = (CONFIG, METRICS, TABLE, CURVES, CHECKPOINT, _storage.DESCRIPTION, _storage.WEIGHTS, *PICTURES)
 LOGS = ("tensorboard", "wandb")  # folders that loggers make

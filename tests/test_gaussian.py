@@ -199,3 +199,27 @@ def test_nan_behind_a_transform_stays_in_its_problem(d):
     zero, other = torch.zeros(3, d), 2 * torch.eye(d).repeat(3, 1, 1)
     value = torch.func.vmap(gaussian.w2_squared)(zero, cov, zero, other)
     assert value.isnan().tolist() == [False, True, False]
+
+
+anywhere_in_150 = pytest.mark.parametrize("where", [(0, 149), (70, 65), (149, 148), (3, 60)])
+
+
+@anywhere_in_150
+def test_asymmetry_anywhere_in_a_large_covariance_is_refused(where):
+    cov, zero = np.eye(150), np.zeros(150)
+    cov[where] = 0.1
+    for x, y in ((cov, np.eye(150)), (np.eye(150), cov)):
+        with pytest.raises(ValueError, match=r"must be symmetric; .* 0\.1"):
+            gaussian.w2_squared(zero, x, zero, y)
+
+
+@anywhere_in_150
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_what_is_not_finite_anywhere_in_a_large_covariance_is_refused(where, bad):
+    zero = np.zeros(150)
+    for mirror in (where[::-1], (where[0], where[0])):
+        cov = np.eye(150)
+        cov[where] = cov[mirror] = bad
+        for x, y in ((cov, np.eye(150)), (np.eye(150), cov)):
+            with pytest.raises(ValueError, match="must be finite"):
+                gaussian.w2_squared(zero, x, zero, y)

@@ -48,6 +48,24 @@ def test_pot_agrees_to_twelve_digits(m):
     assert sliced.w2_squared(x, y, directions=theta) == pytest.approx(theirs, rel=1e-12)
 
 
+@given(seed=seeds, n=st.integers(1, 30), d=st.integers(1, 5), dtype=st.sampled_from([torch.float32, torch.float64]))
+def test_one_pair_is_what_a_batch_of_pairs_gives(seed, n, d, dtype):
+    # One small pair goes a way of its own. Duplicates tie along all directions.
+    rng = np.random.default_rng(seed)
+    x, y = (
+        torch.tensor(rng.standard_normal((2, n, d))[:, rng.integers(n, size=n)], dtype=dtype, requires_grad=True)
+        for _ in range(2)
+    )
+    theta = torch.tensor(sliced.directions(5, d, rng=seed), dtype=dtype, requires_grad=True)
+    values = sliced.w2_squared(x, y, directions=theta)
+    alone = torch.stack([sliced.w2_squared(x[k], y[k], directions=theta) for k in range(2)])
+    slack = 100 * torch.finfo(dtype).eps
+    torch.testing.assert_close(alone, values, rtol=slack, atol=slack)
+    wanted = (torch.autograd.grad(v.sum(), (x, y, theta)) for v in (alone, values))
+    for one, other in zip(*wanted, strict=True):
+        torch.testing.assert_close(one, other, rtol=slack, atol=slack)
+
+
 @given(seed=seeds, d=st.integers(1, 9), count=st.integers(1, 64))
 def test_translations_are_exact(seed, d, count):
     x, _, a, _ = clouds(seed, 12, 1, d)

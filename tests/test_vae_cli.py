@@ -176,7 +176,7 @@ def test_sample_refuses_bad_input(capsys, tmp_path, file):
         assert message in complaint
 
 
-COMMANDS = ["train", "sample", "reconstruct", "augment", "evaluate", "doctor", "compare"]
+COMMANDS = ["train", "sample", "reconstruct", "augment", "evaluate", "doctor", "report", "compare"]
 
 
 @pytest.mark.parametrize("command", [[], *([c] for c in COMMANDS)])
@@ -225,7 +225,7 @@ def test_compare(capsys, tmp_path, file):
     assert (status, complaint.count("\n")) == (2, 1)
 
 
-@pytest.mark.parametrize("command", ["reconstruct", "augment", "evaluate", "doctor"])
+@pytest.mark.parametrize("command", ["reconstruct", "augment", "evaluate", "doctor", "report"])
 def test_commands_on_no_run(capsys, tmp_path, command):
     out = ["--out", tmp_path / "a.npz"] if command == "augment" else []
     status, said, complaint = run(capsys, command, tmp_path / "nothing", *out)

@@ -29,7 +29,7 @@ from vae_small import labels, table
 from otdist_vae import WVAE, data, runs
 from otdist_vae.cli import main
 
-COMMANDS = ("train", "sample", "reconstruct", "augment", "evaluate", "doctor", "compare")
+COMMANDS = ("train", "sample", "reconstruct", "augment", "evaluate", "doctor", "report", "compare")
 SMALL = ["--set", "encoder.hidden=[8]", "--latent-dim", "2", "--set", "batch_size=32"]
 
 
@@ -213,6 +213,9 @@ REFUSED = {
     "evaluate NaN": ["evaluate", "run", "--data", "nan.npz"],
     "evaluate labels": ["evaluate", "classes", "--data", "nan.npz"],
     "doctor": ["doctor", "comparison"],
+    "report": ["report", "comparison"],
+    "report ending": ["report", "run", "--out", "page.txt"],
+    "report into a folder": ["report", "run", "--out", "none/page.html"],
     "compare": ["compare", "--data", "data.npz", "--out", "comparison"],
     "compare names": ["compare", "--data", "data.npz", "--out", "comparison", "--regularizers", "w3", "--overwrite"],
     "compare seeds": ["compare", "--data", "data.npz", "--out", "comparison", "--seeds", "0", "--overwrite"],

@@ -121,7 +121,12 @@ def astype(x: Array, dtype: Any) -> Array:
 
 def epsilon(x: Array) -> float:
     """The spacing of the floating-point numbers at 1 in the dtype of ``x``."""
-    return namespace(x).finfo(x.dtype).eps
+    return torch_module().finfo(x.dtype).eps if is_torch(x) else _numpy_epsilon(x.dtype)
+
+
+@cache
+def _numpy_epsilon(dtype: np.dtype) -> float:
+    return float(np.finfo(dtype).eps)
 
 
 def broadcast_to(x: Array, shape: tuple[int, ...]) -> Array:

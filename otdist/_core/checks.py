@@ -41,10 +41,14 @@ def warn(message: str, category: type[Warning] = ConvergenceWarning) -> None:
 
 # Entries up to which an array of booleans costs less than avoiding one.
 _SMALL = 4096
-# Dimensions up to which a matrix and its mirror image stay in the cache without tiles.
-_UNTILED = 512
+# Dimensions up to which matrices of a stack and their mirror images stay in the cache without tiles, and a tile.
+_UNTILED, _TILE = 512, 64
+# Numbers of which OpenBLAS takes an inner product in the calling thread. Beyond, it wakes NumPy's threads, which then
+# go on spinning on the cores that SciPy's copy of OpenBLAS waits for.
+_ONE_THREAD = 8192
 _HALF = ("float16", "bfloat16")
 _FLOAT = ("float32", "float64")
+_NUMPY_FLOAT = (np.dtype(np.float64), np.dtype(np.float32))
 
 
 def arrays(**named: Any) -> tuple[list[Array], Callable[[Array], Array]]:
@@ -87,6 +91,8 @@ def arrays(**named: Any) -> tuple[list[Array], Callable[[Array], Array]]:
 
 def _already_alike(values: list[Any]) -> list[Array] | None:
     """The common case without the ceremony: arrays of one type, device and dtype, and Python numbers beside them."""
+    if _alike_in_numpy(values):
+        return values
     first = next((v for v in values if not isinstance(v, float | int)), None)
     if first is None or not (type(first) is np.ndarray or backend.is_torch(first)):
         return None
@@ -98,6 +104,15 @@ def _already_alike(values: list[Any]) -> list[Array] | None:
         if type(v) is not type(first) or v.dtype != first.dtype or v.device != first.device:
             return None
     return [backend.like(v, first) if isinstance(v, float | int) else v for v in values]
+
+
+def _alike_in_numpy(values: list[Any]) -> bool:
+    """Whether all are NumPy arrays of one floating-point dtype: told within a microsecond."""
+    dtype = getattr(values[0], "dtype", None)
+    for v in values:
+        if type(v) is not np.ndarray or v.dtype != dtype:
+            return False
+    return dtype in _NUMPY_FLOAT
 
 
 def _tensors(named: dict[str, Any], tensors: dict[str, Any]) -> dict[str, Array]:
@@ -290,7 +305,21 @@ def _is_finite(v: np.ndarray) -> bool:
 
 def _is_clean(v: np.ndarray) -> bool:
     """Whether matrices are certainly finite and exactly symmetric: the common case, in one quick look."""
-    return v.shape[-1] <= _UNTILED and bool((v == v.mT).all()) and _is_finite(v)
+    if v.ndim == 2 and v.size > _ONE_THREAD:
+        return _is_clean_in_tiles(v)
+    # Counting takes half as long as `all` if the matrices are small.
+    return v.shape[-1] <= _UNTILED and not np.count_nonzero(v != v.mT) and _is_finite(v)
+
+
+def _is_clean_in_tiles(v: np.ndarray) -> bool:
+    """The same for one large matrix: rows and their mirror image stay in the cache, and no thread is woken."""
+    for i in range(0, len(v), _TILE):
+        end = i + _TILE
+        if np.count_nonzero(v[i:end, :end] != v[:end, i:end].T):
+            return False
+    rows = max(1, _ONE_THREAD // len(v))
+    parts = (v[i : i + rows] for i in range(0, len(v), rows))
+    return math.isfinite(sum(float(np.vdot(part, part)) for part in parts))
 
 
 def gaussians_pass_fast_check(*given: Any) -> bool:

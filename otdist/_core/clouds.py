@@ -27,7 +27,7 @@ def validate_clouds(x: Any, y: Any, a: Any, b: Any, *, core: int) -> tuple[list[
     named = {k: v for k, v in {"x": x, "y": y, "a": a, "b": b}.items() if v is not None or k in "xy"}
     arrays, cast_back = checks.arrays(**named)
     if len(arrays) == 2 and checks.points_pass_fast_check(arrays[0], arrays[1], core):
-        nothing = backend.like(np.empty(0), arrays[0])
+        nothing = x.new_empty(0) if backend.is_torch(x := arrays[0]) else np.empty(0, x.dtype)
         return [*arrays, nothing, nothing], [None, None], cast_back
     found = dict(zip(named, arrays, strict=True))
     for name, size in (("x", "n"), ("y", "m")):

@@ -87,7 +87,7 @@ class Operator:
     def broadcast(self, arrays: tuple[Array, ...]) -> tuple[Array, ...]:
         """Give every array the same batch shape, without copying."""
         batches = [x.shape[: x.ndim - c] for x, c in zip(arrays, self.core_ndims, strict=True)]
-        if all(b == batches[0] for b in batches):
+        if batches.count(batches[0]) == len(batches):
             return arrays
         batch = np.broadcast_shapes(*batches)
         return tuple(

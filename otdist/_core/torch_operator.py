@@ -341,7 +341,9 @@ def _wrap(x: Any, reference: Tensor) -> Tensor:
     if not isinstance(x, Tensor):
         x = np.asarray(x)  # from a NumPy scalar, which a value without batch becomes
         x = torch.from_numpy(x if x.flags.writeable else x.copy())  # broadcast results: the caller owns what it gets
-    return x.to(reference.device, reference.dtype).contiguous()
+    if x.dtype != reference.dtype or x.device != reference.device:
+        x = x.to(reference.device, reference.dtype)
+    return x.contiguous()
 
 
 def _custom_op(name: str, schema: str, implementation: Any, fake: Any) -> Any:

@@ -563,7 +563,7 @@ def _validate_directions(x: Any, points: Array, directions: Any) -> Array:
     if not backend.inspectable(theta):
         return theta
     values = backend.as_numpy(theta)
-    excess = np.einsum("ij,ij->i", values, values) - 1
+    excess = np.vecdot(values, values) - 1
     # Generous beside rounding, so that finite differences can be taken; in half precision it is of that order.
     if not (np.abs(excess) <= (2e-2 if half else 2e-3)).all():
         checks.finite("directions", theta)

@@ -9,7 +9,7 @@ import numpy as np
 from .._core import backend
 from .._core.backend import Array
 from .._core.operator import Operator
-from . import direction_sets, estimator, products
+from . import direct, direction_sets, estimator, products
 from .direction_sets import DirectionSet
 
 # Projections of small problems that a CPU works on at once: beyond that, the time that calls take is no longer theirs.
@@ -32,6 +32,13 @@ def _kernel(
 ) -> tuple[Array, Any]:
     """SW_p^p (...) of x (..., n, d), y (..., m, d); `directions` (..., L, d), or (..., 0, d) to draw `count`."""
     arrays = x, y, a, b, directions
+    if direct.applies(*arrays, p):
+        return _solve_directly(arrays, needs_input_grad)
+    if 0 in x.shape[:-2]:
+        xp = backend.namespace(x)
+        return xp.zeros_like(x[..., 0, 0]), tuple(
+            xp.zeros_like(z) if need else None for z, need in zip(arrays, needs_input_grad, strict=True)
+        )
     needs = (
         *needs_input_grad[:2],
         needs_input_grad[2] and a.shape[-1] > 0,
@@ -44,6 +51,16 @@ def _kernel(
             None if not need else backend.namespace(z).zeros_like(z) if grad is None else backend.astype(grad, z.dtype)
             for grad, z, need in zip(grads, arrays, needs_input_grad, strict=True)
         )
+
+
+def _solve_directly(arrays: Arrays, needs: tuple[bool, ...]) -> tuple[Array, Any]:
+    """The kernel's answer for one small pair in NumPy, of given directions."""
+    x, y, a, b, directions = arrays
+    with products.quiet():
+        value, (by_x, by_y, by_theta) = direct.solve(x, y, directions, (needs[0], needs[1], needs[4]))
+        weights = (np.zeros_like(z) if need else None for z, need in zip((a, b), needs[2:4], strict=True))
+        theta = None if by_theta is None else by_theta.astype(x.dtype, copy=False)
+        return value.astype(x.dtype), (by_x, by_y, *weights, theta)
 
 
 def _solve_batch(

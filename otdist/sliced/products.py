@@ -32,7 +32,7 @@ def quiet() -> np.errstate:
 def project(theta: Array, x: Array, centre: Array | None = None) -> Array:
     """θ (x - c)ᵀ, (b, l, n), of directions (b or 1, l, d), points (b, n, d) and, if not 0, their centres (b, 1, d)."""
     (_, rows, d), n = theta.shape, x.shape[1]
-    if backend.is_torch(x) or _is_small(rows * d * n, d):
+    if backend.is_torch(x) or is_small(rows, n, d):
         return theta @ (x if centre is None else x - centre).mT
     out, block = np.empty((len(x), rows, n), x.dtype), _even(rows, _ROWS)
     for b in range(len(x)):
@@ -53,7 +53,7 @@ def project(theta: Array, x: Array, centre: Array | None = None) -> Array:
 def backproject(slopes: Array, theta: Array) -> Array:
     """slopesᵀ θ, (b, n, d), of slopes (b, l, n) and directions (b or 1, l, d)."""
     (_, rows, d), n = theta.shape, slopes.shape[2]
-    if backend.is_torch(slopes) or _is_small(rows * d * n, d):
+    if backend.is_torch(slopes) or is_small(rows, n, d):
         return slopes.mT @ theta
     out, block = np.empty((len(slopes), n, d), theta.dtype), _even(rows, _DEEP)
     for b in range(len(slopes)):
@@ -75,7 +75,7 @@ def backproject(slopes: Array, theta: Array) -> Array:
 def add_product(x: Array, matrix: Array, out: Array) -> None:
     """out += x matrix, of x, out (b, n, d) and matrices (b, d, d)."""
     _, n, d = x.shape
-    if backend.is_torch(x) or _is_small(n * d * d, d):
+    if backend.is_torch(x) or is_small(d, n, d):
         out += x @ matrix
         return
     for own, points, target in zip(matrix, x, out, strict=True):
@@ -92,7 +92,7 @@ def gram(x: Array, y: Array) -> Array:
     if backend.is_torch(x):
         return (x.mT @ y).double()
     _, n, d = x.shape
-    if _is_small(n * d * d, d):
+    if is_small(d, n, d):
         return (x.mT @ y).astype(np.float64, copy=False)
     return np.stack([_long_gram(x[b], y[b % len(y)]) for b in range(len(x))])
 
@@ -108,9 +108,9 @@ def _long_gram(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     return np.sum([parts[first] for first in sorted(parts)], axis=0)  # the same sum in whatever order they ended
 
 
-def _is_small(work: int, d: int) -> bool:
+def is_small(rows: int, n: int, d: int) -> bool:
     """Whether BLAS is to do one product whole: it would not start threads, or has to."""
-    return work <= _PIECE or d > _WIDEST
+    return rows * n * d <= _PIECE or d > _WIDEST
 
 
 def _even(rows: int, most: int) -> int:

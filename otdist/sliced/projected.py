@@ -63,7 +63,7 @@ def transport(x: Array, y: Array, a: Array, b: Array, *, p: float, needs_input_g
         return Transport(cost, by_x, by_y, None, None)
     rows = x.reshape(-1, n), y.reshape(-1, m)
     cost, step = np.empty(len(rows[0])), max(1, _BLOCK // max(n, m))
-    if (work := rows[0].size + rows[1].size) < _PARALLEL:
+    if is_small(work := rows[0].size + rows[1].size):
         step = len(cost)
 
     def task(first: int) -> None:
@@ -99,10 +99,15 @@ def _coupling(n: int, m: int) -> Coupling:
     return Coupling(np.searchsorted(ends_x, ends), np.searchsorted(ends_y, ends), mass, *first)
 
 
+def is_small(numbers: int) -> bool:
+    """Whether so many numbers are sorted at once, on the caller's thread."""
+    return numbers < _PARALLEL
+
+
 def _match(x: Array, y: Array, coupling: Coupling | None, p: float, needs_input_grad: Any) -> tuple[Any, Any, Any]:
     """Costs (...) and slopes of rows x (..., n), y (..., m). NumPy's are overwritten, with the slopes where needed."""
     xp, n = backend.namespace(x), x.shape[-1]
-    sides = [_sort(z, need) for z, need in zip((x, y), needs_input_grad, strict=False)]
+    sides = [sort(z, need) for z, need in zip((x, y), needs_input_grad, strict=False)]
     (low, _), (high, _) = sides
     if coupling is None:
         gap, mass = low - high, 1 / n
@@ -120,7 +125,8 @@ def _match(x: Array, y: Array, coupling: Coupling | None, p: float, needs_input_
     for k, (values, order) in reversed(list(enumerate(sides))):
         if order is not None:
             own = slope if coupling is None else _sum_steps(slope, coupling, k)
-            out[k] = _to_points(-own if k else own, values, order, (x, y)[k], cost)
+            out[k] = to_points(-own if k else own, values, order, (x, y)[k])
+            _forget_infinite(out[k], cost)
     return cost, out[0], out[1]
 
 
@@ -132,25 +138,25 @@ def _sum_steps(steps: Array, coupling: Coupling, side: int) -> Array:
     return steps.new_zeros((*steps.shape[:-1], len(coupling[3 + side]))).index_add(-1, place, steps)
 
 
-def _to_points(slopes: Array, values: Array, order: Array, out: Array, cost: Array) -> Array:
+def to_points(slopes: Array, values: Array, order: Array, out: Array) -> Array:
     """Slopes (..., n) in sorted order: tied ones shared (in place), and brought back to the order of the points.
 
-    Along a direction whose cost is not finite they are NaN.
+    NumPy's go to their places in `out`, which `order` counts from its first number, all rows together.
     """
     if backend.is_torch(slopes):
         shared = _share_ties_everywhere(slopes, values)
-        shared = shared + (0 * cost)[..., None].to(shared.dtype)  # NaN where the cost is not finite
         return backend.torch_module().empty_like(slopes).scatter_(-1, order, shared)
     _share_ties(slopes, values)
-    if slopes.size < _BLOCK:
-        order += np.arange(0, slopes.size, slopes.shape[-1])[:, None]
-        out.reshape(-1)[order.reshape(-1)] = slopes.reshape(-1)
-    else:
-        for target, place, row in zip(out, order, slopes, strict=True):
-            target[place] = row
-    if not np.isfinite(cost).all():
-        out[~np.isfinite(cost)] = np.nan
+    out.reshape(-1)[order.reshape(-1)] = slopes.reshape(-1)
     return out
+
+
+def _forget_infinite(slopes: Array, cost: Array) -> None:
+    """In place, NaN for slopes along a direction whose cost is not finite."""
+    if backend.is_torch(slopes):
+        slopes += (0 * cost)[..., None].to(slopes.dtype)
+    elif not np.isfinite(cost).all():
+        slopes[~np.isfinite(cost)] = np.nan
 
 
 def _share_ties(slopes: np.ndarray, values: np.ndarray) -> None:
@@ -179,15 +185,18 @@ def _share_ties_everywhere(slopes: Array, values: Array) -> Array:
     return (total / count.clamp(min=1)).gather(-1, group)
 
 
-def _sort(x: Array, ordered: bool) -> tuple[Array, Array | None]:
-    """The rows in ascending order (NumPy's in place), with their permutations if wanted."""
+def sort(x: Array, ordered: bool) -> tuple[Array, Array | None]:
+    """The rows in ascending order (NumPy's in place) and, if wanted, where they come from.
+
+    PyTorch's places are within a row; NumPy's are within all rows (r, n), one after the other.
+    """
     if backend.is_torch(x):
         found = x.sort(dim=-1)
         return found.values, found.indices if ordered else None
     if not ordered:
         x.sort(axis=-1)
         return x, None
-    if x.dtype == np.float32 and x.shape[-1] <= 1 << _SPARE:
+    if x.dtype == np.float32 and x.size <= 1 << _SPARE:
         return _tagged_floats(x)
     return _tagged_doubles(x)
 
@@ -201,11 +210,19 @@ def _sort(x: Array, ordered: bool) -> tuple[Array, Array | None]:
 def _tagged_floats(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     keys = x.astype(np.float64)
     bits = keys.view(np.int64)
-    bits |= np.arange(x.shape[-1])
+    bits |= (_places(x.size) if x.size <= _BLOCK else np.arange(x.size)).reshape(x.shape)
     keys.sort(axis=-1)
     x[...] = keys
     bits &= (1 << _SPARE) - 1
     return x, bits
+
+
+@lru_cache(maxsize=4)
+def _places(size: int) -> np.ndarray:
+    """0, 1, 2, …, for blocks of one size: as large as their keys, and as slow to make."""
+    found = np.arange(size)
+    found.flags.writeable = False
+    return found
 
 
 def _tagged_doubles(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -223,4 +240,5 @@ def _tagged_doubles(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     for k in np.flatnonzero(wrong):
         again = values[k].argsort(kind="stable")
         bits[k], values[k] = bits[k][again], values[k][again]
+    bits += np.arange(0, x.size, n)[:, None]
     return values, bits
