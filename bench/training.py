@@ -16,15 +16,25 @@ _CALLS = 31
 
 def in_step(prepare: Callable[[Problem], Call], problem: Problem) -> Call:
     """The median time of a call that follows a layer's products, as it does in training."""
-    import numpy
     import torch
 
-    inner, weights, data = prepare(problem), torch.randn(784, 512), torch.randn(256, 784)
+    weights, data = torch.randn(784, 512), torch.randn(256, 784)
+    return _timed(prepare(problem), lambda: torch.relu(data @ weights) @ weights.T)
+
+
+def alone(prepare: Callable[[Problem], Call], problem: Problem) -> Call:
+    """The same of a call that follows nothing but itself."""
+    return _timed(prepare(problem), lambda: None)
+
+
+def _timed(inner: Call, before: Callable[[], object]) -> Call:
+    """The median time of a call that follows another one, which is not timed."""
+    import numpy
 
     def call() -> dict[str, float]:
         times = []
         for _ in range(_CALLS):
-            torch.relu(data @ weights) @ weights.T
+            before()
             start = time.perf_counter()
             inner()
             times.append(time.perf_counter() - start)
@@ -45,8 +55,16 @@ def _ours(gradient: bool, problem: Problem) -> Call:
     return lambda: torch.autograd.grad(sliced.w2_squared(x, y, directions=directions), (x, y))
 
 
-def _contender(name: str, package: str, distribution: str, prepare: Callable[[Problem], Call]) -> Contender:
-    return Contender(name, package, distribution, partial(in_step, prepare), no_answers, itemgetter("seconds"))
+def _sinkhorn(problem: Problem) -> Call:
+    from otdist import sinkhorn
+
+    return rivals.with_torch_gradient(problem, sinkhorn.w2_squared)
+
+
+def _contender(
+    name: str, package: str, distribution: str, prepare: Callable[[Problem], Call], where: Callable[..., Call] = in_step
+) -> Contender:
+    return Contender(name, package, distribution, partial(where, prepare), no_answers, itemgetter("seconds"))
 
 
 _FLOOR = _contender("its product and numpy.sort", "numpy", "numpy", rivals.projections_sorted.prepare)
@@ -62,4 +80,14 @@ SLICED_STEPS = tuple(
         tolerance=NO_VALUE,
     )
     for what, gradient, at_most in (("value", False, 2), ("gradient", True, 3))
+)
+
+SINKHORN_STEP = Workload(
+    name="step-sinkhorn",
+    group="step",
+    title="Sinkhorn divergence and gradient inside a training step, 256 points, d = 16, ε = .05 mean cost, float32",
+    data=partial(clouds.entropic_clouds, 256, 16, 0.05),
+    ours=_contender("sinkhorn.w2_squared, backward", "otdist", "otdist", _sinkhorn),
+    rivals=(Rival(_contender("our call alone", "otdist", "otdist", _sinkhorn, alone), 1 / 1.3),),
+    tolerance=NO_VALUE,
 )

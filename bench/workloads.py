@@ -254,6 +254,7 @@ WORKLOADS: tuple[Workload, ...] = (
     *_GAUSSIAN,
     *_SLICED,
     *training.SLICED_STEPS,
+    training.SINKHORN_STEP,
     *_SINKHORN,
     *processes.WORKLOADS,
     *_TRAINING,

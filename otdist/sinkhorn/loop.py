@@ -7,12 +7,13 @@ it. All arrays are flat.
 """
 
 import math
+from functools import cache
 
 import numpy as np
 from numba import types
 
 from .._core.compiled import njit
-from .._core.simd import BYTES
+from .._core.simd import BYTES, LANES, load_from, maximum, minimum, store_to
 from .addresses import INTEGERS, REALS, Addressed
 from .constants import (
     ANNEAL_FACTOR,
@@ -254,21 +255,35 @@ ITERATE = Addressed(
 _iterate = ITERATE.call
 
 
+@njit(**INNER)
+def extend(x, d, low, high):
+    """Extend the box around points to x (n, d)."""
+    for c in range(0, d // LANES * LANES, LANES):
+        least, most = load_from(low, c), load_from(high, c)
+        for j in range(c, len(x), d):
+            least, most = minimum(load_from(x, j), least), maximum(load_from(x, j), most)
+        store_to(low, c, least)
+        store_to(high, c, most)
+    for c in range(d // LANES * LANES, d):
+        for j in range(c, len(x), d):
+            low[c], high[c] = min(low[c], x[j]), max(high[c], x[j])
+
+
 @njit(**OPTIONS)
-def box(x, y, sizes, center, span, unit, largest):
-    """`normalization` of k problems in one look at the points; sizes: (k, n, m, d)."""
-    k, n, m, d = sizes[0], sizes[1], sizes[2], sizes[3]
+def box(x, y, sizes, epsilon, center, span, unit, largest):
+    """`normalization` of k problems in one look at the points; sizes: (k, n, m, d). Returns how many overflow."""
+    k, n, m, d, beyond = sizes[0], sizes[1], sizes[2], sizes[3], 0
     for i in range(k):
         half, largest[i] = 0.0, 0.0
+        lowest, highest = view(center, i * d, d), view(span, i * d, d)
         for c in range(d):
-            low = high = x[i * n * d + c]
-            for j in range(i * n * d + c, (i + 1) * n * d, d):
-                low, high = min(low, x[j]), max(high, x[j])
-            for j in range(i * m * d + c, (i + 1) * m * d, d):
-                low, high = min(low, y[j]), max(high, y[j])
-            center[i * d + c] = low + (0.5 * high - 0.5 * low)
-            span[i * d + c] = 0.5 * high - 0.5 * low
-            half = max(half, span[i * d + c])
+            lowest[c] = highest[c] = x[i * n * d + c]
+        extend(view(x, i * n * d, n * d), d, lowest, highest)
+        extend(view(y, i * m * d, m * d), d, lowest, highest)
+        for c in range(d):
+            low, high = lowest[c], highest[c]
+            lowest[c], highest[c] = low + (0.5 * high - 0.5 * low), 0.5 * high - 0.5 * low
+            half = max(half, highest[c])
         unit[i] = 1.0
         if 0.0 < half < np.inf:
             mantissa, exponent = math.frexp(half)
@@ -276,7 +291,10 @@ def box(x, y, sizes, center, span, unit, largest):
             unit[i] = max(math.ldexp(1.0, exponent if mantissa > 0.7071067811865476 else exponent - 1), 2.0**-1021)
         for c in range(d):
             largest[i] += (2.0 * span[i * d + c] / unit[i]) ** 2
-    return 0
+        exponent, cost = (unit[i] / epsilon) * unit[i] * max(largest[i], 1.0), unit[i] * unit[i] * largest[i]
+        if exponent == np.inf or cost == np.inf:
+            beyond += 1
+    return beyond
 
 
 @njit(**INNER)
@@ -438,6 +456,7 @@ SOLVE_TERM = Addressed(
 _solve_term = SOLVE_TERM.call
 
 
+@cache
 def addresses(dtype):
     """Where the functions are that `solve_small` calls, for this working type."""
     return np.array([of.address(dtype) for of in (ABSORB, SWEEP, PRODUCTS, ITERATE, SOLVE_TERM)])

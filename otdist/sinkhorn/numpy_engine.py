@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import threading
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -83,19 +84,22 @@ class Results:
     def __init__(self, x: np.ndarray, y: np.ndarray, points: tuple[bool, bool], debias: bool) -> None:
         k, n, m, d = len(x), x.shape[1], y.shape[1], x.shape[2]
         self.points, self.stats = points, np.full((3 if debias else 1, k, 5), -1.0)
+        self.sizes = (m, n, n, m)
         self.potentials = np.zeros(2 * k * (n + m))
-        parts, start = [], 0
-        for size in (m, n, n, m):
-            parts.append(self.potentials[start : start + k * size].reshape(k, size))
+        self.h, self.F, self.h_x, self.h_y = self.split(self.potentials)
+        rows = (points[0] * n, points[1] * m) * (2 if debias else 1)
+        self.gradients, self.grads, start = np.empty(k * sum(rows) * d), [], 0
+        for t, wide in enumerate(rows):
+            self.grads.append(self.gradients[start : start + k * wide * d].reshape(k * points[t % 2], (n, m)[t % 2], d))
+            start += k * wide * d
+
+    def split(self, potentials: np.ndarray) -> list[np.ndarray]:
+        """The flat potentials, one after the other."""
+        k, parts, start = self.stats.shape[1], [], 0
+        for size in self.sizes:
+            parts.append(potentials[start : start + k * size].reshape(k, size))
             start += k * size
-        self.h, self.F, self.h_x, self.h_y = parts
-        shapes = [(k * points[t % 2], (n, m)[t % 2], d) for t in range(4 if debias else 2)]
-        self.gradients = np.zeros(sum(math.prod(shape) for shape in shapes))
-        self.grads, start = [], 0
-        for shape in shapes:
-            size = math.prod(shape)
-            self.grads.append(self.gradients[start : start + size].reshape(shape))
-            start += size
+        return parts
 
     def unconverged(self, tol: float, max_iter: int) -> list[tuple[int, int]]:
         """Terms and members that need to be solved, or solved further."""
@@ -121,14 +125,14 @@ class Results:
 
     def solutions(self, epsilon: float) -> list[Solution]:
         unit = epsilon / LOG2E
-        pairs = ((self.F, self.h), (self.h_x, self.h_x), (self.h_y, self.h_y))
+        h, F, h_x, h_y = self.split(self.potentials * unit)
+        value, passes = self.stats[..., 3] * unit, self.stats[..., 0].astype(np.int64)
         grads = [grad if wanted else None for grad, wanted in zip(self.grads, 2 * self.points, strict=False)]
-        sides = [tuple(grads[:2]), *((grad, None) for grad in grads[2:])]
+        sides = ((F, h, *grads[:2]), (h_x, h_x, *grads[2:3], None), (h_y, h_y, *grads[3:], None))
         return [
-            Solution(
-                F * unit, h * unit, stats[:, 3] * unit, stats[:, 0].astype(np.int64), stats[:, 1], stats[:, 4], *grad
-            )
-            for (F, h), stats, grad in zip(pairs, self.stats, sides, strict=False)
+            Solution(f, g, value[t], passes[t], stats[:, 1], stats[:, 4], *sides[t][2:])
+            for t, stats in enumerate(self.stats)
+            for f, g in [sides[t][:2]]
         ]
 
 
@@ -151,8 +155,7 @@ def solve(
     """
     n, m = x.shape[1], y.shape[1]
     size = max(n, m) ** 2 if debias else n * m
-    inside = _normalization(x, y)
-    _refuse_overflow(inside, limits.epsilon)
+    inside = _normalization(x, y, limits.epsilon)
     batch = Batch(x, y, a, b, inside, float32_resolves(inside, limits.epsilon, limits.tol) & single)
     found = Results(x, y, points, debias)
     if init is not None:
@@ -169,26 +172,19 @@ def solve(
     return found.solutions(limits.epsilon)
 
 
-def _normalization(x: np.ndarray, y: np.ndarray) -> Normalization:
-    """`normalization`, compiled."""
+def _normalization(x: np.ndarray, y: np.ndarray, epsilon: float) -> Normalization:
+    """`normalization`, compiled. Costs over ε, and costs, must be numbers."""
     from .loop import box
 
     (k, n, d), m = x.shape, y.shape[1]
     center, span, unit, largest = np.empty(k * d), np.empty(k * d), np.empty(k), np.empty(k)
-    box(x.reshape(-1), y.reshape(-1), np.array([k, n, m, d]), center, span, unit, largest)
-    return Normalization(center.reshape(k, d), unit, largest)
-
-
-def _refuse_overflow(inside: Normalization, epsilon: float) -> None:
-    """Costs over ε, and costs, must be numbers."""
-    with np.errstate(over="ignore"):
-        exponents = (inside.unit / epsilon) * inside.unit * np.maximum(inside.largest, 1.0)
-        beyond = (np.maximum(exponents, inside.unit * inside.unit * inside.largest) == np.inf).any()
-    if beyond:
+    sizes = np.array([k, n, m, d])
+    if box(x.reshape(-1), y.reshape(-1), sizes, epsilon, center, span, unit, largest):
         raise ValueError(
-            f"epsilon={epsilon:g} is too small for points as far apart as {2 * inside.unit.max():g}, or these are too "
+            f"epsilon={epsilon:g} is too small for points as far apart as {2 * unit.max():g}, or these are too "
             "far apart: squared distances, or their ratio to epsilon, exceed the range of float64; scale the points"
         )
+    return Normalization(center.reshape(k, d), unit, largest)
 
 
 def _solve_large(batch: Batch, found: Results, limits: Limits, begun: bool) -> None:
@@ -223,20 +219,20 @@ def _finish_small(batch: Batch, found: Results, limits: Limits) -> None:
     on_threads(task, indices, len(indices) * batch.a.shape[1] * batch.b.shape[1])
 
 
-def _scratch(number: int, dtype: Any) -> np.ndarray:
-    """Scratch of this thread, kept between calls: fresh pages would cost as much as a pass."""
-    name = np.dtype(dtype).name
-    kept = getattr(_kept, name, None)
+def _scratch(number: int, name: str, dtype: Any) -> np.ndarray:
+    """Scratch of this name and thread, kept between calls: fresh pages would cost as much as a pass."""
+    kept = _kept.__dict__.get(name)
     if kept is None or len(kept) < number:
         kept = aligned(number, dtype)
         if kept.nbytes <= KEPT_BYTES:
-            setattr(_kept, name, kept)
+            _kept.__dict__[name] = kept
     return kept
 
 
+@lru_cache
 def _scratch_sizes(n: int, m: int, d: int, dtype: Any, debias: bool) -> tuple[int, int, int]:
     """Numbers that `loop.solve_small` needs: for a matrix, beside it in its type, and of doubles."""
-    lanes = 64 // np.dtype(dtype).itemsize
+    lanes = 16 if dtype is np.float32 else 8
     big = max(n, m) if debias else 0
     N, M = (-(-max(z, big) // size) * size for z, size in ((n, GROUP), (m, lanes)))
     columns = -(-(d + 1) // GROUP) * GROUP
@@ -256,7 +252,7 @@ def _solve_small(batch: Batch, found: Results, limits: Limits, newton_after: int
     debias = terms > 1
     apart = k * (n * m + (n * n + m * m if debias else 0)) >= SIDE_BY_SIDE
     sizes = np.array([k, n, m, d, *found.points])
-    given = [np.ascontiguousarray(z).reshape(-1) for z in (batch.x, batch.y, batch.a, batch.b, *batch.inside[:2])]
+    given = [z.ravel() for z in (batch.x, batch.y, batch.a, batch.b, *batch.inside[:2])]
     tol = limits.tol if limits.tol >= 1e-5 else 1e-3
 
     def task(part: tuple[Any, np.ndarray]) -> None:
@@ -265,12 +261,15 @@ def _solve_small(batch: Batch, found: Results, limits: Limits, newton_after: int
         integers = np.array([limits.max_iter, newton_after if dtype is np.float64 else 0])
         entries, low, work = _scratch_sizes(n, m, d, dtype, debias)
         entries = -(-entries // 16) * 16
-        room = _scratch(entries + low, dtype)
+        room = _scratch(entries + low, "single" if dtype is np.float32 else "double", dtype)
         solve_small(
             addresses(dtype), chosen, sizes, integers, numbers, *given, found.potentials, found.gradients,
-            found.stats.reshape(-1), room[:entries], room[entries:], _work(work),
+            found.stats.reshape(-1), room[:entries], room[entries:], _scratch(work, "work", np.float64),
         )  # fmt: skip
 
+    if k == 1 and not apart:
+        task((np.float32 if batch.single[0] else np.float64, np.arange(terms)))
+        return
     parts = []
     for dtype, chosen in ((np.float32, batch.single), (np.float64, ~batch.single)):
         members = np.flatnonzero(chosen)
@@ -289,22 +288,13 @@ def _solve_small(batch: Batch, found: Results, limits: Limits, newton_after: int
             task(part)
 
 
-def _work(number: int) -> np.ndarray:
-    """`_scratch` of doubles beside that of the matrix."""
-    kept = getattr(_kept, "work", None)
-    if kept is None or len(kept) < number:
-        kept = aligned(number, np.float64)
-        if kept.nbytes <= KEPT_BYTES:
-            _kept.work = kept
-    return kept
-
-
 def flatten(
     x: np.ndarray, y: np.ndarray, a: np.ndarray, b: np.ndarray, *, normalize: bool = True
 ) -> tuple[Array, Array, Array, Array]:
     """One batch dimension, float64; weights that were not given become uniform, others are divided by their sum."""
     k = math.prod(x.shape[:-2])
-    wide = [np.require(z, np.float64, ("C", "W")).reshape(k, *z.shape[-2:]) for z in (x, y)]
+    # Copies: compiled functions take writable arrays.
+    wide = [np.array(z, np.float64, order="C").reshape(k, *z.shape[-2:]) for z in (x, y)]
     for w, points in ((a, wide[0]), (b, wide[1])):
         n = points.shape[1]
         if w.shape[-1]:

@@ -37,6 +37,7 @@ from .rows import (
     repeat,
     spread_rows,
     store_largest,
+    store_multiple,
     store_rows,
     store_totals,
     view,
@@ -265,6 +266,9 @@ def pack_columns(y, m, q, v, out):
     for k in range(0, len(out) // len(v), count):
         for j in range(len(v)):
             inside = min(count, q - k) if j < m else 0
+            if inside == count:
+                store_multiple(out, k // count * len(v) + j, v[j], y, j * q + k)
+                continue
             for t in range(inside):
                 out[k * len(v) + j * count + t] = v[j] * y[j * q + k + t]
             for t in range(inside, count):

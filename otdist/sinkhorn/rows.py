@@ -121,6 +121,27 @@ def store_rows(typing, array, first, stride, rows):
 
 
 @intrinsic
+def store_multiple(typing, out, number, factor, array, first):
+    """Write vector `number` of out: factor · array[first : ...], which is in doubles, and rounded once."""
+    lanes = KINDS[out.dtype]
+    wide = ir.VectorType(ir.DoubleType(), lanes.count)
+
+    def generate(context, builder, signature, arguments):
+        source = _pointer(context, builder, signature.args[3], arguments[3], arguments[4])
+        values = builder.load(builder.bitcast(source, wide.as_pointer()), align=8)
+        by = _splat(builder, lanes, arguments[2])
+        if lanes.vector == wide:
+            product = builder.fmul(by, values)
+        else:
+            product = builder.fptrunc(builder.fmul(builder.fpext(by, wide), values), lanes.vector)
+        where = _vector_pointer(context, builder, signature.args[0], arguments[0], arguments[1])
+        builder.store(product, where, align=out.dtype.bitwidth // 8)
+        return context.get_dummy_value()
+
+    return types.none(out, types.intp, out.dtype, types.Array(types.float64, 1, "C"), types.intp), generate
+
+
+@intrinsic
 def spread_rows(typing, array, first, stride):
     """In every lane of row q the number array[first + q stride]."""
     lanes = KINDS[array.dtype]
