@@ -48,6 +48,9 @@ _DOUBTFUL, _DOUBTFUL_ILL, _ILL = 5e-13, 5e-10, 1e-4
 _CANCELLED = 1e-3
 # The ratio of singular values down to which Σ as the root of Σ² still has ten digits.
 _SPREAD = 1e-3
+# The same after a Newton step on T X T = Y, which large pairs get. T is off by some eps/spread² before it; the step
+# squares that and adds the rounding of the residual, eps/spread: (2.2e-6)² + 2.2e-11 here, ten digits again.
+_SPREAD_REFINED = 1e-5
 # Traces of which fourth powers are normal numbers.
 _LEAST, _MOST = 1e-70, 1e70
 # Coordinates from which SciPy's LAPACK, which works on triangles, beats NumPy's by more than it takes to import.
@@ -117,7 +120,11 @@ def _pair_by_eigenvalues(
         return None
     if not with_gradient:
         return value, (None, None)
-    return (value, _slopes(spectrum, needs)) if smallest > _SPREAD**2 * largest else None
+    if smallest > _SPREAD**2 * largest:
+        return value, _slopes(spectrum, needs)
+    if spectrum.image is None and smallest > _SPREAD_REFINED**2 * largest:
+        return value, _lapack().refined_slopes(x, y, (spectrum.root, squares, spectrum.vectors), needs)
+    return None
 
 
 def _rounding_of_squares(traces: tuple[Any, Any], norms: tuple[Any, Any], eps: float) -> Any:

@@ -55,10 +55,54 @@ def slopes(
     return grad_x, grad_y
 
 
+def refined_slopes(
+    x: Matrix, y: Matrix, spectrum: tuple[Matrix, Matrix, Matrix], needs: tuple[bool, bool]
+) -> tuple[Matrix | None, Matrix | None]:
+    """`slopes` after a Newton step: T + dT with dT X T + T X dT = Z = Y - T X T, and T⁻¹ - T⁻¹ dT T⁻¹.
+
+    With T = A Aᵀ, B = A⁻ᵀ and X = B Σ Bᵀ, they are A (I + S) Aᵀ and B (I - S) Bᵀ with S = (Bᵀ Z B) / (σᵢ + σⱼ).
+    B is A⁻ᵀ up to eps times the root of the condition.
+    """
+    root, squares, vectors = spectrum
+    weight, sigma = squares**0.25, np.sqrt(squares)
+    half = blas.dtrsm(1.0, root, vectors * weight, lower=1, trans_a=1, overwrite_b=1)
+    back = blas.dtrmm(1.0, root, vectors / weight, lower=1, overwrite_b=1)
+    slope = _identity_minus(half)
+    transport = -slope
+    transport[np.diag_indices(len(slope))] += 1.0
+    moved = blas.dgemm(1.0, x.T, transport)
+    residual = blas.dgemm(-1.0, transport, moved, beta=1.0, c=y.T)
+    (z, size_z), (b, size_b), (a, size_a) = _single(residual), _single(back), _single(half)
+    solved = blas.sgemm(1.0, b, blas.sgemm(1.0, z, b), trans_a=1) * (size_z * size_b**2)
+    solved /= np.add.outer(sigma, sigma).T
+    s, size_s = _single(solved)
+    grad_x = _corrected(slope, a, s, -size_s * size_a**2) if needs[0] else None
+    grad_y = _corrected(_identity_minus(back), b, s, size_s * size_b**2) if needs[1] else None
+    return grad_x, grad_y
+
+
+def _corrected(slope: Matrix, half: NDArray[np.float32], s: NDArray[np.float32], factor: float) -> Matrix:
+    """slope + factor H S Hᵀ."""
+    step = blas.ssyr2k(0.5, half, blas.sgemm(1.0, half, s), lower=1)
+    slope += step * np.float64(factor)
+    return _mirrored(slope)
+
+
+def _single(matrix: Matrix) -> tuple[NDArray[np.float32], float]:
+    """A matrix over its largest entry in float32, and that entry: seven digits are plenty for a correction."""
+    size = float(np.abs(matrix).max()) or 1.0
+    return (matrix / size).astype(np.float32), size
+
+
 def _identity_minus(half: Matrix) -> Matrix:
     """I - H Hᵀ."""
     out = blas.dsyrk(-1.0, half, lower=1)
     out[np.diag_indices(len(out))] += 1.0
+    return _mirrored(out)
+
+
+def _mirrored(out: Matrix) -> Matrix:
+    """What is on and below the diagonal, in place, above it too."""
     for rows, columns in _tiles(len(out)):
         if rows == columns:
             corner = np.tril(out[rows, rows])
