@@ -120,3 +120,18 @@ def test_memory_does_not_grow_with_the_iterations():
     value = sinkhorn.w2_squared(x, y, epsilon=1e-3, tol=1e-6)
     saved = [t for t in value.grad_fn.saved_tensors if t is not None]
     assert sum(t.numel() for t in saved) <= 4 * (x.numel() + y.numel())
+
+
+def test_a_cloud_in_one_place_has_the_potential_of_its_empty_points():
+    # The term of the cloud with itself is 0 up to rounding, of either sign: its derivative by a weight of 0 counts.
+    place, empty, other = (
+        np.array([-0.42957532, -0.83528792]),
+        np.array([-0.17769641, -0.74531563]),
+        np.array([0.15, -0.57]),
+    )
+    x = np.stack([place, place, place, empty, place])
+    a = np.array([0, 0.4, 0.4, 0, 0.2])
+    _, grads = sinkhorn.w2_squared_and_grad(x, other[None], a, np.ones(1), epsilon=4.0, tol=1e-12)
+    # All plans are known: f_xy = |x - other|², f_xx = |x - place|², up to constants.
+    potential = ((x - other) ** 2).sum(1) - ((x - place) ** 2).sum(1)
+    np.testing.assert_allclose(grads.a, potential - potential @ a, atol=1e-12)

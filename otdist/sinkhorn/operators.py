@@ -105,13 +105,14 @@ def _debias(
     """
     xp, balanced = backend.namespace(xy.value), bool(np.isinf(reach))
     floor = xy.shift_squared * balanced
-    clipped = xx.value < 0, yy.value < 0
+    # What is nearer to the bounds than rounding of terms of order ε has the derivative of the plans.
+    slack = 1e-6 * (abs(xy.value) + epsilon)
+    clipped = xx.value < -slack, yy.value < -slack
     own_x, own_y = (xp.where(below, 0.0, own.value) for below, own in zip(clipped, (xx, yy), strict=True))
     value = xy.value - 0.5 * own_x - 0.5 * own_y
     if not balanced:
         value = value + 0.5 * epsilon * (flat[2].sum(-1) - flat[3].sum(-1)) ** 2
-    # What is nearer to the bounds than rounding of terms of order ε has the derivative of the plans.
-    low = value < floor - 1e-6 * (abs(xy.value) + epsilon)
+    low = value < floor - slack
     beyond = bool((low | clipped[0] | clipped[1]).any())
     grads: list[Any] = []
     for k, (term, own, grad) in enumerate(((xy.f, xx, xy.grad_x), (xy.g, yy, xy.grad_y)) * 2):
