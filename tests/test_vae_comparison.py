@@ -286,7 +286,11 @@ def stopped(out: Path, by: int, after: int, *arguments: str) -> tuple[int, str]:
         command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, env=environment
     ) as process:
         assert process.stderr is not None
-        said = [process.stderr.readline() for _ in range(after)]
+        said: list[str] = []
+        # A line a cell; beside them the library says once that it compiles its kernels.
+        while sum("compiles" not in line for line in said) < after:
+            said.append(process.stderr.readline())
+            assert said[-1], "the comparison ended before it was stopped"
         process.send_signal(by)
         said.append(process.stderr.read())
         return process.wait(), "".join(said)

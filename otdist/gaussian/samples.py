@@ -39,7 +39,8 @@ def w2_squared_from_samples(x: Any, y: Any) -> Array:
     Returns
     -------
     (...)
-        Differentiable. The estimate is biased upwards for small samples, by about tr cov / n.
+        Differentiable. The estimate is biased upwards for small samples, by about (d + 5) / 2 · tr cov / n
+        where cov is isotropic and n = m.
 
     References
     ----------
