@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
-
+from .._core.annotations import AnyArray
 from .._core.backend import Array
 from .base import Covariance, parameter
 
@@ -28,7 +27,7 @@ class Factor(Covariance):
     _fields = ("root",)
     root: Array
 
-    def __init__(self, root: Any) -> None:
+    def __init__(self, root: AnyArray) -> None:
         self.root = parameter("root", root, "(..., d, r)", 2)
 
     @property

@@ -6,18 +6,29 @@ factor is used as one; distributions on the line are compared by their quantile 
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any, overload
+
+import numpy as np
 
 from .. import diagonal, gaussian
 from .._core import backend
+from .._core.annotations import Frozen
 from .._core.backend import Array
 from . import registry, scipy_reading, torch_reading, torch_univariate, univariate
 from .descriptions import Description, Gaussian, Mixture, Product, as_mixture
 from .registry import register_w2
 
+if TYPE_CHECKING:
+    from torch import Tensor
+    from torch.distributions import Distribution
+
 __all__ = ["register_w2", "w2", "w2_squared"]
 
 
+@overload
+def w2_squared(p: Distribution, q: Distribution) -> Tensor: ...
+@overload
+def w2_squared(p: Frozen, q: Frozen) -> np.ndarray: ...
 def w2_squared(p: Any, q: Any) -> Array:
     """Squared 2-Wasserstein distance of two distributions.
 
@@ -74,6 +85,10 @@ def w2_squared(p: Any, q: Any) -> Array:
     return each.sum(tuple(range(-joined, 0))) if joined else each
 
 
+@overload
+def w2(p: Distribution, q: Distribution) -> Tensor: ...
+@overload
+def w2(p: Frozen, q: Frozen) -> np.ndarray: ...
 def w2(p: Any, q: Any) -> Array:
     """2-Wasserstein distance of two distributions, the root of `w2_squared`; its gradient is 0 where it is 0.
 

@@ -9,9 +9,12 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from .._core import backend, checks
+from .._core.annotations import A, Numbers, NumPy
 from .._core.backend import Array
-from .._core.clouds import Gradients, validate_clouds, weight_gradients
+from .._core.clouds import Gradients, cast_gradients, validate_clouds, weight_gradients
 from .._core.jax_operator import takes_jax
 from ..line.distance import line_cost, line_distance
 from .transport import ExactTransport, exact_cost, plans, solution
@@ -21,7 +24,7 @@ __all__ = ["ExactTransport", "Gradients", "plan", "solve", "w2", "w2_squared", "
 
 
 @takes_jax("w2_squared_and_grad", x=2, y=2, a=1, b=1)
-def w2_squared(x: Any, y: Any, a: Any = None, b: Any = None) -> Array:
+def w2_squared(x: A | Numbers, y: A | Numbers, a: A | Numbers | None = None, b: A | Numbers | None = None) -> A:
     """Squared 2-Wasserstein distance between weighted point clouds, exact.
 
     ``W2² = min_P Σᵢⱼ Pᵢⱼ |xᵢ - yⱼ|²`` over plans P >= 0 with P1 = a and Pᵀ1 = b.
@@ -72,7 +75,7 @@ def w2_squared(x: Any, y: Any, a: Any = None, b: Any = None) -> Array:
 
 
 @takes_jax("w2_squared_and_grad", root=True, x=2, y=2, a=1, b=1)
-def w2(x: Any, y: Any, a: Any = None, b: Any = None) -> Array:
+def w2(x: A | Numbers, y: A | Numbers, a: A | Numbers | None = None, b: A | Numbers | None = None) -> A:
     """2-Wasserstein distance between weighted point clouds, the root of `w2_squared`; gradient 0 where it is 0.
 
     Examples
@@ -85,7 +88,9 @@ def w2(x: Any, y: Any, a: Any = None, b: Any = None) -> Array:
     return wp(x, y, a, b, p=2)
 
 
-def wp(x: Any, y: Any, a: Any = None, b: Any = None, *, p: float = 1) -> Array:
+def wp(
+    x: A | Numbers, y: A | Numbers, a: A | Numbers | None = None, b: A | Numbers | None = None, *, p: float = 1
+) -> A:
     """p-Wasserstein distance between weighted point clouds, exact; p = 1 is the earth mover's distance.
 
     ``W_p = (min_P Σᵢⱼ Pᵢⱼ |xᵢ - yⱼ|^p)^(1/p)``, |·| the Euclidean norm.
@@ -119,7 +124,9 @@ def wp(x: Any, y: Any, a: Any = None, b: Any = None, *, p: float = 1) -> Array:
     return cast_back(_value(arrays, p, root=p != 1))
 
 
-def w2_squared_and_grad(x: Any, y: Any, a: Any = None, b: Any = None) -> tuple[Array, Gradients]:
+def w2_squared_and_grad(
+    x: NumPy, y: NumPy, a: NumPy | None = None, b: NumPy | None = None
+) -> tuple[np.ndarray, Gradients]:
     """`w2_squared` with its gradients, for NumPy; None for weights that were not given.
 
     The gradient by weights is that of the distance as it is computed, with weights divided by their sum.
@@ -140,12 +147,12 @@ def w2_squared_and_grad(x: Any, y: Any, a: Any = None, b: Any = None) -> tuple[A
         grads = (grads[0][..., None], grads[1][..., None], *grads[2:])
     else:
         value, grads = exact_cost.value_and_grad(*arrays, p=2.0, root=False)
-    return cast_back(value), Gradients(
-        *(None if g is None else cast_back(g) for g in weight_gradients(grads, arrays, totals))
-    )
+    return cast_back(value), cast_gradients(weight_gradients(grads, arrays, totals), cast_back)
 
 
-def solve(x: Any, y: Any, a: Any = None, b: Any = None, *, p: float = 2) -> ExactTransport:
+def solve(
+    x: A | Numbers, y: A | Numbers, a: A | Numbers | None = None, b: A | Numbers | None = None, *, p: float = 2
+) -> ExactTransport:
     """An optimal plan of one pair of clouds by its nonzero entries, and potentials that prove it optimal.
 
     ``max Σᵢ fᵢ aᵢ + Σⱼ gⱼ bⱼ`` subject to ``fᵢ + gⱼ <= |xᵢ - yⱼ|^p`` has the same value as the least cost of a plan.
@@ -196,7 +203,9 @@ def solve(x: Any, y: Any, a: Any = None, b: Any = None, *, p: float = 2) -> Exac
     return ExactTransport(cast_back(cost), plan._replace(mass=cast_back(plan.mass)), cast_back(f), cast_back(g))
 
 
-def plan(x: Any, y: Any, a: Any = None, b: Any = None, *, p: float = 2) -> Array:
+def plan(
+    x: A | Numbers, y: A | Numbers, a: A | Numbers | None = None, b: A | Numbers | None = None, *, p: float = 2
+) -> A:
     """An optimal plan (..., n, m): entry (i, j) is the mass that goes from xᵢ to yⱼ. It carries no gradient.
 
     `solve` returns the same plan, of one pair of clouds, by its nonzero entries.

@@ -14,17 +14,24 @@ a closed form", arXiv:2006.02572, Theorem 1.
 
 from __future__ import annotations
 
-from typing import Any
-
 from .._core import backend, checks
+from .._core.annotations import A, Numbers
 from .._core.backend import Array
 from .._core.operator import Operator
+from ..covariance import Covariance
 from .arguments import validate_gaussians
 from .factor import factor
 from .size import squared_distance
 
 
-def entropic_cost(mean_x: Any, cov_x: Any, mean_y: Any, cov_y: Any, *, epsilon: float) -> Array:
+def entropic_cost(
+    mean_x: A | Numbers,
+    cov_x: A | Numbers | Covariance,
+    mean_y: A | Numbers,
+    cov_y: A | Numbers | Covariance,
+    *,
+    epsilon: float,
+) -> A:
     """Entropic transport cost between Gaussians, in closed form.
 
     ``OT_ε = min over plans of E|x - y|² + ε KL(plan ‖ product of the marginals)``
@@ -54,12 +61,19 @@ def entropic_cost(mean_x: Any, cov_x: Any, mean_y: Any, cov_y: Any, *, epsilon: 
     10.0
     """
     epsilon = checks.positive_number("epsilon", epsilon)
-    mean_x, x, mean_y, y, cast_back = validate_gaussians(mean_x, cov_x, mean_y, cov_y)
+    m, x, n, y, cast_back = validate_gaussians(mean_x, cov_x, mean_y, cov_y)
     spread = entropic_bures(x.to_dense(), y.to_dense(), epsilon=epsilon)
-    return cast_back(squared_distance(mean_x - mean_y, spread, mean_x.dtype))
+    return cast_back(squared_distance(m - n, spread, m.dtype))
 
 
-def sinkhorn_divergence(mean_x: Any, cov_x: Any, mean_y: Any, cov_y: Any, *, epsilon: float) -> Array:
+def sinkhorn_divergence(
+    mean_x: A | Numbers,
+    cov_x: A | Numbers | Covariance,
+    mean_y: A | Numbers,
+    cov_y: A | Numbers | Covariance,
+    *,
+    epsilon: float,
+) -> A:
     """Debiased entropic cost between Gaussians: ``S_ε(x, y) = OT_ε(x, y) - ½ OT_ε(x, x) - ½ OT_ε(y, y)``.
 
     Zero exactly for equal Gaussians; between W2² (small ε) and the squared distance of the means (large ε).
@@ -74,11 +88,11 @@ def sinkhorn_divergence(mean_x: Any, cov_x: Any, mean_y: Any, cov_y: Any, *, eps
     9.0
     """
     epsilon = checks.positive_number("epsilon", epsilon)
-    mean_x, x, mean_y, y, cast_back = validate_gaussians(mean_x, cov_x, mean_y, cov_y)
+    m, x, n, y, cast_back = validate_gaussians(mean_x, cov_x, mean_y, cov_y)
     a, b = x.to_dense(), y.to_dense()
     between = entropic_bures(a, b, epsilon=epsilon)
     within = entropic_bures(a, a, epsilon=epsilon) + entropic_bures(b, b, epsilon=epsilon)
-    return cast_back(squared_distance(mean_x - mean_y, between - within / 2, mean_x.dtype))
+    return cast_back(squared_distance(m - n, between - within / 2, m.dtype))
 
 
 def _kernel(

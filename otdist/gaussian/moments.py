@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 from .._core import backend, checks
+from .._core.annotations import A, AnyArray, Numbers
 from .._core.backend import Array
 from .._core.clouds import validate_points
 
 
-def fit(x: Any, a: Any = None, *, biased: bool = False) -> tuple[Array, Array]:
+def fit(x: A | Numbers, a: A | Numbers | None = None, *, biased: bool = False) -> tuple[A, A]:
     """The Gaussian with the mean and covariance of points.
 
     Parameters
@@ -42,24 +41,24 @@ def fit(x: Any, a: Any = None, *, biased: bool = False) -> tuple[Array, Array]:
     (array([1.]), array([[2.]]))
     """
     named = {"x": x} if a is None else {"x": x, "a": a}
-    (x, *given), cast_back = checks.arrays(**named)
-    validate_points("x", x)
-    n = x.shape[-2]
-    xp = backend.namespace(x)
-    x = backend.astype(x, xp.float64)
+    (z, *given), cast_back = checks.arrays(**named)
+    validate_points("x", z)
+    n = z.shape[-2]
+    xp = backend.namespace(z)
+    z = backend.astype(z, xp.float64)
     if given:
-        a = backend.astype(checks.weights("a", given[0], n), xp.float64)[..., None]
-        mean = (a * x).sum(-2)
-        centred, lost = x - mean[..., None, :], (a * a).sum(-2)[..., None]
-        scatter = (a * centred).mT @ centred
+        w = backend.astype(checks.weights("a", given[0], n), xp.float64)[..., None]
+        mean = (w * z).sum(-2)
+        centred, lost = z - mean[..., None, :], (w * w).sum(-2)[..., None]
+        scatter = (w * centred).mT @ centred
         left = xp.ones_like(lost) if biased else 1 - lost
         if not biased and backend.inspectable(left) and not bool((left > 0).all()):
             raise ValueError("a must spread over two points or more; all of it is in one (biased=True divides by 1)")
         return cast_back(mean), cast_back(scatter / left)
     if n < 2 and not biased:
         raise ValueError(f"x must have at least 2 points; got {n} (biased=True divides by n)")
-    mean = x.mean(-2)
-    centred = x - mean[..., None, :]
+    mean = z.mean(-2)
+    centred = z - mean[..., None, :]
     return cast_back(mean), cast_back(centred.mT @ centred / (n if biased else n - 1))
 
 
@@ -85,7 +84,7 @@ class Moments:
         self._mean: Array = None
         self._scatter: Array = None
 
-    def update(self, batch: Any) -> Moments:
+    def update(self, batch: AnyArray) -> Moments:
         """Add points (n, d), NumPy or PyTorch; returns self."""
         (x,), _ = checks.arrays(batch=batch)
         if x.ndim != 2:

@@ -10,13 +10,15 @@ known, is fitted as a control variate. An array of directions gives the plain av
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from .._core import backend, checks, random
+from .._core.annotations import A, Numbers, NumPy, Seed
 from .._core.backend import Array
-from .._core.clouds import Gradients, validate_clouds, validate_points, weight_gradients
+from .._core.clouds import Gradients, cast_gradients, validate_clouds, validate_points, weight_gradients
 from .._core.jax_operator import takes_jax
 from . import barycenters, direction_sets, max_sliced, scaling, spherical
 from .operator import estimates, sliced_cost, value_and_grad
@@ -64,7 +66,15 @@ class Barycenter(NamedTuple):
 
 
 @takes_jax("w2_squared_and_grad", x=2, y=2, a=1, b=1)
-def w2_squared(x: Any, y: Any, a: Any = None, b: Any = None, *, directions: Any = 128, rng: Any = None) -> Array:
+def w2_squared(
+    x: A | Numbers,
+    y: A | Numbers,
+    a: A | Numbers | None = None,
+    b: A | Numbers | None = None,
+    *,
+    directions: A | Numbers = 128,
+    rng: Seed = None,
+) -> A:
     """Squared sliced 2-Wasserstein distance.
 
     ``SW2² = E_θ W2²(θᵀx, θᵀy)``, θ uniform on the unit sphere; ``SW2² <= W2² / d``, with equality for translations.
@@ -121,7 +131,15 @@ def w2_squared(x: Any, y: Any, a: Any = None, b: Any = None, *, directions: Any 
 
 
 @takes_jax("w2_squared_and_grad", root=True, x=2, y=2, a=1, b=1)
-def w2(x: Any, y: Any, a: Any = None, b: Any = None, *, directions: Any = 128, rng: Any = None) -> Array:
+def w2(
+    x: A | Numbers,
+    y: A | Numbers,
+    a: A | Numbers | None = None,
+    b: A | Numbers | None = None,
+    *,
+    directions: A | Numbers = 128,
+    rng: Seed = None,
+) -> A:
     """Sliced 2-Wasserstein distance, the root of `w2_squared`; its gradient is 0 where the distance is 0.
 
     Examples
@@ -137,7 +155,16 @@ def w2(x: Any, y: Any, a: Any = None, b: Any = None, *, directions: Any = 128, r
     return cast_back(scaling.multiplied(backend.root(value), divisor, 1))
 
 
-def wp(x: Any, y: Any, a: Any = None, b: Any = None, *, p: float = 1, directions: Any = 128, rng: Any = None) -> Array:
+def wp(
+    x: A | Numbers,
+    y: A | Numbers,
+    a: A | Numbers | None = None,
+    b: A | Numbers | None = None,
+    *,
+    p: float = 1,
+    directions: A | Numbers = 128,
+    rng: Seed = None,
+) -> A:
     """Sliced p-Wasserstein distance, ``(E_θ W_p^p(θᵀx, θᵀy))^(1/p)``.
 
     Parameters
@@ -174,8 +201,8 @@ def wp(x: Any, y: Any, a: Any = None, b: Any = None, *, p: float = 1, directions
 
 
 def w2_squared_and_grad(
-    x: Any, y: Any, a: Any = None, b: Any = None, *, directions: Any = 128, rng: Any = None
-) -> tuple[Array, Gradients]:
+    x: NumPy, y: NumPy, a: NumPy | None = None, b: NumPy | None = None, *, directions: NumPy = 128, rng: Seed = None
+) -> tuple[np.ndarray, Gradients]:
     """`w2_squared` with its gradients by x, y, a and b, for NumPy; None for weights that were not given.
 
     The gradient by weights is that of the distance as it is computed, with weights divided by their sum.
@@ -198,10 +225,18 @@ def w2_squared_and_grad(
     by_weights = weight_gradients(grads, arrays, totals)
     found = (None if g is None else scaling.multiplied(g, divisor, k) for g, k in zip(by_weights, powers, strict=True))
     value = scaling.multiplied(value, divisor, 2)
-    return cast_back(value), Gradients(*(None if g is None else cast_back(g) for g in found))
+    return cast_back(value), cast_gradients(found, cast_back)
 
 
-def estimate(x: Any, y: Any, a: Any = None, b: Any = None, *, directions: Any = 128, rng: Any = None) -> Estimate:
+def estimate(
+    x: A | Numbers,
+    y: A | Numbers,
+    a: A | Numbers | None = None,
+    b: A | Numbers | None = None,
+    *,
+    directions: A | Numbers = 128,
+    rng: Seed = None,
+) -> Estimate:
     """`w2_squared` with the standard error that comes from looking along finitely many directions.
 
     The value is that of `w2_squared` with the same arguments, and differentiable like it. The standard error is a
@@ -250,7 +285,7 @@ def estimate(x: Any, y: Any, a: Any = None, b: Any = None, *, directions: Any = 
     return Estimate(cast_back(value), cast_back(error), options["count"] or arrays[4].shape[-2])
 
 
-def directions(n: int, d: int, *, kind: str = "orthogonal", rng: Any = None, like: Any = None) -> Array:
+def directions(n: int, d: int, *, kind: str = "orthogonal", rng: Seed = None, like: A | Numbers | None = None) -> A:
     """Random directions: unit rows (n, d), each uniform on the sphere.
 
     Parameters
@@ -280,20 +315,20 @@ def directions(n: int, d: int, *, kind: str = "orthogonal", rng: Any = None, lik
     True
     """
     n, d = checks.positive_integer("n", n), checks.positive_integer("d", d)
-    found = direction_sets.draw(n, d, kind, random.generator(random.seed(rng)))
+    found: Any = direction_sets.draw(n, d, kind, random.generator(random.seed(rng)))
     return found if like is None else backend.like(found, like)
 
 
 def max_w2_squared(
-    x: Any,
-    y: Any,
-    a: Any = None,
-    b: Any = None,
+    x: A | Numbers,
+    y: A | Numbers,
+    a: A | Numbers | None = None,
+    b: A | Numbers | None = None,
     *,
     starts: int = 8,
     max_iter: int = 200,
     tol: float = 1e-6,
-    rng: Any = None,
+    rng: Seed = None,
 ) -> MaxSliced:
     """The largest squared distance along any direction, ``max_θ W2²(θᵀx, θᵀy)``.
 
@@ -353,7 +388,9 @@ def max_w2_squared(
     if divisor != 1:
         arrays = scaling.divided(arrays, divisor)
     found = max_sliced.search(tuple(sliced_cost.broadcast(tuple(arrays))[:4]), starts, max_iter, tol, options["seed"])
-    batch = np.broadcast_shapes(*(z.shape[: z.ndim - k] for z, k in zip(arrays[:4], (2, 2, 1, 1), strict=True)))
+    batch: tuple[int, ...] = np.broadcast_shapes(
+        *(z.shape[: z.ndim - k] for z, k in zip(arrays[:4], (2, 2, 1, 1), strict=True))
+    )
     n_iter, converged = (np.array([end[k] for end in found]).reshape(batch) if batch else found[0][k] for k in (1, 2))
     if not np.all(converged):
         max_sliced.warn(int(np.sum(~np.asarray(converged))), np.size(converged), max_iter)
@@ -365,13 +402,13 @@ def max_w2_squared(
 
 
 def barycenter(
-    clouds: Any,
-    weights: Any = None,
+    clouds: Sequence[A | Numbers] | A,
+    weights: A | Numbers | None = None,
     *,
     n: int | None = None,
-    init: Any = None,
-    directions: Any = 128,
-    rng: Any = None,
+    init: A | Numbers | None = None,
+    directions: A | Numbers = 128,
+    rng: Seed = None,
     max_iter: int = 500,
     tol: float = 1e-3,
 ) -> Barycenter:
@@ -434,7 +471,7 @@ def barycenter(
         shares = checks.weights("weights", np.asarray(backend.like(weights, own[0])), len(own))
     source = random.generator(random.seed(rng))
     d = own[0].shape[-1]
-    theta = directions
+    theta: Any = directions
     if isinstance(directions, int | np.integer):
         count = max(d, checks.positive_integer("directions", directions))
         theta = direction_sets.draw(count, d, "orthogonal", source)
@@ -447,7 +484,7 @@ def barycenter(
         validate_points("init", x)
 
     def distance_to(y: np.ndarray) -> barycenters.Distance:
-        def distance(points: np.ndarray) -> tuple[float, np.ndarray]:
+        def distance(points: np.ndarray) -> tuple[Any, np.ndarray]:
             value, grads = w2_squared_and_grad(points, y, directions=theta)
             return value, grads.x
 
@@ -462,7 +499,7 @@ def _as_double(x: Any) -> np.ndarray:
     return np.array(x.detach().cpu().double().numpy() if backend.is_torch(x) else x, dtype=np.float64)
 
 
-def spherical_w2_squared(x: Any, y: Any, *, directions: Any = 128, rng: Any = None) -> Array:
+def spherical_w2_squared(x: A | Numbers, y: A | Numbers, *, directions: A | Numbers = 128, rng: Seed = None) -> A:
     """Squared spherical sliced 2-Wasserstein distance between points on the unit sphere.
 
     ``SSW2² = E_(u,v) W2²(P x, P y)``, (u, v) a uniform orthonormal pair, ``P x = atan2(v·x, u·x)`` the projection on
@@ -506,23 +543,23 @@ def spherical_w2_squared(x: Any, y: Any, *, directions: Any = 128, rng: Any = No
     >>> round(float(sliced.spherical_w2_squared(x, y, rng=0) / np.pi**2), 12)
     0.25
     """
-    (x, y), cast_back = checks.arrays(x=x, y=y)
+    (u, v), cast_back = checks.arrays(x=x, y=y)
     if backend.in_transform():
         raise RuntimeError("sliced.spherical_w2_squared needs values, which torch.func and torch.compile hide")
-    for name, z in (("x", x), ("y", y)):
+    for name, z in (("x", u), ("y", v)):
         validate_points(name, z)
         spherical.validate(name, z)
-    checks.same_size("the number of points", "x", x.shape[-2], "y", y.shape[-2])
-    checks.same_size("the number of coordinates", "x", x.shape[-1], "y", y.shape[-1])
-    checks.batch({"x": x.shape[:-2], "y": y.shape[:-2]})
+    checks.same_size("the number of points", "x", u.shape[-2], "y", v.shape[-2])
+    checks.same_size("the number of coordinates", "x", u.shape[-1], "y", v.shape[-1])
+    checks.batch({"x": u.shape[:-2], "y": v.shape[:-2]})
     if isinstance(directions, int | np.integer):
         count = checks.positive_integer("directions", directions)
-        drawn = spherical.draw(count, x.shape[-1], random.generator(random.seed(rng)))
-        circles = backend.like(drawn, x)
+        drawn = spherical.draw(count, u.shape[-1], random.generator(random.seed(rng)))
+        circles = backend.like(drawn, u)
     else:
-        circles = checks.beside("directions", directions, x)
-        spherical.validate_circles(circles, x.shape[-1])
-    return cast_back(spherical.spherical_cost(x, y, circles))
+        circles = checks.beside("directions", directions, u)
+        spherical.validate_circles(circles, u.shape[-1])
+    return cast_back(spherical.spherical_cost(u, v, circles))
 
 
 def _with_gradient_of_maximum(value: Array, arrays: list[Array], found: list[Any], batch: tuple[int, ...]) -> Array:
