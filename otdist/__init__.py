@@ -27,3 +27,7 @@ __all__ = [
     "w2_squared",
     "warm_up",
 ]
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -232,3 +232,7 @@ def _validate(mean_x: Any, scale_x: Any, mean_y: Any, scale_y: Any, *, core: int
     for family in families:
         checks.batch({k: x.shape[:-1] for k, x in zip(named, arrays, strict=True) if x.ndim and k in family})
     return arrays, cast_back
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -369,3 +369,7 @@ def _gather(rows: Any, group: Any) -> list[Any]:
     distributed.all_gather(parts, padded, group=group)
     found = [part[: int(s[0])] for part, s in zip(parts, shapes, strict=True) if int(s[0])]
     return found if rows is None or backend.is_torch(rows) else [part.numpy() for part in found]
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -20,6 +20,8 @@ from . import chunked
 if TYPE_CHECKING:
     from .model import WVAE
 
+__all__ = ["Finding", "Measurements", "diagnose", "fills_the_prior", "measure", "report"]
+
 MOST = 1000  # examples looked at
 CODES_TESTED = 400  # their permutation test takes half a second
 PERMUTATIONS = 199
@@ -416,3 +418,7 @@ def _shown(value: Any) -> str:
         first = ", ".join(f"{v:.2g}" for v in value[:16])
         return first + (f", ... ({len(value)} units)" if len(value) > 16 else "")
     return ("yes" if value else "no") if isinstance(value, bool) else f"{value:.3g}"
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -240,3 +240,7 @@ def _name(x: Any) -> str:
     inner = f"({_name(x.base_dist)}, {x.reinterpreted_batch_ndims})" if hasattr(x, "reinterpreted_batch_ndims") else ""
     kind = getattr(getattr(x, "dist", None), "name", "")
     return f"{type(x).__module__}.{type(x).__qualname__}{inner}" + (f" of {kind}" if kind else "")
+
+
+def __dir__() -> list[str]:
+    return __all__

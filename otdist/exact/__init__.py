@@ -17,10 +17,19 @@ from .._core.backend import Array
 from .._core.clouds import Gradients, cast_gradients, validate_clouds, weight_gradients
 from .._core.jax_operator import takes_jax
 from ..line.distance import line_cost, line_distance
-from .transport import ExactTransport, exact_cost, plans, solution
-from .transport import SparsePlan as SparsePlan
+from .transport import ExactTransport, SparsePlan, exact_cost, plans, solution
 
-__all__ = ["ExactTransport", "Gradients", "plan", "solve", "w2", "w2_squared", "w2_squared_and_grad", "wp"]
+__all__ = [
+    "ExactTransport",
+    "Gradients",
+    "SparsePlan",
+    "plan",
+    "solve",
+    "w2",
+    "w2_squared",
+    "w2_squared_and_grad",
+    "wp",
+]
 
 
 @takes_jax("w2_squared_and_grad", x=2, y=2, a=1, b=1)
@@ -248,3 +257,7 @@ def _exponent(p: Any) -> float:
 def _refuse_transforms(function: str) -> None:
     if backend.in_transform():
         raise RuntimeError(f"{function} needs values, which torch.func and torch.compile hide; use w2_squared")
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -138,3 +138,7 @@ def w2_squared_and_grad(
     checks.numpy_only("line.w2_squared_and_grad", arrays[0])
     value, grads = line_cost.value_and_grad(*arrays, p=2.0)
     return cast_back(value), cast_gradients(weight_gradients(grads, arrays, totals), cast_back)
+
+
+def __dir__() -> list[str]:
+    return __all__

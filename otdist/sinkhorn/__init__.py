@@ -526,3 +526,7 @@ def _solve_flat(
     start = None if init is None else device(init)
     (found,) = engine_for(first).solve(*map(device, flat), limits, single=single, init=start)
     return numpy_engine.Solution._make(None if z is None else host(z) for z in found)
+
+
+def __dir__() -> list[str]:
+    return __all__

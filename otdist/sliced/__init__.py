@@ -611,3 +611,7 @@ def _validate_directions(x: Any, points: Array, directions: Any) -> Array:
         worst = 1 + excess[np.abs(excess).argmax()]
         raise ValueError(f"directions must have rows of length 1; got a row of length {worst**0.5:.6g}")
     return theta / backend.namespace(theta).linalg.norm(theta, axis=1, keepdims=True) if half else theta
+
+
+def __dir__() -> list[str]:
+    return __all__
