@@ -6,6 +6,9 @@ import numpy as np
 import pytest
 from cases import CASES
 
+import otdist
+from otdist import exact
+
 try:
     import jax
 except ImportError:
@@ -88,3 +91,22 @@ if jax is not None:
         poisoned = arrays[0].at[(0,) * arrays[0].ndim].set(jnp.nan)
         with pytest.raises(ValueError, match="must be finite"):
             case.module.w2_squared(poisoned, *arrays[1:], **case.options)
+
+    def test_clouds_of_different_sizes_as_a_batch():
+        rng = np.random.default_rng(4)
+        clouds, y = [rng.standard_normal((n, 2)) for n in (4, 2)], rng.standard_normal((5, 2))
+
+        def total(*given):
+            x, a = otdist.pad_clouds(given)
+            return exact.w2_squared(x, y_on_jax, a).sum()
+
+        on_jax, y_on_jax = [jnp.asarray(x) for x in clouds], jnp.asarray(y)
+        assert all(isinstance(z, jax.Array) and z.dtype == jnp.float64 for z in otdist.pad_clouds(on_jax))
+        assert [z.dtype for z in otdist.pad_clouds([x.astype(jnp.bfloat16) for x in on_jax])] == ["bfloat16", "float32"]
+        expected = [exact.w2_squared_and_grad(x, y) for x in clouds]
+        value, grads = jax.jit(jax.value_and_grad(total, (0, 1)))(*on_jax)
+        np.testing.assert_allclose(value, sum(v for v, _ in expected), rtol=100 * EPS)
+        for ours, (_, theirs) in zip(grads, expected, strict=True):
+            np.testing.assert_allclose(ours, theirs.x, rtol=1e-12, atol=1e-12)
+        with pytest.raises(TypeError, match=r"clouds\[1\] is a numpy\.ndarray beside a jax\.Array"):
+            otdist.pad_clouds([on_jax[0], clouds[1]])

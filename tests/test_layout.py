@@ -74,7 +74,7 @@ def test_the_core_imports_no_distance(path):
 PUBLIC = sorted(
     {
         *(f"{package.__name__}.{name}" for package in (otdist, otdist_vae) for name in package.__all__),
-        *("otdist", "otdist.distributions", "otdist_vae", "otdist_vae.model"),
+        *("otdist", "otdist.distributions", "otdist.padding", "otdist.startup", "otdist_vae", "otdist_vae.model"),
     }
     & MODULES.keys()
 )

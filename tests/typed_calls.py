@@ -46,6 +46,8 @@ def distances(x: np.ndarray, t: torch.Tensor, d: list[float], c: list[list[float
     assert_type(sinkhorn.solve(t, t, epsilon=1.0, init=(t, t)), sinkhorn.SinkhornResult)
     assert_type(sinkhorn.bracket(x, x), sinkhorn.Bracket)
     assert_type(sinkhorn.barycenter([t, t], epsilon=1.0, start=t), sinkhorn.Barycenter)
+    assert_type(otdist.pad_clouds([t, t], [None, t]), "tuple[torch.Tensor, torch.Tensor]")
+    assert_type(otdist.pad_clouds([c, c]), tuple[np.ndarray, np.ndarray])
     assert_type(inference.frechet_distance(t, t), "torch.Tensor")
     assert_type(inference.two_sample_test(x, x), inference.TestResult)
     assert_type(inference.confidence_interval(x, x, distance=line.w2), inference.Interval)
@@ -130,4 +132,5 @@ def refused(x: np.ndarray, t: torch.Tensor) -> None:
     sinkhorn.w2_squared("a", x, epsilon=1.0)  # type: ignore[type-var]
     sinkhorn.w2_squared(x, x)  # type: ignore[call-arg]
     covariance.Diagonal("a")  # type: ignore[arg-type]
+    otdist.pad_clouds(["a", "b"])  # type: ignore[list-item]
     inference.two_sample_test("a", x)  # type: ignore[type-var]
