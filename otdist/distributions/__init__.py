@@ -47,7 +47,10 @@ def w2_squared(p: Any, q: Any) -> Array:
     Independent adds over the dimensions that it joins. A TransformedDistribution by affine transforms, composed,
     inverted or negative, is what it makes of its base. Subclasses are what they are derived from. Of SciPy: frozen
     ``norm`` and ``multivariate_normal``, and every continuous distribution on the line with a finite variance, by
-    quadrature. More can be added by `register_w2`.
+    quadrature: as exactly as SciPy knows the quantiles, of f and pearson3 for example to levels of 1e-15 from above,
+    and to 1e-6 where a density has kinks, as triang's. Levels end at 1e-300, beyond which a tail that is hardly
+    integrable has something left: of a StudentT's second moment 10^(600/df - 300), 3 % at df = 2.01. More distributions
+    can be added by `register_w2`.
 
     Parameters
     ----------
@@ -60,8 +63,8 @@ def w2_squared(p: Any, q: Any) -> Array:
     (...)
         With the broadcast batch shape of the pair, as ``kl_divergence`` returns it: one value for each element of a
         Normal, one for each vector of the rest. Floating dtypes promote as PyTorch promotes them, under autocast too.
-        Differentiable in the parameters that the distributions were made from; the shape parameters of Gamma, Beta
-        and StudentT are differentiated numerically, to about 1e-9, and once only.
+        Differentiable in the parameters that the distributions were made from; in the shape parameters of Gamma, Beta
+        and StudentT once only, by central differences, to 1e-8 of the gradient, or of the second moment over the shape.
 
     Raises
     ------
