@@ -76,9 +76,10 @@ def _mathml(writer, node, display):
 
 
 def _is_internal(app, what, name, obj, skip, options):
-    """Fields of a NamedTuple say nothing but that they are fields."""
+    """Fields of a NamedTuple say nothing but that they are fields; scikit-learn's routing is explained in its manual."""
     doc = getattr(obj, "__doc__", None) or ""
-    return True if doc.startswith("Alias for field number") else None
+    routing = re.fullmatch(r"set_\w+_request|get_metadata_routing", name)
+    return True if routing or doc.startswith("Alias for field number") else None
 
 
 def setup(app):
