@@ -32,17 +32,12 @@ def w2_squared(p: Frozen, q: Frozen) -> np.ndarray: ...
 def w2_squared(p: Any, q: Any) -> Array:
     """Squared 2-Wasserstein distance of two distributions.
 
-    =============================================================  ====================================================
-    pair                                                           how
-    =============================================================  ====================================================
-    Gaussians: Normal, MultivariateNormal, LowRank…                closed form; coordinates of a Normal one by one
-    mixtures of Gaussians (MixtureSameFamily), or one and a        `otdist.gaussian.mixture_w2_squared`: MW2², an upper
-    Gaussian                                                       bound on W2², the minimum over Gaussian mixtures
-    two Laplace, Uniform, Gumbel, Exponential, HalfNormal;         closed form
-    two LogNormal
-    any other two on the line: the above, Weibull, Pareto,         quadrature of the quantile functions in float64, to
-    Kumaraswamy, Gamma, Chi2, Beta, StudentT                       1e-10 of the distributions' second moments
-    =============================================================  ====================================================
+    - Gaussians (Normal, MultivariateNormal, LowRankMultivariateNormal): closed form, a Normal's coordinates one by one.
+    - Mixtures of Gaussians (MixtureSameFamily), or one and a Gaussian: `otdist.gaussian.mixture_w2_squared`, MW2², an
+      upper bound on W2², the minimum over Gaussian mixtures.
+    - Two Laplace, Uniform, Gumbel, Exponential, HalfNormal or LogNormal: closed form.
+    - Any other two on the line (the above, Weibull, Pareto, Kumaraswamy, Gamma, Chi2, Beta, StudentT): quadrature of
+      the quantile functions in float64, to 1e-10 of the distributions' second moments.
 
     Independent adds over the dimensions that it joins. A TransformedDistribution by affine transforms, composed,
     inverted or negative, is what it makes of its base. Subclasses are what they are derived from. Of SciPy: frozen
