@@ -97,6 +97,7 @@ def w2(x: A | Numbers, y: A | Numbers, a: A | Numbers | None = None, b: A | Numb
     return wp(x, y, a, b, p=2)
 
 
+@takes_jax("_wp_and_grad", x=2, y=2, a=1, b=1)
 def wp(
     x: A | Numbers, y: A | Numbers, a: A | Numbers | None = None, b: A | Numbers | None = None, *, p: float = 1
 ) -> A:
@@ -128,7 +129,7 @@ def wp(
     >>> float(exact.wp(np.zeros((2, 2)), np.array([[3.0, 4.0], [0.0, 1.0]])))
     3.0
     """
-    p = _exponent(p)
+    p = checks.exponent(p)
     arrays, _, cast_back = validate_clouds(x, y, a, b, core=2)
     return cast_back(_value(arrays, p, root=p != 1))
 
@@ -148,14 +149,23 @@ def w2_squared_and_grad(
     >>> grads.x
     array([[-6., -8.]])
     """
+    return _with_gradients(x, y, a, b, p=2.0, root=False)
+
+
+def _wp_and_grad(x: NumPy, y: NumPy, a: NumPy | None = None, b: NumPy | None = None, *, p: float = 1) -> Any:
+    """`wp` with its gradients, for JAX."""
+    return _with_gradients(x, y, a, b, p=checks.exponent(p), root=p != 1)
+
+
+def _with_gradients(x: Any, y: Any, a: Any, b: Any, *, p: float, root: bool) -> tuple[np.ndarray, Gradients]:
     arrays, totals, cast_back = validate_clouds(x, y, a, b, core=2)
     checks.numpy_only("exact.w2_squared_and_grad", arrays[0])
     if arrays[0].shape[-1] == 1:
         flat = (arrays[0][..., 0], arrays[1][..., 0], *arrays[2:])
-        value, grads = line_cost.value_and_grad(*flat, p=2.0)
+        value, grads = (line_distance if root else line_cost).value_and_grad(*flat, p=p)
         grads = (grads[0][..., None], grads[1][..., None], *grads[2:])
     else:
-        value, grads = exact_cost.value_and_grad(*arrays, p=2.0, root=False)
+        value, grads = exact_cost.value_and_grad(*arrays, p=p, root=root)
     return cast_back(value), cast_gradients(weight_gradients(grads, arrays, totals), cast_back)
 
 
@@ -203,7 +213,7 @@ def solve(
     (1.0, 1.0)
     """
     _refuse_transforms("exact.solve")
-    p = _exponent(p)
+    p = checks.exponent(p)
     arrays, _, cast_back = validate_clouds(x, y, a, b, core=2)
     if arrays[0].ndim > 2 or arrays[1].ndim > 2 or arrays[2].ndim > 1 or arrays[3].ndim > 1:
         shapes = ", ".join(f"{k} {tuple(z.shape)}" for k, z in zip("xyab", arrays, strict=True) if z.shape[-1])
@@ -235,7 +245,7 @@ def plan(
            [0.5, 0. ]])
     """
     _refuse_transforms("exact.plan")
-    p = _exponent(p)
+    p = checks.exponent(p)
     arrays, _, cast_back = validate_clouds(x, y, a, b, core=2)
     return cast_back(plans(exact_cost.broadcast(tuple(arrays)), p))
 
@@ -245,13 +255,6 @@ def _value(arrays: list[Array], p: float, *, root: bool) -> Array:
         flat = (arrays[0][..., 0], arrays[1][..., 0], *arrays[2:])
         return line_distance(*flat, p=p) if root else line_cost(*flat, p=p)
     return exact_cost(*arrays, p=p, root=root)
-
-
-def _exponent(p: Any) -> float:
-    number = checks.positive_number("p", p)
-    if number < 1:
-        raise ValueError(f"p must be at least 1; got {number:g}")
-    return number
 
 
 def _refuse_transforms(function: str) -> None:

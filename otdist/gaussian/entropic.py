@@ -14,9 +14,14 @@ a closed form", arXiv:2006.02572, Theorem 1.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
+import numpy as np
+
 from .._core import backend, checks
 from .._core.annotations import A, Numbers
 from .._core.backend import Array
+from .._core.jax_operator import takes_jax
 from .._core.operator import Operator
 from ..covariance import Covariance
 from .arguments import validate_gaussians
@@ -24,6 +29,7 @@ from .factor import factor
 from .size import squared_distance
 
 
+@takes_jax("_entropic_cost_and_grad", mean_x=1, cov_x=2, mean_y=1, cov_y=2)
 def entropic_cost(
     mean_x: A | Numbers,
     cov_x: A | Numbers | Covariance,
@@ -66,6 +72,7 @@ def entropic_cost(
     return cast_back(squared_distance(m - n, spread, m.dtype))
 
 
+@takes_jax("_sinkhorn_divergence_and_grad", mean_x=1, cov_x=2, mean_y=1, cov_y=2)
 def sinkhorn_divergence(
     mean_x: A | Numbers,
     cov_x: A | Numbers | Covariance,
@@ -93,6 +100,33 @@ def sinkhorn_divergence(
     between = entropic_bures(a, b, epsilon=epsilon)
     within = entropic_bures(a, a, epsilon=epsilon) + entropic_bures(b, b, epsilon=epsilon)
     return cast_back(squared_distance(m - n, between - within / 2, m.dtype))
+
+
+class _Gradients(NamedTuple):
+    mean_x: np.ndarray
+    cov_x: np.ndarray
+    mean_y: np.ndarray
+    cov_y: np.ndarray
+
+
+def _entropic_cost_and_grad(
+    mean_x: np.ndarray, cov_x: np.ndarray, mean_y: np.ndarray, cov_y: np.ndarray, *, epsilon: float
+) -> tuple[np.ndarray, _Gradients]:
+    """`entropic_cost` with its gradients, for JAX: arrays of one batch shape."""
+    value = entropic_cost(mean_x, cov_x, mean_y, cov_y, epsilon=epsilon)
+    shift = 2 * (mean_x - mean_y)
+    by_x, by_y = entropic_bures.gradients(cov_x, cov_y, epsilon=epsilon)
+    return value, _Gradients(shift, by_x, -shift, by_y)
+
+
+def _sinkhorn_divergence_and_grad(
+    mean_x: np.ndarray, cov_x: np.ndarray, mean_y: np.ndarray, cov_y: np.ndarray, *, epsilon: float
+) -> tuple[np.ndarray, _Gradients]:
+    """`sinkhorn_divergence` with its gradients, for JAX: arrays of one batch shape."""
+    value = sinkhorn_divergence(mean_x, cov_x, mean_y, cov_y, epsilon=epsilon)
+    _, (shift, by_x, _, by_y) = _entropic_cost_and_grad(mean_x, cov_x, mean_y, cov_y, epsilon=epsilon)
+    within = (sum(entropic_bures.gradients(c, c, epsilon=epsilon)) / 2 for c in (cov_x, cov_y))
+    return value, _Gradients(shift, by_x - next(within), -shift, by_y - next(within))
 
 
 def _kernel(

@@ -5,12 +5,15 @@ The plan that sends quantile to quantile is optimal for every p >= 1, so the dis
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from .._core import checks
 from .._core.annotations import A, Numbers, NumPy
 from .._core.clouds import Gradients, cast_gradients, validate_clouds, weight_gradients
 from .._core.jax_operator import takes_jax
+from .._core.operator import Operator
 from .distance import line_cost, line_distance
 
 __all__ = ["Gradients", "w2", "w2_squared", "w2_squared_and_grad", "wp"]
@@ -80,6 +83,7 @@ def w2(x: A | Numbers, y: A | Numbers, a: A | Numbers | None = None, b: A | Numb
     return wp(x, y, a, b, p=2)
 
 
+@takes_jax("_wp_and_grad", x=1, y=1, a=1, b=1)
 def wp(
     x: A | Numbers, y: A | Numbers, a: A | Numbers | None = None, b: A | Numbers | None = None, *, p: float = 1
 ) -> A:
@@ -111,9 +115,7 @@ def wp(
     >>> float(line.wp([0.0, 1.0, 3.0], [5.0, 6.0, 8.0]))
     5.0
     """
-    p = checks.positive_number("p", p)
-    if p < 1:
-        raise ValueError(f"p must be at least 1; got {p:g}")
+    p = checks.exponent(p)
     arrays, _, cast_back = validate_clouds(x, y, a, b, core=1)
     return cast_back(line_cost(*arrays, p=p) if p == 1 else line_distance(*arrays, p=p))
 
@@ -134,9 +136,18 @@ def w2_squared_and_grad(
     >>> grads.x
     array([-4., -4.])
     """
+    return _with_gradients(line_cost, x, y, a, b, p=2.0)
+
+
+def _wp_and_grad(x: NumPy, y: NumPy, a: NumPy | None = None, b: NumPy | None = None, *, p: float = 1) -> Any:
+    """`wp` with its gradients, for JAX."""
+    return _with_gradients(line_cost if p == 1 else line_distance, x, y, a, b, p=checks.exponent(p))
+
+
+def _with_gradients(operator: Operator, x: Any, y: Any, a: Any, b: Any, *, p: float) -> tuple[np.ndarray, Gradients]:
     arrays, totals, cast_back = validate_clouds(x, y, a, b, core=1)
     checks.numpy_only("line.w2_squared_and_grad", arrays[0])
-    value, grads = line_cost.value_and_grad(*arrays, p=2.0)
+    value, grads = operator.value_and_grad(*arrays, p=p)
     return cast_back(value), cast_gradients(weight_gradients(grads, arrays, totals), cast_back)
 
 

@@ -155,6 +155,7 @@ def w2(
     return cast_back(scaling.multiplied(backend.root(value), divisor, 1))
 
 
+@takes_jax("_wp_and_grad", x=2, y=2, a=1, b=1)
 def wp(
     x: A | Numbers,
     y: A | Numbers,
@@ -192,9 +193,7 @@ def wp(
     >>> float(sliced.wp(x, x + 3.0, p=1, directions=np.array([[1.0, 0.0], [0.0, -1.0]])))
     3.0
     """
-    p = checks.positive_number("p", p)
-    if p < 1:
-        raise ValueError(f"p must be at least 1; got {p:g}")
+    p = checks.exponent(p)
     arrays, _, cast_back, options = _validate(x, y, a, b, directions, rng, p)
     value, divisor = scaling.cost(arrays, options)
     return cast_back(scaling.multiplied(scaling.root(value, p), divisor, 1))
@@ -216,16 +215,46 @@ def w2_squared_and_grad(
     (10.0, array([[-2., -4.]]))
     """
     arrays, totals, cast_back, options = _validate(x, y, a, b, directions, rng)
+    value, by_weights, divisor = _with_gradients(arrays, totals, options)
+    powers = (1, 1, 2, 2)
+    found = (None if g is None else scaling.multiplied(g, divisor, k) for g, k in zip(by_weights, powers, strict=True))
+    value = scaling.multiplied(value, divisor, 2)
+    return cast_back(value), cast_gradients(found, cast_back)
+
+
+def _wp_and_grad(
+    x: NumPy,
+    y: NumPy,
+    a: NumPy | None = None,
+    b: NumPy | None = None,
+    *,
+    p: float = 1,
+    directions: Any = 128,
+    rng: Any = None,
+) -> Any:
+    """`wp` with its gradients, for JAX."""
+    p = checks.exponent(p)
+    arrays, totals, cast_back, options = _validate(x, y, a, b, directions, rng, p)
+    value, by_weights, divisor = _with_gradients(arrays, totals, options)
+    distance = scaling.root(value, p)
+    slope = np.divide(distance, p * value, out=np.zeros_like(np.asarray(value)), where=np.asarray(value) > 0)
+    found = []
+    for g, k in zip(by_weights, (0, 0, 1, 1), strict=True):
+        wide = None if g is None else slope.reshape(slope.shape + (1,) * (g.ndim - slope.ndim)) * g
+        found.append(None if wide is None else scaling.multiplied(wide, divisor, k))
+    return cast_back(scaling.multiplied(distance, divisor, 1)), cast_gradients(found, cast_back)
+
+
+def _with_gradients(
+    arrays: list[Array], totals: list[Array | None], options: dict[str, Any]
+) -> tuple[Array, list[Array | None], float]:
+    """SW_p^p of the points over a divisor, its gradients, and the divisor."""
     checks.numpy_only("sliced.w2_squared_and_grad", arrays[0])
     value, grads = value_and_grad(tuple(arrays), **options)
     divisor = 1.0 if scaling.is_ordinary(value) else scaling.divisor_of(arrays)
     if divisor != 1:
         value, grads = value_and_grad(tuple(scaling.divided(arrays, divisor)), **options)
-    powers = (1, 1, 2, 2)
-    by_weights = weight_gradients(grads, arrays, totals)
-    found = (None if g is None else scaling.multiplied(g, divisor, k) for g, k in zip(by_weights, powers, strict=True))
-    value = scaling.multiplied(value, divisor, 2)
-    return cast_back(value), cast_gradients(found, cast_back)
+    return value, weight_gradients(grads, arrays, totals), divisor
 
 
 def estimate(
@@ -499,6 +528,7 @@ def _as_double(x: Any) -> np.ndarray:
     return np.array(x.detach().cpu().double().numpy() if backend.is_torch(x) else x, dtype=np.float64)
 
 
+@takes_jax("_spherical_w2_squared_and_grad", x=2, y=2)
 def spherical_w2_squared(x: A | Numbers, y: A | Numbers, *, directions: A | Numbers = 128, rng: Seed = None) -> A:
     """Squared spherical sliced 2-Wasserstein distance between points on the unit sphere.
 
@@ -543,6 +573,18 @@ def spherical_w2_squared(x: A | Numbers, y: A | Numbers, *, directions: A | Numb
     >>> round(float(sliced.spherical_w2_squared(x, y, rng=0) / np.pi**2), 12)
     0.25
     """
+    arrays, cast_back = _validate_spherical(x, y, directions, rng)
+    return cast_back(spherical.spherical_cost(*arrays))
+
+
+def _spherical_w2_squared_and_grad(x: NumPy, y: NumPy, *, directions: Any = 128, rng: Any = None) -> Any:
+    """`spherical_w2_squared` with its gradients, for JAX."""
+    arrays, cast_back = _validate_spherical(x, y, directions, rng)
+    by_x, by_y, _ = spherical.spherical_cost.gradients(*arrays)
+    return cast_back(spherical.spherical_cost(*arrays)), cast_gradients((by_x, by_y, None, None), cast_back)
+
+
+def _validate_spherical(x: Any, y: Any, directions: Any, rng: Any) -> tuple[tuple[Array, Array, Array], Any]:
     (u, v), cast_back = checks.arrays(x=x, y=y)
     if backend.in_transform():
         raise RuntimeError("sliced.spherical_w2_squared needs values, which torch.func and torch.compile hide")
@@ -559,7 +601,7 @@ def spherical_w2_squared(x: A | Numbers, y: A | Numbers, *, directions: A | Numb
     else:
         circles = checks.beside("directions", directions, u)
         spherical.validate_circles(circles, u.shape[-1])
-    return cast_back(spherical.spherical_cost(u, v, circles))
+    return (u, v, circles), cast_back
 
 
 def _with_gradient_of_maximum(value: Array, arrays: list[Array], found: list[Any], batch: tuple[int, ...]) -> Array:
