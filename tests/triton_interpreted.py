@@ -12,7 +12,8 @@ import torch
 import triton
 from torch import Tensor
 
-from otdist.sinkhorn import triton_kernels
+from otdist.sinkhorn import torch_engine, triton_kernels, triton_passes
+from otdist.sinkhorn.numpy_engine import Limits
 
 LN2 = math.log(2)
 SHAPES = {"ragged tiles": (37, 300, 3), "one point": (1, 1, 1), "more than a tile": (70, 65, 40), "wide": (5, 130, 70)}
@@ -36,7 +37,7 @@ def dense_scores(x: Tensor, y: Tensor, G: Tensor, products: bool) -> Tensor:
 def rounding_of_scores(x: Tensor, y: Tensor, G: Tensor) -> float:
     """A bound on the error of a score: d + 1 additions in dtype of terms whose sizes add up to at most `largest`."""
     eps, (x, y) = torch.finfo(x.dtype).eps, (x.double(), y.double())
-    largest = G[G > -math.inf].abs().max().double() + 2 * ((x * x).sum(-1).max() + (y * y).sum(-1).max())
+    largest = G[G.isfinite()].abs().max().double() + 2 * ((x * x).sum(-1).max() + (y * y).sum(-1).max())
     return float(2 * (x.shape[-1] + 2) * eps * largest)
 
 
@@ -106,3 +107,51 @@ def test_a_row_without_any_mass_and_nan():
     x[0, 1] = math.nan
     launch(triton_kernels.softmin, x, y, (G, out), False)
     assert out.isnan().nonzero().tolist() == [[0, 1]]
+
+
+PROBLEMS = {"d = 3": (20, 130, 3), "products": (40, 70, 12), "one point": (1, 5, 2)}
+
+
+@pytest.mark.parametrize("single", [False, True], ids=["float64", "float32"])
+@pytest.mark.parametrize("shape", PROBLEMS)
+def test_a_divergence_is_that_of_the_operators(monkeypatch, shape, single):
+    n, m, d = PROBLEMS[shape]
+    generator = torch.Generator().manual_seed(n)
+    x, y = (torch.rand(2, rows, d, generator=generator, dtype=torch.float64) for rows in (n, m))
+    a, b = (torch.rand(2, rows, generator=generator, dtype=torch.float64) for rows in (n, m))
+    b[1, -1] = 0.0
+    tol = 1e-4 if single else 1e-9
+    limits = Limits(0.3, tol, 1000, (1.0, 1.0))
+    results = []
+    for usable in (False, True):
+        monkeypatch.setattr(torch_engine.triton_passes, "usable", lambda x, dtype, usable=usable: usable)
+        monkeypatch.setattr(torch_engine, "TOGETHER", 0)
+        flat = torch_engine.flatten(x, y, a, b)
+        results.append(torch_engine.solve(*flat, limits, single=single, points=(True, True), debias=True))
+    for one, two in zip(*results, strict=True):
+        for name in ("value", "f", "g", "grad_x", "grad_y"):
+            ours, theirs = getattr(one, name), getattr(two, name)
+            assert (ours is None) == (theirs is None)
+            if name in "fg":  # the constant between them is free
+                ours, theirs = (z - z.mean(-1, keepdim=True) for z in (ours, theirs))
+            if ours is not None:  # both are within tol of the solution, in units of the costs, which are below d
+                assert (ours - theirs).abs().max() <= 4 * d * tol, name
+
+
+def test_agreement_is_asked_of_the_kernels_themselves(monkeypatch, caplog):
+    device = torch.device("cpu")
+    for dtype in (torch.float32, torch.float64):
+        for products in (False, True):
+            assert triton_passes._agree.__wrapped__(device, dtype, products)
+    monkeypatch.setattr(triton_passes.TritonPasses, "sweep", lambda self, h: (h[:, :70] * 0, h * 0))
+    assert not triton_passes._agree.__wrapped__(device, torch.float64, False)
+    assert "are wrong on cpu" in caplog.text
+
+
+def test_a_compiler_that_fails_leaves_the_operators(monkeypatch, caplog):
+    def fails(self, h):
+        raise RuntimeError("no C compiler")
+
+    monkeypatch.setattr(triton_passes.TritonPasses, "sweep", fails)
+    assert not triton_passes._agree.__wrapped__(torch.device("cpu"), torch.float64, False)
+    assert "no C compiler" in caplog.text

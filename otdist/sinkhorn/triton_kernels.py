@@ -18,7 +18,7 @@ import triton.language as tl
 
 
 @triton.jit
-def _products(left, right):  # type: ignore[no-untyped-def]
+def _products(left, right):
     """left @ right, with the digits of their type."""
     if left.dtype == tl.float64:
         return tl.dot(left, right, input_precision="ieee", out_dtype=tl.float64)
@@ -27,7 +27,7 @@ def _products(left, right):  # type: ignore[no-untyped-def]
 
 
 @triton.jit
-def _scores(x, y, G, i, j, n, m, d, PRODUCTS: tl.constexpr, BLOCK_D: tl.constexpr):  # type: ignore[no-untyped-def]
+def _scores(x, y, G, i, j, n, m, d, PRODUCTS: tl.constexpr, BLOCK_D: tl.constexpr):
     """G_j - |x_i - y_j|², or G_j + ⟨x_i, y_j⟩: (rows, columns); -inf beyond the last column."""
     z = tl.load(G + j, mask=j < m, other=-float("inf"))[None, :] + tl.zeros((i.shape[0], 1), G.dtype.element_ty)
     if PRODUCTS:
@@ -46,7 +46,7 @@ def _scores(x, y, G, i, j, n, m, d, PRODUCTS: tl.constexpr, BLOCK_D: tl.constexp
 
 
 @triton.jit
-def softmin(  # type: ignore[no-untyped-def]
+def softmin(
     x, y, G, out, n, m, d,
     PRODUCTS: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_D: tl.constexpr,
 ):  # fmt: skip
@@ -68,7 +68,7 @@ def softmin(  # type: ignore[no-untyped-def]
 
 
 @triton.jit
-def c_transform(  # type: ignore[no-untyped-def]
+def c_transform(
     x, y, G, out, n, m, d,
     PRODUCTS: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_D: tl.constexpr,
 ):  # fmt: skip
@@ -84,7 +84,7 @@ def c_transform(  # type: ignore[no-untyped-def]
 
 
 @triton.jit
-def plan_sums(  # type: ignore[no-untyped-def]
+def plan_sums(
     x, y, E, G, mass, moved, n, m, d,
     PRODUCTS: tl.constexpr, MOVED: tl.constexpr,
     BLOCK_N: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_C: tl.constexpr,
