@@ -115,8 +115,13 @@ def promoted(arrays: Sequence[Array]) -> Any:
 
 
 def astype(x: Array, dtype: Any) -> Array:
-    """Cast without a copy where the dtype is right already."""
-    return x.to(dtype) if is_torch(x) else x.astype(dtype, copy=False)
+    """Cast without a copy where the dtype is right already; what is beyond its range becomes infinite."""
+    if is_torch(x):
+        return x.to(dtype)
+    if x.dtype.kind != "f" or x.dtype == dtype:
+        return x.astype(dtype, copy=False)
+    with np.errstate(over="ignore"):
+        return x.astype(dtype, copy=False)
 
 
 def epsilon(x: Array) -> float:
