@@ -72,7 +72,7 @@ def w2_squared(mean_x: Any, scale_x: Any, mean_y: Any = 0.0, scale_y: Any = 1.0)
     if value is not None:
         return value
     (mean_x, scale_x, mean_y, scale_y), cast_back = _validate(mean_x, scale_x, mean_y, scale_y)
-    with np.errstate(over="ignore"):
+    with backend.silent_overflow(mean_x):
         return cast_back(((mean_x - mean_y) ** 2 + (scale_x - scale_y) ** 2).sum(-1))
 
 
@@ -207,7 +207,7 @@ def _squared_distances(u: Array, v: Array) -> Array:
     uu, vv = (u * u).sum(-1)[..., None], (v * v).sum(-1)[..., None]
     left = backend.concatenate(-2 * u, uu, xp.ones_like(uu))
     right = backend.concatenate(v, xp.ones_like(vv), vv)
-    with np.errstate(over="ignore", under="ignore"):
+    with backend.silent_overflow(u):
         return backend.astype(backend.clip_below(left @ right.mT) * unit * unit, dtype)
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from functools import cache, reduce
 from typing import Any
 
@@ -122,6 +123,11 @@ def astype(x: Array, dtype: Any) -> Array:
         return x.astype(dtype, copy=False)
     with np.errstate(over="ignore"):
         return x.astype(dtype, copy=False)
+
+
+def silent_overflow(x: Array) -> AbstractContextManager[Any]:
+    """A context in which what overflows becomes infinite without NumPy's warning; nothing for tensors."""
+    return nullcontext() if is_torch(x) else np.errstate(over="ignore")
 
 
 def epsilon(x: Array) -> float:
