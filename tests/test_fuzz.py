@@ -510,7 +510,8 @@ ROWS = {
     ),
     "covariance.Factor": Row(
         lambda root: covariance.Factor(root).to_dense(),
-        lambda g, r: {"root": Arg(fa.points(g, r, (*r.batches[0], r.sizes[2], r.sizes[0])))},
+        # It may have no columns: "empty" is no fault.
+        lambda g, r: {"root": Arg(fa.points(g, r, (*r.batches[0], r.sizes[2], r.sizes[0])), scalars=True)},
         2,
     ),
     "covariance.Circulant": Row(
@@ -576,7 +577,7 @@ def public() -> Iterator[str]:
         for name in getattr(module, "__all__", [k for k in vars(module) if not k.startswith("_")]):
             found = getattr(module, name)
             own = hasattr(module, "__all__") or getattr(found, "__module__", None) == module.__name__
-            if own and callable(found) and name not in NOT_CALLED and not hasattr(found, "_fields"):
+            if own and callable(found) and name not in NOT_CALLED and not hasattr(found, "_replace"):  # named tuples
                 yield f"{module_name}.{name}"
 
 
@@ -871,6 +872,8 @@ def _promoted(hostile: Args) -> str | None:
         found = [z.dtype for z in arrays if z.dtype.is_floating_point]
         return str(functools.reduce(torch.promote_types, found)) if found else None
     kinds = [z.dtype for z in arrays if isinstance(z, np.ndarray) and z.dtype.kind == "f"]
+    wide = [z.dtype for z in arrays if isinstance(z, np.ndarray) and z.dtype.kind == "f" and z.ndim]
+    kinds = wide or kinds  # a variance without dimensions is a scalar
     return str(np.result_type(*kinds)) if kinds else None
 
 

@@ -126,8 +126,8 @@ def astype(x: Array, dtype: Any) -> Array:
 
 
 def silent_overflow(x: Array) -> AbstractContextManager[Any]:
-    """A context in which what overflows becomes infinite without NumPy's warning; nothing for tensors."""
-    return nullcontext() if is_torch(x) else np.errstate(over="ignore")
+    """A context in which what overflows becomes infinite without NumPy's warnings; nothing for tensors."""
+    return nullcontext() if is_torch(x) else np.errstate(over="ignore", invalid="ignore")
 
 
 def epsilon(x: Array) -> float:
@@ -247,12 +247,16 @@ def singular_values(x: Array) -> Array:
 def rfftn(x: Array, grid: tuple[int, ...]) -> Array:
     """The Fourier transform of real fields over their last axes, a ``grid``."""
     axes = tuple(range(-len(grid), 0))
+    if is_torch(x) and 0 in x.shape:  # which PyTorch's library refuses
+        return x[..., : grid[-1] // 2 + 1] * (1 + 0j)
     return torch_module().fft.rfftn(x, grid, axes) if is_torch(x) else np.fft.rfftn(x, grid, axes)
 
 
 def irfftn(x: Array, grid: tuple[int, ...]) -> Array:
     """The real fields on a ``grid`` whose transform is ``x``."""
     axes = tuple(range(-len(grid), 0))
+    if is_torch(x) and 0 in x.shape:
+        return x.real[..., :1].expand(*x.shape[:-1], grid[-1])
     return torch_module().fft.irfftn(x, grid, axes) if is_torch(x) else np.fft.irfftn(x, grid, axes)
 
 

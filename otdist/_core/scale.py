@@ -7,6 +7,10 @@ from typing import Any
 import numpy as np
 
 
+class OutOfRange(ValueError):
+    """A number that its dtype can't hold."""
+
+
 def power_of_two(largest: Any) -> Any:
     """The power of two at or below positive finite numbers, and 1 for all others: exact to divide by."""
     largest = np.asarray(largest, np.float64)
