@@ -592,6 +592,9 @@ def test_every_public_function_is_called():
     assert set(PUBLIC) <= set(ROWS) | TO_DO
 
 
+# What an error may speak of beside the arguments.
+WORDS = ("variance", "root", "spectrum", "batch shapes", "library", "squared distance")
+
 # One call.
 
 
@@ -735,7 +738,17 @@ def check(name: str, r: Recipe) -> str:
     def call() -> Any:
         return row.call(**{k: v.wrap(v.value) if isinstance(v, Arg) else v for k, v in hostile.items()})
 
-    named = {*hostile, *keywords, "variance", "root", "spectrum", "batch shapes", "library", name.rsplit(".")[0]}
+    named = {
+        *hostile,
+        *keywords,
+        "variance",
+        "root",
+        "spectrum",
+        "batch shapes",
+        "library",
+        "squared distance",
+        name.rsplit(".")[0],
+    }
     got = watched(call, naked, sorted(named))
     if got.error is not None:
         _refusal_is_right(row, r, got.error, faulty, worn, hostile)
