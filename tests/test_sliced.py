@@ -533,7 +533,7 @@ def test_any_scale(dtype, powers, m):
             tensors = [torch.tensor(z, requires_grad=True) for z in (u, v, *weights)]
             sliced.w2_squared(*tensors, directions=20, rng=0).backward()
             for z, g in zip(tensors, far, strict=False):
-                if np.isfinite(g).all():  # by weights it is a square; below the range each of 30 sums rounds its last bit
+                if np.isfinite(g).all():  # by weights it is a square; each of 30 terms may round its last bit
                     slack = 100 * np.finfo(dtype).eps * abs(g).max() + 30 * np.finfo(dtype).smallest_subnormal
                     assert abs(z.grad.numpy() - g).max() <= slack
                 z.grad = None
@@ -651,7 +651,7 @@ def test_rows_normalized_in_their_own_precision_are_of_unit_length(dtype, d):
     assert float(value) == pytest.approx(float(truth), rel=torch.finfo(dtype).eps)  # that of its own rounding
     circles = torch.linalg.qr(torch.randn(9, d, 2, generator=torch.Generator().manual_seed(1)))[0].mT.to(dtype)
     assert sliced.spherical_w2_squared(x, x, directions=circles) == 0
-    with pytest.raises(ValueError, match="x must have rows of length 1; got a row of length 1.1"):
+    with pytest.raises(ValueError, match=r"x must have rows of length 1; got a row of length 1\.1"):
         sliced.spherical_w2_squared(1.1 * x, x)
 
 

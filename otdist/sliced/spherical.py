@@ -53,8 +53,8 @@ def _kernel(x: Array, y: Array, circles: Array, *, needs_input_grad: tuple[bool,
     """SSW2² (...) of x, y (..., n, d) on the circles (..., L, 2, d)."""
     batch, xp = x.shape[:-2], backend.namespace(x)
     if 0 in batch:
-        grads = (xp.zeros_like(z) if need else None for need, z in zip(needs_input_grad, (x, y), strict=False))
-        return xp.zeros_like(x[..., 0, 0]), (*grads, None)
+        nothing = (xp.zeros_like(z) if need else None for need, z in zip(needs_input_grad, (x, y), strict=False))
+        return xp.zeros_like(x[..., 0, 0]), (*nothing, None)
     found = [_solve(x[k], y[k], circles[k], needs_input_grad) for k in np.ndindex(*batch)]
     value, *grads = (
         None if parts[0] is None else xp.stack(parts).reshape((*batch, *parts[0].shape))
