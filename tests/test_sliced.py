@@ -456,6 +456,51 @@ def test_the_maximum_in_space_is_no_less_than_a_dense_search_finds(n, m, dtype):
         assert sliced.max_w2_squared(x, y, rng=0).value >= dense * (1 - 100 * np.finfo(dtype).eps)
 
 
+def dense_maximum(x: np.ndarray, y: np.ndarray) -> float:
+    """The largest of many ascents θ ← Mθ / |Mθ|, M the second moment of the differences under the plan along θ."""
+    d = x.shape[1]
+    theta = np.concatenate([np.eye(d), sliced.directions(600, d, rng=1)])
+    largest = 0.0
+    for _ in range(15):
+        orders = [np.argsort(theta @ z.T, axis=1) for z in (x, y)]
+        apart = x[orders[0]] - y[orders[1]]
+        gap = np.einsum("lni,li->ln", apart, theta)
+        largest = max(largest, (gap**2).mean(1).max())
+        theta = np.einsum("lni,ln->li", apart, gap) + 1e-12 * theta
+        theta /= np.linalg.norm(theta, axis=1)[:, None]
+    return largest
+
+
+@pytest.mark.parametrize("d", [5, 10])
+@pytest.mark.parametrize("kind", ["one distribution", "lattice", "few", "clusters"])
+def test_the_maximum_is_no_less_than_many_ascents_find(d, kind):
+    for seed in range(3):
+        rng = np.random.default_rng(seed)
+        x, y = rng.standard_normal((2, d if kind == "few" else 50, d))
+        if kind == "lattice":
+            x, y = rng.integers(0, 2, (2, 50, d)).astype(float)
+        if kind == "clusters":
+            x, y = (rng.normal(0, 2, (4, d))[rng.integers(4, size=50)] + 0.2 * z for z in (x, y))
+        found = sliced.max_w2_squared(x, y, rng=seed)
+        # It is a search, too, and takes values that are nearer than 0.1% for one.
+        assert found.value >= dense_maximum(x, y) * (1 - 1e-3)
+        assert found.converged
+        assert 1 <= found.found <= found.n_starts
+
+
+def test_what_was_found_is_counted():
+    x = np.random.default_rng(0).standard_normal((200, 4))
+    easy = sliced.max_w2_squared(x, x + 3.0, rng=0)  # one maximum, which every start reaches
+    assert easy.found == easy.n_starts == 32
+    plane = sliced.max_w2_squared(x[:9, :2], x[9:20, :2], rng=0)
+    assert (plane.found, plane.n_starts) == (1, 1)
+    batch = sliced.max_w2_squared(np.stack([x, 2 * x]), x + 3.0, rng=0, starts=4)
+    assert batch.found.shape == batch.n_starts.shape == (2,)
+    # Clouds of one distribution have many maxima of nearly one height.
+    hard = sliced.max_w2_squared(*np.random.default_rng(1).standard_normal((2, 200, 10)), rng=0)
+    assert hard.found < hard.n_starts
+
+
 @pytest.mark.parametrize("d", [2, 3])
 @pytest.mark.parametrize("weighted", [False, True])
 def test_the_gradient_of_the_maximum_is_its_slope(d, weighted):
