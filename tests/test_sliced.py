@@ -438,7 +438,7 @@ def test_the_maximum_in_the_plane_is_exact(n, m, weighted):
         x, y, a, b = clouds(seed, n, m, 2)
         weights = (a, b) if weighted else (None, None)
         found = sliced.max_w2_squared(x, y, *weights, rng=0)
-        dense = max(line.w2_squared(x @ t, y @ t, *weights) for t in net)
+        dense = line.w2_squared(net @ x.T, net @ y.T, *weights).max()
         largest = ((x[:, None] - y) ** 2).sum(-1).max()
         assert found.converged
         assert dense * (1 - 1e-12) <= found.value <= dense + largest * np.pi / 4000
