@@ -40,8 +40,10 @@ def compare(
 ) -> str:
     """Train and evaluate every regularizer once for each seed; tables, pictures and a page are left in `folder`.
 
-    Each seed draws its own test part (30%), the same for all regularizers. Every finished piece of work is kept in the
-    folder's ``cells``, and is not done again by the same call. Returns the tables as Markdown.
+    Each seed draws its own test part (30%, of each class), the same for all regularizers. Every finished piece of work
+    is kept in the folder's ``cells``, and is not done again by the same call, nor by one with more seeds, regularizers
+    or labels. Work that fails is kept as such: it is reported, and its seed left out of the pairs that lack it. Returns
+    the tables as Markdown.
 
     Parameters
     ----------
@@ -69,7 +71,7 @@ def compare(
     """
     examples = runs.examples_of(config)
     asked = protocol.make(config, names, seeds, factors, labels, examples)
-    if (folder / PROTOCOL).is_file() and protocol.read(folder) != asked:
+    if (folder / PROTOCOL).is_file() and not asked.continues(protocol.read(folder)):
         raise ValueError(f"{folder} holds a part of a comparison with other settings")
     return finish(asked, examples, folder, jobs=jobs, progress=progress)
 
@@ -79,10 +81,7 @@ def finish(asked: Protocol, examples: data.Examples, folder: Path, *, jobs: int,
     if jobs < 1:
         raise ValueError(f"jobs must be at least 1; got {jobs}")
     asked.save(folder)
-    stages = [
-        [cell for cell in asked.cells(kind) if cells.finished(folder, cell) is None]
-        for kind in ("tune", "fit", "augment")
-    ]
+    stages = [[cell for cell in asked.cells(kind) if cells.finished(folder, cell) is None] for kind in protocol.KINDS]
     clock = workers.Clock([cell for stage in stages for cell in stage], jobs)
 
     def report(cell: protocol.Cell, result: cells.Result, seconds: float) -> None:
@@ -93,6 +92,8 @@ def finish(asked: Protocol, examples: data.Examples, folder: Path, *, jobs: int,
 
 
 def _said(cell: protocol.Cell, result: cells.Result) -> str:
+    if cells.FAILED in result:
+        return f" failed ({result[cells.FAILED]})"
     if cell.kind == "augment":
         return ""
     score = result["score"] if cell.kind == "tune" else result["metrics"][cells.METRIC]["model"]
@@ -120,16 +121,18 @@ def run(
     """A comparison in a folder of its own: made in ``unfinished``, and put in place when it is whole.
 
     `given` has any of names, seeds, factors and labels, `config` any settings; with `resume` what is not given is that
-    of the comparison that was begun. Returns the Markdown.
+    of the comparison that was begun, and of seeds, names and labels there may be more. Returns the Markdown.
     """
     staging.recover(folder)
     place = staging.staged(folder) if (staging.staged(folder) / PROTOCOL).is_file() else folder
     former = protocol.read(place) if resume and (place / PROTOCOL).is_file() else None
     asked, examples = _asked(given, config, former)
-    if former is not None and asked != former:
+    if former is not None and not asked.continues(former):
         raise ValueError(f"the comparison in {folder} was begun with other {_differing(asked, former)}")
     if former is not None and place == folder:
-        return (folder / "comparison.md").read_text("utf-8")
+        if asked == former:
+            return (folder / "comparison.md").read_text("utf-8")
+        working.take_up(folder, (PROTOCOL, CELLS, MODELS))
     with working.replacing(folder, MADE, go_on=former is not None) as place:
         return finish(asked, examples, place, jobs=jobs, progress=progress)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,7 +24,8 @@ PROTOCOL, CELLS, MODELS = "protocol.json", "cells", "models"
 TEST_SHARE = 0.3
 VALIDATION_SHARE = 0.25  # of the rest, where weights are tried
 LABELS = (50, 200, 1000)
-NOTHING = "nothing"  # the source that adds no examples
+KINDS = ("tune", "fit", "augment")  # of cells, in the order in which they need each other
+NOTHING = "none"  # the source that adds no examples; "nothing" is a regularizer
 
 
 class Cell(NamedTuple):
@@ -84,6 +85,15 @@ class Protocol:
         if kind == "fit":
             return [Cell(kind, name, seed) for seed in seeds for name in self.names]
         return [Cell(kind, s, seed, None, n) for seed in seeds for n in self.labels for s in self.sources()]
+
+    def continues(self, former: Protocol) -> bool:
+        """Whether the cells of a former protocol are cells of this one: seeds, regularizers and labels may be more."""
+        return (
+            self.seeds >= former.seeds
+            and set(self.names) >= set(former.names)
+            and set(self.labels) >= set(former.labels)
+            and replace(self, seeds=former.seeds, names=former.names, labels=former.labels) == former
+        )
 
     def save(self, folder: Path) -> None:
         """Write protocol.json."""

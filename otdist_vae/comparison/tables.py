@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from ..regularizers import CHOICES
 from .cells import METRIC
-from .protocol import TEST_SHARE, VALIDATION_SHARE
-from .results import RECONSTRUCTION, Results, Test, spelled, values
+from .protocol import NOTHING, TEST_SHARE, VALIDATION_SHARE
+from .results import RECONSTRUCTION, SCORES, Results, Source, Test, values
 
 SIGNIFICANT = 0.05
 
@@ -24,34 +24,43 @@ class Table(NamedTuple):
     rows: list[list[str]]
 
 
-def all_tables(results: Results) -> list[Table]:
-    """Every table that has something to say."""
+def summary(results: Results) -> list[Table]:
+    """The tables that are read: of augmentation the differences with their intervals."""
     found = [generation(results), _tests(results, "generation")]
-    found += [augmentation(results, labels) for labels in results.protocol.labels]
-    found += [_tests(results, "augmentation"), _tests(results, "augmentation by regularizer")]
-    return [table for table in found if table.rows]
+    for score in SCORES:
+        for labels in results.protocol.labels:
+            found += [gains(results, score, labels), gains(results, f"{score} by regularizer", labels)]
+    return [table for table in [*found, failures(results)] if table.rows]
 
 
-def cell(found: Sequence[float]) -> str:
-    """Mean ± standard deviation."""
-    if not found:
+def all_tables(results: Results) -> list[Table]:
+    """Every table that has something to say: the tests behind the differences too."""
+    families = [f"{score}{by}" for score in SCORES for by in ("", BY_REGULARIZER)]
+    tests = [_tests(results, family) for family in families]
+    return [*summary(results), *(table for table in tests if table.rows)]
+
+
+def cell(found: Mapping[int, float]) -> str:
+    """Mean ± standard deviation over the seeds."""
+    values = list(found.values())
+    if not values:
         return "—"
-    spread = f" ± {np.std(found, ddof=1):.2g}" if len(found) > 1 else ""
-    return f"{np.mean(found):.3g}{spread}"
+    spread = f" ± {np.std(values, ddof=1):.2g}" if len(values) > 1 else ""
+    return f"{np.mean(values):.3g}{spread}"
 
 
 def generation(results: Results) -> Table:
     """Means and standard deviations over the seeds, and real against real in the last row."""
-    metrics = list(dict.fromkeys(m for fits in results.fits.values() for fit in fits for m in fit["metrics"]))
+    metrics = list(dict.fromkeys(m for fits in results.fits.values() for fit in fits.values() for m in fit["metrics"]))
     tuned = bool(results.protocol.factors)
-    rows = []
+    rows, floors = [], {}
     for name, fits in results.fits.items():
-        kind, densities = CHOICES[name], sorted({fit["codes from"] for fit in fits})
-        weight = cell([fit["weight"] for fit in fits])
+        kind, densities = CHOICES[name], sorted({fit["codes from"] for fit in fits.values()})
+        weight = cell({seed: fit["weight"] for seed, fit in fits.items()})
         found = [cell(values(fits, metric)) for metric in metrics]
         rows.append([kind.__name__, kind.scope, weight, ", ".join(densities), *found])
-    first = next(iter(results.fits.values()))
-    rows.append(["real against real", "", "", "", *(cell(values(first, metric, "floor")) for metric in metrics)])
+        floors |= fits  # the same for all regularizers
+    rows.append(["real against real", "", "", "", *(cell(values(floors, metric, "floor")) for metric in metrics)])
     note = (
         f"Mean ± standard deviation over {_seeds(results)}. Weights "
         + ("chosen for each seed on validation data." if tuned else "are the defaults or the given one.")
@@ -60,34 +69,73 @@ def generation(results: Results) -> Table:
     return Table("Samples and reconstructions", note, ["regularizer", "scope", "weight", "codes from", *metrics], rows)
 
 
-def augmentation(results: Results, labels: int) -> Table:
-    """Accuracies in per cent, by source and classifier."""
-    mine = {key[1:]: found for key, found in results.accuracy.items() if key[0] == labels}
-    classifiers = list(dict.fromkeys(key[2] for key in mine))
-    sources = list(dict.fromkeys(key[:2] for key in mine))
-    rows = [
-        [spelled(*source), *(cell([100 * v for v in mine[(*source, c)]]) for c in classifiers)] for source in sources
-    ]
-    note = f"Per cent of the test part classified rightly, {labels} labelled examples and as many made from them."
-    return Table(f"Augmentation of {labels} labels", note, ["made by", *classifiers], rows)
+def gains(results: Results, family: str, labels: int) -> Table:
+    """Differences that one family of tests with so many labels finds, by source and classifier."""
+    mine = [test for test in results.tests if test.family == family and test.labels == labels]
+    score = family.removesuffix(BY_REGULARIZER)
+    classifiers = list(dict.fromkeys(test.what for test in mine))
+    cells = {(test.name, test.what): _gain(test) for test in mine}
+    rows = [] if family != score else [_without(results, score, labels, classifiers)]
+    for name in dict.fromkeys(test.name for test in mine):
+        rows.append([name, *(cells.get((name, classifier), "—") for classifier in classifiers)])
+    made = "as many examples made from them"
+    what, unit = {
+        "accuracy": ("points of accuracy", "the first row has the per cent classified rightly without any"),
+        "log-loss": ("nats of log-loss (less is better)", "the first row has the log-loss without any"),
+    }[score]
+    against = (
+        f"by {made}; {unit}"
+        if family == score
+        else f"over {CHOICES[results.protocol.names[0]].__name__}'s, the method being the same"
+    )
+    note = (
+        f"Differences in {what} with 95% intervals, {labels} labelled examples and {made}: {against}. "
+        f"A star: p < {SIGNIFICANT:g} after Holm's adjustment over all numbers of labels."
+    )
+    return Table(f"{TITLES[family]}, {labels} labels", note, ["made by", *classifiers], rows)
 
 
+def _without(results: Results, score: str, labels: int, classifiers: list[str]) -> list[str]:
+    found, unit = results.scores[score], SCORES[score]
+    nothing = [found.get((Source(labels, NOTHING, ""), name), {}) for name in classifiers]
+    return [NOTHING, *(cell({seed: unit * v for seed, v in values.items()}) for values in nothing)]
+
+
+def _gain(test: Test) -> str:
+    f = test.found
+    star = "*" if test.holm < SIGNIFICANT else ""
+    interval = "" if f.low is None else f" [{f.low:+.2f}, {f.high:+.2f}]"
+    return f"{f.difference:+.2f}{star}{interval}"
+
+
+def failures(results: Results) -> Table:
+    """What failed, and why: its seed is missing in the pairs that need it."""
+    rows = [[str(cell), why] for cell, why in results.failures.items()]
+    return Table(
+        "What failed", "Left out of the tables above, with whatever it would be paired with.", ["", "why"], rows
+    )
+
+
+BY_REGULARIZER = " by regularizer"
 TITLES = {
     "generation": "Each regularizer against the first",
-    "augmentation": "Points of accuracy gained over no additional examples",
-    "augmentation by regularizer": "Points of accuracy gained over the first regularizer",
+    "accuracy": "Accuracy gained over no additional examples",
+    "accuracy by regularizer": "Accuracy gained over the first regularizer",
+    "log-loss": "Log-loss against no additional examples",
+    "log-loss by regularizer": "Log-loss against the first regularizer",
 }
 
 
 def _tests(results: Results, family: str) -> Table:
     found = [test for test in results.tests if test.family == family]
-    headings = ["contrast", "of", "difference [95%]", "d [95%]", "p", "p, Holm", "p, Wilcoxon"]
+    headings = ["contrast", "of", "pairs", "difference [95%]", "d [95%]", "p", "p, Holm", "p, Wilcoxon"]
     note = (
         f"Paired differences over {_seeds(results)}: corrected resampled t-test (Nadeau and Bengio) with its interval, "
         f"Cohen's d of the pairs, Holm's adjustment over the {len(found)} tests of this table, Wilcoxon's signed-rank "
         "test beside it, unadjusted."
     )
-    return Table(TITLES[family], note, headings, [_test_row(test) for test in found])
+    title = TITLES[family] if family == "generation" else f"{TITLES[family]}: tests"
+    return Table(title, note, headings, [_test_row(test) for test in found])
 
 
 def _test_row(test: Test) -> list[str]:
@@ -97,7 +145,7 @@ def _test_row(test: Test) -> list[str]:
     interval = "" if f.low is None else f" [{f.low:+.3g}, {f.high:+.3g}]"
     difference = f"{f.difference:+.3g}{interval}"
     p = [f"{value:.2g}" for value in (f.p, test.holm, f.wilcoxon)]
-    return [f"{test.name} − {test.against}", f"{test.what}{labels}", difference, effect, *p]
+    return [f"{test.name} − {test.against}", f"{test.what}{labels}", str(f.k), difference, effect, *p]
 
 
 def _seeds(results: Results) -> str:
@@ -106,6 +154,12 @@ def _seeds(results: Results) -> str:
 
 
 # --- words ------------------------------------------------------------------------------------------------------------
+
+
+FAMILIES = (
+    ("accuracy", "Accuracy", "lower", "higher"),
+    ("accuracy by regularizer", "Accuracy", "lower", "higher"),
+)
 
 
 def verdict(results: Results) -> list[str]:
@@ -117,12 +171,13 @@ def verdict(results: Results) -> list[str]:
         tests = [t for t in results.tests if t.family == "generation" and t.what == metric]
         if tests:
             lines.append(f"{metric} ({better}) against {tests[0].against}: {_sorted_out(tests, 'lower', 'higher')}.")
-    tests = [t for t in results.tests if t.family == "augmentation"]
-    if tests:
-        lines.append(f"Accuracy against no additional examples: {_sorted_out(tests, 'lower', 'higher')}.")
-    tests = [t for t in results.tests if t.family == "augmentation by regularizer"]
-    if tests:
-        lines.append(f"Accuracy against {results.protocol.names[0]}: {_sorted_out(tests, 'lower', 'higher')}.")
+    for family, what, below, above in FAMILIES:
+        tests = [t for t in results.tests if t.family == family]
+        if tests:
+            base = "no additional examples" if family == "accuracy" else CHOICES[results.protocol.names[0]].__name__
+            lines.append(f"{what} against {base}: {_sorted_out(tests, below, above)}.")
+    if results.failures:
+        lines.append(f"{len(results.failures)} pieces of work failed and are left out; the last table says why.")
     return lines
 
 
@@ -154,18 +209,19 @@ def method(results: Results) -> str:
         else ""
     )
     return (
-        f"Each seed holds out {TEST_SHARE:.0%} of the data for testing, the same for all regularizers, and nothing is "
-        f"chosen on them. {tuned}Standard errors allow for the overlap of the splits. Tests are of two metrics fixed "
-        "beforehand, and of accuracies where examples are added; differences that are not shown stay in the tables."
+        f"Each seed holds out {TEST_SHARE:.0%} of the data for testing, of each class its share, the same for all "
+        f"regularizers, and nothing is chosen on them. {tuned}Standard errors allow for the overlap of the splits. "
+        "Tests are of two metrics fixed beforehand, and of accuracies and log-losses where examples are added; what is "
+        "not shown to differ stays in the tables."
     )
 
 
 def markdown(results: Results, command: str) -> str:
-    """All tables, with the words before them."""
+    """The tables that are read, with the words before them."""
     parts = [*(f"- {line}" for line in verdict(results)), "", method(results)]
     if command:
         parts += ["", f"Made by `{command}`."]
-    for table in all_tables(results):
+    for table in summary(results):
         parts += ["", f"### {table.title}", "", table.note, "", *_markdown_rows(table)]
     return "\n".join(parts) + "\n"
 

@@ -61,6 +61,22 @@ def replacing(folder: Path, made: Iterable[str], *, go_on: bool) -> Iterator[Pat
     staging.install(folder, made)
 
 
+def take_up(folder: Path, names: Iterable[str]) -> None:
+    """Begin a larger comparison with the cells and models of the finished one in `folder`, which stays until then."""
+    source = staging.staged(folder)
+    begun = source.with_suffix(".begun")  # a copy that a kill cut short must not look like a comparison
+    for path in (source, begun):
+        shutil.rmtree(path, ignore_errors=True)
+    for name in names:
+        path = folder / name
+        if path.is_dir():
+            shutil.copytree(path, begun / name)
+        elif path.is_file():
+            begun.mkdir(exist_ok=True)
+            shutil.copy2(path, begun / name)
+    begun.rename(source)
+
+
 def command(protocol: Protocol) -> str:
     """The command line that asks for this comparison."""
     parts = ["otdist-vae compare", f"--data {shlex.quote(_data(protocol))}"]
