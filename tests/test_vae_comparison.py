@@ -246,6 +246,8 @@ def test_it_does_not_go_on_with_something_else(whole, capsys, more, message):
         (["--seeds", "0"], "at least 1"),
         (["--jobs", "0"], "at least 1"),
         (["--tune", "0,1"], "positive factors"),
+        (["--augment", "mmd"], "augment must be among kl, sliced"),
+        (["--augment", "kl,kl"], "once each"),
         (["--tune", "much"], "--tune takes numbers"),
         (["--labels", "10"], "labels must be 20 to 70"),
         (["--labels", "71"], "labels must be 20 to 70"),
@@ -350,7 +352,7 @@ def test_more_seeds_regularizers_and_labels_go_on_from_what_there_is(tmp_path, w
     assert run(capsys, "compare", *fewer, *TINY, "--out", out)[0] == 0
     before = {p.name: p.stat().st_mtime_ns for p in (out / "cells").iterdir()}
     assert len(before) == 3
-    more = ["--regularizers", "kl,sliced", "--seeds", "2", "--labels", "30"]
+    more = ["--regularizers", "kl,sliced", "--seeds", "2", "--labels", "30", "--augment", "kl,sliced"]
     status, _, err = run(capsys, "compare", "--out", out, "--resume", "auto", *more)
     assert (status, err.count("\n")) == (0, N_CELLS - 3)
     assert before.items() <= {p.name: p.stat().st_mtime_ns for p in (out / "cells").iterdir()}.items()
@@ -358,9 +360,32 @@ def test_more_seeds_regularizers_and_labels_go_on_from_what_there_is(tmp_path, w
         assert (out / name).read_bytes() == (whole / name).read_bytes()
 
 
+@pytest.fixture
+def quick(monkeypatch):
+    """One classifier that costs nothing."""
+    chosen = classifiers._classifiers
+    monkeypatch.setattr(
+        classifiers, "_classifiers", lambda seed: {"logistic regression": chosen(seed)["logistic regression"]}
+    )
+
+
+@pytest.mark.usefixtures("quick")
+def test_some_regularizers_augment_and_nothing_has_no_weight(tmp_path, capsys):
+    asked = ["--data", "digits", "--regularizers", "nothing,w2", "--seeds", "1", "--tune", "0.3,1", "--labels", "30"]
+    status, said, _ = run(capsys, "compare", *asked, *TINY, "--augment", "nothing", "--out", tmp_path / "c")
+    assert status == 0
+    kinds = [path.stem.split("-")[:2] for path in (tmp_path / "c" / "cells").iterdir()]
+    assert sorted(name for kind, name in kinds if kind == "tune") == ["w2", "w2"]
+    made = {name for kind, name in kinds if kind == "augment"}
+    assert made == {"none", "nothing", *(name for name in comparison.BASELINES if "-" not in name), "PCA"}
+    assert "| nothing, prior |" in said  # the regularizer, not the lack of examples
+    assert "--labels 30 --augment nothing" in said
+
+
 # --- failures ---------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("quick")
 def test_what_fails_is_reported_and_left_out_by_pair(tmp_path, capsys, monkeypatch):
     fit = WVAE.fit
 

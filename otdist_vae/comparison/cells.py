@@ -71,7 +71,7 @@ def chosen_factor(protocol: Protocol, name: str, seed: int, folder: Path) -> flo
     ValueError
         If all that were tried failed.
     """
-    if not protocol.factors:
+    if not protocol.factors or name not in protocol.weighed():
         return 1.0
     scores: dict[float, float] = {}
     for cell in protocol.cells("tune"):

@@ -138,7 +138,7 @@ def augmentation_tests(protocol: Protocol, score: str, found: dict[tuple[Source,
         if name != NOTHING:
             gains = SCORES[score] * paired(mine, base)
             against_nothing.append(_Asked(classifier, labels, said, NOTHING, gains))
-        if name in others:
+        if name in others and first in protocol.augmented:
             base = found.get((Source(labels, first, method), classifier), {})
             gains = SCORES[score] * paired(mine, base)
             against_first.append(_Asked(classifier, labels, said, spelled(first, method), gains))

@@ -8,9 +8,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..regularizers import CHOICES
-from .cells import METRIC
+from .cells import METRIC, Result
 from .protocol import NOTHING, TEST_SHARE, VALIDATION_SHARE
-from .results import RECONSTRUCTION, SCORES, Results, Source, Test, values
+from .results import RECONSTRUCTION, SCORES, Results, Source, Test, paired, spelled, values
 
 SIGNIFICANT = 0.05
 
@@ -53,10 +53,12 @@ def generation(results: Results) -> Table:
     """Means and standard deviations over the seeds, and real against real in the last row."""
     metrics = list(dict.fromkeys(m for fits in results.fits.values() for fit in fits.values() for m in fit["metrics"]))
     tuned = bool(results.protocol.factors)
-    rows, floors = [], {}
+    rows: list[list[str]] = []
+    floors: dict[int, Result] = {}
     for name, fits in results.fits.items():
         kind, densities = CHOICES[name], sorted({fit["codes from"] for fit in fits.values()})
-        weight = cell({seed: fit["weight"] for seed, fit in fits.items()})
+        weighed = name in results.protocol.weighed()
+        weight = cell({seed: fit["weight"] for seed, fit in fits.items()}) if weighed else "—"
         found = [cell(values(fits, metric)) for metric in metrics]
         rows.append([kind.__name__, kind.scope, weight, ", ".join(densities), *found])
         floors |= fits  # the same for all regularizers
@@ -70,42 +72,50 @@ def generation(results: Results) -> Table:
 
 
 def gains(results: Results, family: str, labels: int) -> Table:
-    """Differences that one family of tests with so many labels finds, by source and classifier."""
-    mine = [test for test in results.tests if test.family == family and test.labels == labels]
+    """Differences with so many labels, against none or against the first regularizer, by source and classifier."""
+    score, against_first = family.removesuffix(BY_REGULARIZER), family.endswith(BY_REGULARIZER)
+    found = {key: values for key, values in results.scores[score].items() if key[0].labels == labels}
+    sources = list(dict.fromkeys(source for source, _ in found))
+    classifiers = list(dict.fromkeys(classifier for _, classifier in found))
+    nothing, first = Source(labels, NOTHING, ""), results.protocol.names[0]
+    rows = [] if against_first else [_without(results, score, nothing, classifiers)]
+    for source in sources:
+        base = source._replace(name=first) if against_first else nothing
+        if base in sources and source.name not in (NOTHING, base.name) and bool(source.method) >= against_first:
+            cells = [_gain(results, family, source, base, classifier) for classifier in classifiers]
+            rows.append([spelled(source.name, source.method), *cells])
+    return Table(f"{TITLES[family]}, {labels} labels", _note(results, family, labels), ["made by", *classifiers], rows)
+
+
+def _note(results: Results, family: str, labels: int) -> str:
     score = family.removesuffix(BY_REGULARIZER)
-    classifiers = list(dict.fromkeys(test.what for test in mine))
-    cells = {(test.name, test.what): _gain(test) for test in mine}
-    rows = [] if family != score else [_without(results, score, labels, classifiers)]
-    for name in dict.fromkeys(test.name for test in mine):
-        rows.append([name, *(cells.get((name, classifier), "—") for classifier in classifiers)])
-    made = "as many examples made from them"
-    what, unit = {
-        "accuracy": ("points of accuracy", "the first row has the per cent classified rightly without any"),
-        "log-loss": ("nats of log-loss (less is better)", "the first row has the log-loss without any"),
-    }[score]
-    against = (
-        f"by {made}; {unit}"
-        if family == score
-        else f"over {CHOICES[results.protocol.names[0]].__name__}'s, the method being the same"
-    )
-    note = (
-        f"Differences in {what} with 95% intervals, {labels} labelled examples and {made}: {against}. "
-        f"A star: p < {SIGNIFICANT:g} after Holm's adjustment over all numbers of labels."
-    )
-    return Table(f"{TITLES[family]}, {labels} labels", note, ["made by", *classifiers], rows)
+    what = {"accuracy": "points of accuracy", "log-loss": "nats of log-loss (less is better)"}[score]
+    said = f"Differences in {what} with 95% intervals, {labels} labelled examples and as many made from them, "
+    if family == score:
+        said += f"against none; the first row has the {'per cent' if score == 'accuracy' else 'nats'} without any. "
+    else:
+        said += f"against {CHOICES[results.protocol.names[0]].__name__}'s, made by the same method. "
+    return said + f"A star: p < {SIGNIFICANT:g} after Holm's adjustment over all numbers of labels."
 
 
-def _without(results: Results, score: str, labels: int, classifiers: list[str]) -> list[str]:
+def _without(results: Results, score: str, nothing: Source, classifiers: list[str]) -> list[str]:
     found, unit = results.scores[score], SCORES[score]
-    nothing = [found.get((Source(labels, NOTHING, ""), name), {}) for name in classifiers]
-    return [NOTHING, *(cell({seed: unit * v for seed, v in values.items()}) for values in nothing)]
+    return [NOTHING, *(cell({k: unit * v for k, v in found.get((nothing, name), {}).items()}) for name in classifiers)]
 
 
-def _gain(test: Test) -> str:
-    f = test.found
-    star = "*" if test.holm < SIGNIFICANT else ""
-    interval = "" if f.low is None else f" [{f.low:+.2f}, {f.high:+.2f}]"
-    return f"{f.difference:+.2f}{star}{interval}"
+def _gain(results: Results, family: str, source: Source, base: Source, classifier: str) -> str:
+    score = family.removesuffix(BY_REGULARIZER)
+    found = results.scores[score]
+    differences = SCORES[score] * paired(found.get((source, classifier), {}), found.get((base, classifier), {}))
+    if not len(differences):
+        return "—"
+    asked = (family, classifier, source.labels, spelled(source.name, source.method))
+    star, interval = "", ""
+    for test in results.tests:
+        if (test.family, test.what, test.labels, test.name) == asked:
+            star = "*" if test.holm < SIGNIFICANT else ""
+            interval = "" if test.found.low is None else f" [{test.found.low:+.2f}, {test.found.high:+.2f}]"
+    return f"{differences.mean():+.2f}{star}{interval}"
 
 
 def failures(results: Results) -> Table:

@@ -84,6 +84,8 @@ def command(protocol: Protocol) -> str:
     if protocol.factors:
         parts.append(f"--tune {','.join(f'{f:g}' for f in protocol.factors)}")
     parts.append(f"--labels {','.join(map(str, protocol.labels)) or 'none'}")
+    if protocol.labels and protocol.augmented != protocol.names:
+        parts.append(f"--augment {','.join(protocol.augmented) or 'none'}")
     for key, value in sorted(protocol.config.items()):
         if key not in ("data", "regularizer") and value != settings.default(key):
             parts += [f"--set {shlex.quote(part)}" for part in _settings(key, value)]
@@ -91,7 +93,9 @@ def command(protocol: Protocol) -> str:
 
 
 def _data(protocol: Protocol) -> str:
-    return str(protocol.config["data"])
+    """As one would name it here: a file below the current folder without the folder."""
+    source, here = str(protocol.config["data"]), Path.cwd()
+    return str(Path(source).relative_to(here)) if Path(source).is_relative_to(here) else source
 
 
 def _settings(key: str, value: Any) -> list[str]:
