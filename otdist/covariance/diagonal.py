@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .._core import backend
+from .._core import backend, checks
 from .._core.annotations import AnyArray
 from .._core.backend import Array
 from .base import Covariance, at_border, parameter
@@ -30,6 +30,7 @@ class Diagonal(Covariance):
 
     def __init__(self, variance: AnyArray) -> None:
         self.variance = parameter("variance", variance, "(..., d)", 1, nonnegative=True)
+        checks.nonempty("variance", self.variance, -1, "coordinate")
 
     @property
     def d(self) -> int:

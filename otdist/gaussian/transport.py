@@ -20,11 +20,14 @@ class AffineMap(NamedTuple):
     matrix: Array
     offset: Array
 
-    def __call__(self, points: A) -> A:
-        """Move points (..., n, d), or one point (d,)."""
-        if points.ndim == 1:
-            return (self.matrix @ points[..., None])[..., 0] + self.offset
-        return points @ self.matrix.mT + self.offset[..., None, :]
+    def __call__(self, points: A | Numbers) -> A:
+        """Move points (..., n, d), or one point (d,); dtypes promote as their library promotes them."""
+        (z, matrix, offset), cast_back = checks.arrays(points=points, matrix=self.matrix, offset=self.offset)
+        checks.shape("points", z, "(..., n, d)", 1)
+        checks.same_size("the number of coordinates", "points", z.shape[-1], "the map", matrix.shape[-1])
+        if z.ndim == 1:
+            return cast_back((matrix @ z[..., None])[..., 0] + offset)
+        return cast_back(z @ matrix.mT + offset[..., None, :])
 
 
 def transport_map(
