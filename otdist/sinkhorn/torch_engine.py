@@ -14,12 +14,13 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from . import torch_method
+from . import torch_method, triton_passes
 from .constants import ANNEAL_ABOVE, ANNEAL_FACTOR, LOG2E, MAX_STAGES
 from .normalization import float32_resolves, normalization
 from .numpy_engine import Limits, Solution
 from .torch_method import Measured
 from .torch_passes import KEPT, Clouds, TorchPasses, inverse_epsilon, mean_costs
+from .triton_passes import TritonPasses
 
 TOGETHER = 2**24
 
@@ -161,7 +162,8 @@ def _term(of: Inside, t: int, limits: Limits, points: Sides, start: Tensor | Non
 
 def _passes(of: Inside, t: int, limits: Limits) -> TorchPasses:
     all_live, cost = not of.weightless, of.mean_costs[:, t]
-    return TorchPasses(of.clouds, limits.dampings, of.dtype, own=t > 0, all_live=all_live, mean_cost=cost)
+    kind = TritonPasses if triton_passes.usable(of.x, of.dtype) else TorchPasses
+    return kind(of.clouds, limits.dampings, of.dtype, own=t > 0, all_live=all_live, mean_cost=cost)
 
 
 def _solution(of: Inside, t: int, found: Measured, grads: Any, limits: Limits) -> Solution:

@@ -82,7 +82,7 @@ class TorchPasses:
     def members(self, chosen: Any) -> TorchPasses:
         """The chosen problems, of which all or none compare a cloud with itself."""
         clouds = Clouds(*(z[chosen] for z in (self.x, self.y, self.a, self.b, self.scale)))
-        return TorchPasses(
+        return type(self)(
             clouds,
             self.dampings,
             self.dtype,
@@ -202,26 +202,32 @@ class TorchPasses:
             H += P.mT @ (P / torch.where(a[rows] > 0, a[rows], 1.0)[:, None])
         return H
 
+    def moved(self, h: Tensor, F: Tensor, columns: bool) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        """P y (k, n, d), and for the columns, if asked for, their mass (k, m) and Pᵀ x (k, m, d)."""
+        x, y = self.x.to(self.dtype), self.y.to(self.dtype)
+        mass, back = (torch.zeros_like(self.b), torch.zeros_like(self.y)) if columns else (None, None)
+        there = torch.empty_like(self.x)
+        for rows in self.blocks():
+            P = self.plan(rows, h, F)
+            there[:, rows] = P @ y
+            if mass is not None and back is not None:
+                mass += P.sum(1, dtype=torch.float64)
+                back += P.mT @ x[:, rows]
+        return there, mass, back
+
     def gradients(self, h: Tensor, F: Tensor, points: tuple[bool, bool]) -> tuple[Tensor | None, Tensor | None]:
         """As `NumpyPasses.gradients`."""
         columns = points[1] and not self.symmetric
         if not (points[0] or columns):
             return None, None
-        grad_x, grad_y, mass = torch.empty_like(self.x), torch.zeros_like(self.y), torch.zeros_like(self.b)
-        x, y = self.x.to(self.dtype), self.y.to(self.dtype)
+        there, mass, back = self.moved(h, F, columns)
         row_mass = self.a * torch.exp2(F * (1.0 - 1.0 / self.dampings[0]))
-        for rows in self.blocks():
-            P = self.plan(rows, h, F)
-            grad_x[:, rows] = row_mass[:, rows, None] * self.x[:, rows] - P @ y
-            if columns:
-                mass += P.sum(1, dtype=torch.float64)
-                grad_y -= P.mT @ x[:, rows]
-        if not columns:
-            return 2 * grad_x, None
+        grad_x = 2 * (row_mass[..., None] * self.x - there) if points[0] else None
+        if mass is None or back is None:
+            return grad_x, None
         one = self.dampings[1] == 1.0
         share = torch.where(mass > 0, self.b / torch.where(mass > 0, mass, 1.0), 0.0) if one else torch.ones_like(mass)
-        grad_y = share[..., None] * (mass[..., None] * self.y + grad_y)
-        return 2 * grad_x if points[0] else None, 2 * grad_y
+        return grad_x, 2 * share[..., None] * (mass[..., None] * self.y - back)
 
 
 def squares(x: Tensor, y: Tensor) -> Tensor:
