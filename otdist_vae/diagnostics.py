@@ -155,7 +155,7 @@ def measure(
     )
 
 
-def _usefulness(model: WVAE, real: tuple[Any, Any], held: tuple[Any, Any], sampler: str | None) -> dict[str, float]:
+def _usefulness(model: WVAE, real: tuple[Any, Any], held: tuple[Any, Any], sampler: str | None) -> dict[str, Any]:
     """What a classifier trained on samples does; nothing without classes, or with too few examples to tell."""
     from . import evaluation
 

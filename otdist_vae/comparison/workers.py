@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from threadpoolctl import threadpool_limits
 
 from .. import data, runs
 from ..regularizers import CHOICES
@@ -61,13 +62,25 @@ def duration(seconds: float) -> str:
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """One torch thread, as in every worker, so that numbers do not depend on how many work."""
-    before = torch.get_num_threads()
+    """One thread of torch, BLAS and OpenMP, as in every worker, so that numbers do not depend on how many work.
+
+    Matrices are small here: more threads wait for each other for most of their processor time.
+    """
+    before, blas = torch.get_num_threads(), _one_blas_thread()
     torch.set_num_threads(1)
     try:
         yield
     finally:
         torch.set_num_threads(before)
+        blas.restore_original_limits()
+
+
+def _one_blas_thread() -> Any:
+    import sklearn.ensemble
+    import sklearn.linear_model
+    import sklearn.svm  # noqa: F401  # only libraries that are loaded are limited
+
+    return threadpool_limits(1)
 
 
 Report = Callable[[Cell, Result, float], None]
@@ -125,6 +138,7 @@ def _begin(protocol: Protocol, folder: Path) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process; the first one ends the others
     threading.Thread(target=_end_with_parent, daemon=True).start()
     torch.set_num_threads(1)
+    _one_blas_thread()
     _WORK.update(protocol=protocol, folder=folder, examples=runs.examples_of(protocol.config))
 
 
