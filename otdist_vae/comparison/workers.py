@@ -7,10 +7,9 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
 from multiprocessing.connection import wait as wait_for_end
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from threadpoolctl import threadpool_limits
 
 from .. import data, runs
 from ..regularizers import CHOICES
+from ..threads import one_thread
 from .cells import Result, compute
 from .protocol import Cell, Protocol
 
@@ -60,22 +60,11 @@ def duration(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
 
 
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """One thread of torch, BLAS and OpenMP, as in every worker, so that numbers do not depend on how many work.
+def one_blas_thread() -> Any:
+    """One thread of BLAS and OpenMP, until `restore_original_limits` of what is returned, or in a `with`.
 
     Matrices are small here: more threads wait for each other for most of their processor time.
     """
-    before, blas = torch.get_num_threads(), _one_blas_thread()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-        blas.restore_original_limits()
-
-
-def _one_blas_thread() -> Any:
     import sklearn.ensemble
     import sklearn.linear_model
     import sklearn.svm  # noqa: F401  # only libraries that are loaded are limited
@@ -97,7 +86,7 @@ def run(
         If a worker process was killed.
     """
     if jobs == 1:
-        with one_thread():
+        with one_thread(), one_blas_thread():  # as in every worker, so that numbers do not depend on how many work
             for cell in (cell for stage in stages for cell in stage):
                 start = time.monotonic()
                 report(cell, compute(protocol, cell, examples, folder), time.monotonic() - start)
@@ -138,7 +127,7 @@ def _begin(protocol: Protocol, folder: Path) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process; the first one ends the others
     threading.Thread(target=_end_with_parent, daemon=True).start()
     torch.set_num_threads(1)
-    _one_blas_thread()
+    one_blas_thread()
     _WORK.update(protocol=protocol, folder=folder, examples=runs.examples_of(protocol.config))
 
 
