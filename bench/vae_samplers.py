@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -39,19 +39,20 @@ def measure(folder: Path) -> dict[str, list[Distances]]:
         parts = partition.split(len(examples.x), examples.classes_to_show(), protocol.TEST_SHARE, seed)
         labels = None if examples.y is None else examples.y[parts.kept]
         space = features.make(None, examples.x[parts.kept], labels, random_state=seed)
-        real = space(examples.x[parts.held][: evaluation.MOST])
+        held = parts.held[: evaluation.MOST]
+        real, classes = space(examples.x[held]), examples.y[held] if asked.config["conditional"] else None
         for name in asked.names:
             path = folder / MODELS / f"{name}-{seed}"
             if path.is_dir():
-                found[name].append(_of_model(WVAE.load(path), space, real, seed))
+                found[name].append(_of_model(WVAE.load(path), space, real, classes, seed))
     return found
 
 
-def _of_model(model: WVAE, space: features.Features, real: np.ndarray, seed: int) -> Distances:
+def _of_model(model: WVAE, space: features.Features, real: np.ndarray, classes: Any, seed: int) -> Distances:
     variance = float(real.var(0).sum())
     distances = {}
     for sampler in samplers.DENSITIES:
-        drawn = space(np.asarray(model.sample(len(real), sampler=sampler, random_state=seed)))
+        drawn = space(np.asarray(model.sample(len(real), classes, sampler=sampler, random_state=seed)))
         distances[sampler] = evaluation.frechet_distance(real, drawn) / variance
     return Distances(distances, model.default_sampler)
 
