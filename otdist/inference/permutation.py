@@ -126,13 +126,25 @@ def _sliced_statistics(pooled: Array, directions: np.ndarray, n: int) -> _Statis
     def of(labels: np.ndarray) -> np.ndarray:
         chosen = backend.index(labels, points)[:, order]  # (k, L, N)
         everything = backend.broadcast_to(ordered, chosen.shape)
-        first = everything[chosen].reshape(*chosen.shape[:2], n)
-        second = everything[~chosen].reshape(*chosen.shape[:2], size - n)
+        first, second = _split(everything, chosen, n)
         gap = first - second if n == size - n else first[..., i] - second[..., j]
         found = ((gap * gap) @ mass).mean(1)
         return found.cpu().numpy() if backend.is_torch(found) else found
 
     return _Statistics(of, order.shape[0] * order.shape[1])
+
+
+def _split(values: Array, chosen: Array, n: int) -> tuple[Array, Array]:
+    """The n chosen values of each row (k, L, N), and the others, both in their order."""
+    if backend.on_cpu(values):
+        shape = values.shape[:2]
+        return values[chosen].reshape(*shape, n), values[~chosen].reshape(*shape, values.shape[2] - n)
+    # An index of booleans would have the host wait for their number: each value goes to its place instead.
+    rank = chosen.cumsum(-1)
+    others = values.new_ones(values.shape[-1]).cumsum(-1) - rank
+    place = backend.namespace(values).where(chosen, rank - 1, n - 1 + others).long()
+    apart = values.new_empty(values.shape).scatter_(-1, place, values)
+    return apart[..., :n], apart[..., n:]
 
 
 def _coupling(n: int, m: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
