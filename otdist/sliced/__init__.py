@@ -18,7 +18,7 @@ from .._core import backend, checks, random
 from .._core.backend import Array
 from .._core.clouds import Gradients, validate_clouds, validate_points, weight_gradients
 from .._core.jax_operator import takes_jax
-from . import barycenters, direction_sets, max_sliced, scaling, spherical
+from . import barycenters, direction_sets, max_sliced, scaling, small_pair, spherical
 from .operator import estimates, sliced_cost, value_and_grad
 
 __all__ = [
@@ -117,6 +117,8 @@ def w2_squared(x: Any, y: Any, a: Any = None, b: Any = None, *, directions: Any 
     >>> round(float(sliced.w2_squared(x, x + np.array([3.0, 0.0, 0.0]), rng=1)), 12)
     3.0
     """
+    if (small := small_pair.value_of(x, y, a, b, directions)) is not None:
+        return small
     arrays, _, cast_back, options = _validate(x, y, a, b, directions, rng)
     value, divisor = scaling.cost(arrays, options, 2)
     return cast_back(scaling.multiplied(value, divisor, 2))
@@ -134,6 +136,8 @@ def w2(x: Any, y: Any, a: Any = None, b: Any = None, *, directions: Any = 128, r
     >>> round(float(sliced.w2(x, x + 1.0, rng=1)), 12)
     1.0
     """
+    if (small := small_pair.value_of(x, y, a, b, directions)) is not None:
+        return backend.root(small)
     arrays, _, cast_back, options = _validate(x, y, a, b, directions, rng)
     value, divisor = scaling.cost(arrays, options, 1)
     return cast_back(scaling.multiplied(backend.root(value), divisor, 1))
@@ -190,6 +194,10 @@ def w2_squared_and_grad(
     >>> float(value), grads.x
     (10.0, array([[-2., -4.]]))
     """
+    small = small_pair.attempt(x, y, a, b, directions, (True, True, False)) if type(x) is np.ndarray else None
+    if small is not None:
+        value, (by_x, by_y, _), _ = small
+        return value, Gradients(by_x, by_y, None, None)
     arrays, totals, cast_back, options = _validate(x, y, a, b, directions, rng)
     checks.numpy_only("sliced.w2_squared_and_grad", arrays[0])
     value, grads = value_and_grad(tuple(arrays), **options)
