@@ -21,7 +21,7 @@ from .._core.backend import Array
 from .._core.operator import Operator
 from .arguments import validate_gaussians
 from .factor import factor
-from .size import squared_distance
+from .size import returned, squared_distance
 
 
 def entropic_cost(mean_x: Any, cov_x: Any, mean_y: Any, cov_y: Any, *, epsilon: float) -> Array:
@@ -56,7 +56,7 @@ def entropic_cost(mean_x: Any, cov_x: Any, mean_y: Any, cov_y: Any, *, epsilon: 
     epsilon = checks.positive_number("epsilon", epsilon)
     mean_x, x, mean_y, y, cast_back = validate_gaussians(mean_x, cov_x, mean_y, cov_y)
     spread = entropic_bures(x.to_dense(), y.to_dense(), epsilon=epsilon)
-    return cast_back(squared_distance(mean_x - mean_y, spread, mean_x.dtype))
+    return returned(squared_distance(mean_x - mean_y, spread, mean_x.dtype), cast_back)
 
 
 def sinkhorn_divergence(mean_x: Any, cov_x: Any, mean_y: Any, cov_y: Any, *, epsilon: float) -> Array:
@@ -78,7 +78,7 @@ def sinkhorn_divergence(mean_x: Any, cov_x: Any, mean_y: Any, cov_y: Any, *, eps
     a, b = x.to_dense(), y.to_dense()
     between = entropic_bures(a, b, epsilon=epsilon)
     within = entropic_bures(a, a, epsilon=epsilon) + entropic_bures(b, b, epsilon=epsilon)
-    return cast_back(squared_distance(mean_x - mean_y, between - within / 2, mean_x.dtype))
+    return returned(squared_distance(mean_x - mean_y, between - within / 2, mean_x.dtype), cast_back)
 
 
 def _kernel(

@@ -15,7 +15,7 @@ from .._core.scale import power_of_two
 from ..covariance import Covariance, Dense
 from ..covariance.base import unchecked
 from .pairs import bures_squared, bures_squared_and_grad
-from .size import refuse_infinite, squared_distance
+from .size import refuse_infinite, returned, squared_distance
 
 
 class SampleGradients(NamedTuple):
@@ -60,7 +60,7 @@ def w2_squared_from_samples(x: Any, y: Any) -> Array:
     fits, unit = _fits(x, y)
     (mean_x, cov_x), (mean_y, cov_y) = fits
     squared = squared_distance(mean_x - mean_y, bures_squared(cov_x, cov_y), x.dtype)
-    return cast_back(_in_units(squared, unit))
+    return returned(_in_units(squared, unit), cast_back)
 
 
 def w2_squared_from_samples_and_grad(x: Any, y: Any) -> tuple[Array, SampleGradients]:
@@ -93,7 +93,7 @@ def w2_squared_from_samples_and_grad(x: Any, y: Any) -> tuple[Array, SampleGradi
         mean_part = backend.sum_to(towards, (*cloud.shape[:-2], cloud.shape[-1]))[..., None, :] / n
         grads.append(cast_back((spread + mean_part) * unit))
     squared = squared_distance(mean_x - mean_y, bures, x.dtype)
-    return cast_back(_in_units(squared, unit)), SampleGradients(*grads)
+    return returned(_in_units(squared, unit), cast_back), SampleGradients(*grads)
 
 
 def _clouds(x: Any, y: Any) -> tuple[Array, Array, Any]:
