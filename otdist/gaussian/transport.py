@@ -22,6 +22,7 @@ class AffineMap(NamedTuple):
         """Move points (..., n, d), or one point (d,); dtypes promote as their library promotes them."""
         (points, matrix, offset), cast_back = checks.arrays(points=points, matrix=self.matrix, offset=self.offset)
         checks.shape("points", points, "(..., n, d)", 1)
+        checks.finite("points", points)
         checks.same_size("the number of coordinates", "points", points.shape[-1], "the map", matrix.shape[-1])
         if points.ndim == 1:
             return cast_back((matrix @ points[..., None])[..., 0] + offset)
