@@ -13,7 +13,7 @@ from .._core.scale import times_power
 from .coupling import Transport, is_finite
 from .monotone import transport, weight_rows
 
-# Between these no term of a cost that matters has overflowed or underflowed, nor a slope, which is of the points' dtype.
+# Between these no term of a cost that matters has overflowed or underflowed, nor a slope in the dtype of the points.
 _ORDINARY = {np.dtype(np.float64): (1e-200, 1e200), np.dtype(np.float32): (1e-20, 1e20)}
 
 
