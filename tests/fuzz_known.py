@@ -16,15 +16,7 @@ KNOWN = [
     (r"gaussian\.fit", r"NaN in a gradient"),
     # SciPy takes the root of a variance that has underflowed for the standard deviation.
     (r"otdist\.w2", r"^0, beside plain arrays"),
-    # A batch without problems.
-    (r"sliced\..*", r"IndexError: list index out of range"),
-    (r"sliced\.max_w2_squared", r"cannot reshape array of size 0"),
-    (r"sliced\.spherical_w2_squared", r"not enough values to unpack"),
     (r"sinkhorn\..*", r"solve_term takes other types"),
-    # What is no list of clouds.
-    (r"sliced\.barycenter", r"an error from inside"),
-    # bfloat16.
-    (r"sliced\.spherical_w2_squared", r"must have rows of length 1"),
 ]  # fmt: skip
 
 

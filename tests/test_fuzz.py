@@ -430,7 +430,12 @@ ROWS = {
         numpy_only=True,
         euler=True,
     ),
-    "sliced.estimate": Row(sliced.estimate, DIRECTED, {"value": 2, "standard_error": 2, "n_directions": None}),
+    "sliced.estimate": Row(
+        sliced.estimate,
+        DIRECTED,
+        {"value": 2, "standard_error": 2, "n_directions": None},
+        loose=8 * 2**-52 / 1e-6,  # a regression with a ridge of 1e-6: that is its condition
+    ),
     "sliced.directions": Row(
         sliced.directions,
         lambda g, r: {
@@ -444,7 +449,7 @@ ROWS = {
     "sliced.max_w2_squared": Row(
         sliced.max_w2_squared,
         with_options(clouds, rng=0, starts=some(1, 4), max_iter=20),
-        {"value": 2, "direction": None, "n_iter": None, "converged": None},
+        {"value": 2, "direction": None, "n_iter": None, "converged": None, "found": None, "n_starts": None},
         degenerate=True,
     ),
     "sliced.barycenter": Row(
@@ -677,7 +682,7 @@ PUBLIC = sorted(public())
 
 
 # Public functions that still have no row.
-TO_DO = {"sinkhorn.barycenter"}
+TO_DO = {"sinkhorn.barycenter", "otdist.pad_clouds"}
 
 
 def test_every_public_function_is_called():
@@ -867,7 +872,7 @@ def check(name: str, r: Recipe) -> str:
             [],
             sorted(named),
         )
-    if reference.error is not None and "semidefinite" in str(reference.error):
+    if reference.error is not None and any(word in str(reference.error) for word in ("semidefinite", "length 1")):
         return "answered"  # rounded to fewer digits, it is not quite
     if reference.error is not None:
         raise Broken("plain float64 arrays of the same numbers are refused, these were not") from reference.error

@@ -106,6 +106,14 @@ def _numpy_name(dtype: np.dtype) -> str:
     return str(dtype)
 
 
+def numbers(*scalars: Array) -> list[float]:
+    """The values of arrays of one number each; on a GPU the host waits once for all of them."""
+    if is_torch(scalars[0]):
+        found: list[float] = torch_module().stack([s.double() for s in scalars]).tolist()
+        return found
+    return [float(s) for s in scalars]
+
+
 def promoted(arrays: Sequence[Array]) -> Any:
     """The dtype of an operation on all of these, by the rules of their library."""
     if not is_torch(arrays[0]):
