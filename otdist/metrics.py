@@ -84,7 +84,8 @@ class Metric(ABC):
         self._sides: dict[bool, Any] = {True: kind(), False: kind()}
 
     def update(self, points: AnyArray, real: bool) -> None:
-        """Add points (n, d), or features, of one side.
+        """Add points (n, d), or features, of one side; they are kept in their own dtype (a list in float64),
+        and without a gradient.
 
         Raises
         ------
@@ -93,13 +94,13 @@ class Metric(ABC):
         ValueError
             If they are not (n, d), not finite, or of another d than earlier ones.
         """
-        (z,), _ = checks.arrays(points=points)
+        (z,), cast_back = checks.arrays(points=points)
         if z.ndim != 2:
             raise ValueError(f"points must have shape (n, d); got {tuple(z.shape)}")
         checks.nonempty("points", z, -1, "coordinate")
         checks.finite("points", z)
         if len(z):
-            self._sides[bool(real)].update(z)
+            self._sides[bool(real)].update(cast_back(z))
 
     @abstractmethod
     def compute(self) -> Any:
@@ -145,6 +146,7 @@ class Metric(ABC):
         """All points of both sides."""
         real, fake = (self._side(name) for name in ("real", "fake"))
         checks.same_size("the number of coordinates", "real", real.dimension, "fake", fake.dimension)
+        checks.arrays(real=real.rows(), fake=fake.rows())
         return real.rows(), fake.rows()
 
     def _side(self, name: str) -> Any:
@@ -201,6 +203,7 @@ class FrechetDistance(Metric):
             return inference.frechet_distance(*self._both(), correction=self.correction)
         real, fake = self._side("real").moments, self._side("fake").moments
         checks.same_size("the number of coordinates", "real", len(real.mean), "fake", len(fake.mean))
+        checks.arrays(real=real.mean, fake=fake.mean)
         return gaussian.w2_squared(real.mean, real.cov, fake.mean, fake.cov)
 
     def interval(self, level: float = 0.95) -> inference.Interval:

@@ -606,3 +606,32 @@ def test_what_was_expanded_is_shared():
 def test_events_of_other_lengths_are_refused():
     with pytest.raises(ValueError, match="number of coordinates"):
         otdist.w2_squared(Independent(normal(0, 3), 1), Independent(normal(1, 1), 1))
+
+
+@pytest.mark.parametrize("scale", [2.0**-600, 2.0**600])
+@pytest.mark.parametrize("kind", ["Laplace", "Uniform"])
+def test_w2_on_the_line_where_its_square_is_out_of_range(kind, scale):
+    make = getattr(torch.distributions, kind)
+    near, far = (
+        [torch.tensor([0.0, 1.0]), torch.tensor([1.5, 3.0])],
+        [torch.tensor([1.0, 0.5]), torch.tensor([2.0, 1.0])],
+    )
+    pairs = [[make(*(z.double() * s for z in side)) for side in (near, far)] for s in (1.0, scale)]
+    torch.testing.assert_close(otdist.w2(*pairs[1]) / scale, otdist.w2(*pairs[0]))
+    joined = [[torch.distributions.Independent(p, 1) for p in pair] for pair in pairs]
+    torch.testing.assert_close(otdist.w2(*joined[1]) / scale, otdist.w2(*joined[0]))
+
+
+def test_batches_that_do_not_broadcast_are_refused_by_name():
+    for kind in (torch.distributions.Normal, torch.distributions.Laplace):
+        p, q = (kind(torch.zeros(n), torch.ones(n)) for n in (2, 3))
+        with pytest.raises(ValueError, match=r"the batch shapes must broadcast; got p \(2,\), q \(3,\)"):
+            otdist.w2_squared(p, q)
+    p, q = (scipy.stats.uniform(np.zeros(n), np.ones(n)) for n in (2, 3))
+    with pytest.raises(ValueError, match="the batch shapes must broadcast"):
+        otdist.w2_squared(p, q)
+
+
+def test_integer_parameters_are_of_the_default_dtype():
+    p, q = (torch.distributions.Normal(torch.tensor([n]), torch.tensor([n])) for n in (1, 3))
+    assert otdist.w2_squared(p, q) == torch.tensor([8.0])

@@ -37,6 +37,29 @@ for function in (
     assert [float(line) for line in out.stdout.split()] == [0.0] * 3
 
 
+def test_differentiating_imports_no_compiler():
+    """The first call of one of PyTorch's custom operators imports its compiler, which sets variables and filters."""
+    code = """
+import os, sys, warnings
+import torch
+from otdist import gaussian, line
+before = list(warnings.filters), dict(os.environ)
+mean, cov = torch.zeros(2, requires_grad=True), torch.eye(2)
+gaussian.transport_map(mean, cov, mean, (2 * cov).requires_grad_()).matrix.sum().backward()
+gradient, = torch.autograd.grad(gaussian.w2_squared(mean, cov, torch.ones(2), 2 * cov), mean, create_graph=True)
+gradient.sum().backward()
+gradient, = torch.autograd.grad(line.w2_squared(mean, torch.ones(2)), mean, create_graph=True)
+try:
+    gradient.sum().backward()
+except NotImplementedError as error:
+    assert "can be differentiated once only" in str(error)
+assert (list(warnings.filters), dict(os.environ)) == before
+assert "torch._dynamo" not in sys.modules
+"""
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert out.returncode == 0, out.stderr
+
+
 def test_a_first_call_leaves_the_state_of_the_process_alone():
     code = """
 import os, warnings

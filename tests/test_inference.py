@@ -255,3 +255,22 @@ def test_tests_and_intervals_take_tensors_of_any_precision_that_want_gradients(d
     bound = {"jackknife": 20, "delta": 1}[method] * {2: 2**-7, 4: 1e-5, 8: 1e-12}[dtype.itemsize]
     assert (low, high, estimate) == pytest.approx(tuple(theirs), abs=bound)
     assert 0 < inference.two_sample_test(x, y, n_permutations=9, rng=0).p_value <= 1
+
+
+@pytest.mark.parametrize("as_given", [np.asarray, torch.from_numpy], ids=["numpy", "torch"])
+def test_samples_of_any_size(as_given):
+    """The p-value has degree 0, intervals degree 2; what is beyond the range is refused by name, without a warning."""
+    x, y = np.random.default_rng(5).standard_normal((2, 60, 2))
+    y = y + 0.5
+    test = inference.two_sample_test(as_given(x), as_given(y), n_permutations=19, rng=0)
+    far = inference.two_sample_test(as_given(x * 2.0**600), as_given(y * 2.0**600), n_permutations=19, rng=0)
+    assert (far.statistic, far.p_value) == (np.inf, test.p_value)
+    for method in ("jackknife", "delta"):
+        near = inference.confidence_interval(as_given(x), as_given(y), method=method, rng=0)
+        large = inference.confidence_interval(as_given(x * 2.0**500), as_given(y * 2.0**500), method=method, rng=0)
+        np.testing.assert_allclose(np.array(large) / 2.0**1000, near, rtol=1e-9)
+        with pytest.raises(ValueError, match="is beyond the range of"):
+            inference.confidence_interval(as_given(x * 2.0**600), as_given(y * 2.0**600), method=method, rng=0)
+    for correction in ("none", "jackknife", "extrapolate"):
+        with pytest.raises(ValueError, match="is beyond the range of"):
+            inference.frechet_distance(as_given(x * 2.0**600), as_given(y * 2.0**600), correction=correction)

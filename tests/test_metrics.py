@@ -181,6 +181,32 @@ def test_sides_of_two_dimensions_are_refused_by_their_names(make):
         metric.compute()
 
 
+@pytest.mark.parametrize("make", [metrics.FrechetDistance, metrics.SlicedDistance])
+def test_sides_of_two_libraries_are_refused_by_their_names(make):
+    metric = make()
+    metric.update(np.zeros((5, 2)), True)
+    metric.update(torch.zeros(5, 2), False)
+    with pytest.raises(TypeError, match=r"fake is a torch\.Tensor and real is a numpy\.ndarray"):
+        metric.compute()
+
+
+@pytest.mark.parametrize("make", [metrics.SlicedDistance, partial(metrics.SinkhornDivergence, epsilon=0.5)])
+def test_the_result_has_the_dtype_of_the_points(make):
+    """That to which the dtypes of all batches promote; half precision comes back as half precision."""
+    x, y = samples()
+    for one, two, expected in (
+        (x.astype(np.float16), y.astype(np.float16), np.float16),
+        (x.astype(np.float16), y.astype(np.float32), np.float32),
+        (torch.tensor(x).bfloat16(), torch.tensor(y).bfloat16(), torch.bfloat16),
+        (torch.tensor(x).bfloat16().requires_grad_(), torch.tensor(y).double(), torch.float64),
+    ):
+        metric = make()
+        metric.update(one[:9], True)
+        metric.update(one[9:], True)
+        metric.update(two, False)
+        assert metric.compute().dtype == expected
+
+
 PROCESS = """
 import sys
 import numpy as np, torch

@@ -15,7 +15,7 @@ def power_of_two(largest: Any) -> Any:
     """The power of two at or below positive finite numbers, and 1 for all others: exact to divide by."""
     largest = np.asarray(largest, np.float64)
     usable = np.where((largest > 0) & np.isfinite(largest), largest, 1.0)
-    return np.ldexp(1.0, np.frexp(usable)[1] - 1)
+    return np.ldexp(1.0, np.frexp(usable)[1] - 1)[()]
 
 
 def times_power(x: Any, scale: Any, p: float) -> Any:

@@ -243,6 +243,8 @@ class _Gradient(torch.autograd.Function):
         arrays, grads = saved[:n], saved[n:]
         along = sum(_dot(c, g, cotangent.ndim) for c, g in zip(cotangents, grads, strict=True) if c is not None)
         if ctx.call.operator.second_derivative is None:
+            if not backend.in_transform():  # an operator's first call imports PyTorch's compiler
+                raise NotImplementedError(_REFUSED.format(ctx.call.operator.name))
             along = torch.ops.otdist.refuse_second(along, ctx.call.operator.name)
             return None, along, *([None] * len(saved))
         weighted = [
@@ -259,8 +261,11 @@ class _Second(torch.autograd.Function):
 
     @staticmethod
     def forward(call: _Call, *inputs: Tensor) -> Any:
-        n = len(inputs) // 2
-        second = getattr(torch.ops.otdist, f"{call.operator.name}_second")
+        n, operator = len(inputs) // 2, call.operator.torch_operator
+        if backend.in_transform():
+            second = getattr(torch.ops.otdist, f"{call.operator.name}_second")
+        else:  # an operator's first call imports PyTorch's compiler
+            second = operator._second
         return tuple(second(list(inputs[:n]), list(inputs[n:]), *call.options))
 
     @staticmethod

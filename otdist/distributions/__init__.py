@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, overload
 import numpy as np
 
 from .. import diagonal, gaussian
-from .._core import backend
+from .._core import backend, checks
 from .._core.annotations import Frozen
 from .._core.backend import Array
 from . import registry, scipy_reading, torch_reading, torch_univariate, univariate
@@ -122,6 +122,10 @@ def _normals(p: Any, q: Any) -> tuple[Array, Array, int] | None:
         return None
     if joined and p.loc.shape[-joined:] != q.loc.shape[-joined:]:
         return None
+    if p.loc.shape != q.loc.shape:
+        checks.batch({"p": tuple(p.loc.shape), "q": tuple(q.loc.shape)})
+    if not (p.loc.is_floating_point() and q.loc.is_floating_point()):
+        return None
     shift, stretch = p.loc - q.loc, p.scale - q.scale
     return (shift, stretch, joined) if shift.dtype.itemsize >= 4 else None
 
@@ -134,10 +138,12 @@ def _general(p: Any, q: Any, *, squared: bool) -> Array:
     if x is None or y is None or _library(p) != _library(q):
         raise NotImplementedError(_refusal(p, q))
     if _library(p) != "torch":
-        return _compared(p, q, x, y, squared)
+        with np.errstate(over="ignore", invalid="ignore"):
+            return _compared(p, q, x, y, squared)
     torch = backend.torch_module()
     one, two = torch_reading.parameter(p), torch_reading.parameter(q)
-    dtype, device = _promoted(torch, one, two), one.device.type  # type: ignore[union-attr]
+    one, two = (torch.ones(()) if z is None else z for z in (one, two))  # parameters that are integers
+    dtype, device = _promoted(torch, one, two), one.device.type
     x, y = x.astype(dtype), y.astype(dtype)
     with torch.autocast(device_type=device, enabled=False):
         return backend.astype(_compared(p, q, x, y, squared), dtype)
@@ -172,12 +178,24 @@ def _compared(p: Any, q: Any, x: Description, y: Description, squared: bool) -> 
         if one is None or two is None or one.joined != two.joined:
             raise NotImplementedError(_refusal(p, q))
         value = univariate.w2_squared(one.base, two.base)
+        if not squared and _is_out_of_range(value):
+            roots = univariate.w2(one.base, two.base)
+            return backend.norm(roots.reshape(*roots.shape[: roots.ndim - one.joined], -1)) if one.joined else roots
         value = value.sum(tuple(range(-one.joined, 0))) if one.joined else value
     else:
         if x.event != y.event or x.joined or y.joined:
             raise NotImplementedError(_refusal(p, q))
         value = _mixtures(as_mixture(x), as_mixture(y))
     return value if squared else backend.root(value.clip(0, None))
+
+
+def _is_out_of_range(squared: Array) -> bool:
+    """Whether squares have overflowed, or lost digits to underflow."""
+    if not backend.inspectable(squared):
+        return False
+    v = backend.as_numpy(squared)
+    limits = np.finfo(v.dtype)
+    return not bool((np.isfinite(v) & (v > limits.tiny / limits.eps)).all())
 
 
 def _as_product(x: Description) -> Product | None:
@@ -213,7 +231,10 @@ def _read(x: Any) -> Description | None:
     torch = backend.torch_module()
     if torch is not None and isinstance(x, torch.distributions.Distribution):
         return torch_reading.read(x)
-    return scipy_reading.read(x) if _library(x) == "scipy" else None
+    if _library(x) != "scipy":
+        return None
+    with np.errstate(over="ignore", invalid="ignore"):
+        return scipy_reading.read(x)
 
 
 def _library(x: Any) -> str:

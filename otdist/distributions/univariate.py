@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .._core import backend
+from .._core import backend, checks
 from .._core.backend import Array
 from .._core.operator import Operator
 from .quadrature import NODES
@@ -47,13 +47,24 @@ class Univariate(NamedTuple):
 
 def w2_squared(p: Univariate, q: Univariate) -> Array:
     """The squared distance, in the broadcast batch shape."""
+    shape = checks.batch({"p": tuple(p.reference.shape), "q": tuple(q.reference.shape)})
     if p.family and p.family == q.family:
         return (p.mean - q.mean) ** 2 + (p.std - q.std) ** 2
     if p.log_std is not None and q.log_std is not None:
         return _log_normal(p, q)
-    shape = np.broadcast_shapes(p.reference.shape, q.reference.shape)
     u, v, weight = (_beside(x, p.reference, len(shape)) for x in NODES)
     return (weight * (p.quantile(u, v) - q.quantile(u, v)) ** 2).sum(0)
+
+
+def w2(p: Univariate, q: Univariate) -> Array:
+    """The distance itself, right also where its square overflows or underflows."""
+    if p.log_std is not None and q.log_std is not None:
+        return backend.root(_log_normal(p, q))
+    if p.family and p.family == q.family:
+        return backend.norm(backend.concatenate((p.mean - q.mean)[..., None], (p.std - q.std)[..., None]))
+    shape = np.broadcast_shapes(p.reference.shape, q.reference.shape)
+    u, v, weight = (_beside(x, p.reference, len(shape)) for x in NODES)
+    return backend.norm(backend.moveaxis(weight**0.5 * (p.quantile(u, v) - q.quantile(u, v)), 0, -1))
 
 
 def _log_normal(p: Univariate, q: Univariate) -> Array:

@@ -26,7 +26,7 @@ from .mixtures import MixtureMap, mixture_map, mixture_plan, mixture_w2_squared
 from .moments import Moments, fit
 from .pairs import bures_squared, bures_squared_and_grad
 from .samples import SampleGradients, w2_squared_from_samples, w2_squared_from_samples_and_grad
-from .size import OutOfRange, power_of_two, squared_distance, underflows
+from .size import OutOfRange, power_of_two, returned, squared_distance, underflows
 from .transport import AffineMap, geodesic, transport_map
 
 __all__ = [
@@ -115,7 +115,7 @@ def w2_squared(
     27.0
     """
     *arguments, cast_back = validate_gaussians(mean_x, cov_x, mean_y, cov_y)
-    return cast_back(_w2_squared(*arguments))
+    return returned(_w2_squared(*arguments), cast_back)
 
 
 @takes_jax("w2_squared_and_grad", root=True, mean_x=1, cov_x=2, mean_y=1, cov_y=2)
@@ -179,7 +179,7 @@ def w2_squared_and_grad(
     # Where pairs share an argument, its gradient is the sum over them.
     grad_x, grad_y = (cast_back(backend.sum_to(g, z.shape)) for g, z in ((shift, m), (-shift, n)))
     grads = Gradients(grad_x, _restored(slope_x, cast_back), grad_y, _restored(slope_y, cast_back))
-    return cast_back(squared_distance(difference, bures, m.dtype)), grads
+    return returned(squared_distance(difference, bures, m.dtype), cast_back), grads
 
 
 def _restored(grad: Any, cast_back: Any) -> Any:

@@ -26,7 +26,7 @@ from .._core.operator import Operator
 from ..covariance import Covariance
 from .arguments import validate_gaussians
 from .factor import factor
-from .size import squared_distance
+from .size import returned, squared_distance
 
 
 @takes_jax("_entropic_cost_and_grad", mean_x=1, cov_x=2, mean_y=1, cov_y=2)
@@ -69,7 +69,7 @@ def entropic_cost(
     epsilon = checks.positive_number("epsilon", epsilon)
     m, x, n, y, cast_back = validate_gaussians(mean_x, cov_x, mean_y, cov_y)
     spread = entropic_bures(x.to_dense(), y.to_dense(), epsilon=epsilon)
-    return cast_back(squared_distance(m - n, spread, m.dtype))
+    return returned(squared_distance(m - n, spread, m.dtype), cast_back)
 
 
 @takes_jax("_sinkhorn_divergence_and_grad", mean_x=1, cov_x=2, mean_y=1, cov_y=2)
@@ -99,7 +99,7 @@ def sinkhorn_divergence(
     a, b = x.to_dense(), y.to_dense()
     between = entropic_bures(a, b, epsilon=epsilon)
     within = entropic_bures(a, a, epsilon=epsilon) + entropic_bures(b, b, epsilon=epsilon)
-    return cast_back(squared_distance(m - n, between - within / 2, m.dtype))
+    return returned(squared_distance(m - n, between - within / 2, m.dtype), cast_back)
 
 
 class _Gradients(NamedTuple):

@@ -8,7 +8,7 @@ from .._core.backend import Array
 from ..covariance import Covariance, Dense
 from .arguments import validate_gaussians
 from .pairs import bures_squared
-from .size import OutOfRange, squared_distance
+from .size import OutOfRange, returned, squared_distance
 
 # Pairs of d x d matrices that are looked at together: 2²² numbers, 32 MiB, keep a block's temporaries in bounds.
 _BLOCK = 2**22
@@ -40,7 +40,7 @@ def pairwise_w2_squared(
            [10.,  0.]])
     """
     mean_x, x, mean_y, y, cast_back = validate_gaussians(means_x, covs_x, means_y, covs_y, core=1)
-    return cast_back(pairwise(mean_x, x, mean_y, y))
+    return returned(pairwise(mean_x, x, mean_y, y), cast_back)
 
 
 def pairwise(mean_x: Array, x: Covariance, mean_y: Array, y: Covariance) -> Array:

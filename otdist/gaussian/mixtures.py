@@ -103,6 +103,7 @@ class MixtureMap(NamedTuple):
         """Move points (..., n, d); dtypes promote as their library promotes them."""
         (z, *own), cast_back = checks.arrays(points=points, **self._asdict())
         checks.shape("points", z, "(..., n, d)", 2)
+        checks.finite("points", z)
         weights, means, covs, matrices, offsets = own
         checks.same_size("the number of coordinates", "points", z.shape[-1], "the map", means.shape[-1])
         xp = backend.namespace(means)
@@ -156,12 +157,14 @@ def mixture_map(
     if backend.in_transform():
         raise RuntimeError("gaussian.mixture_map needs values, which torch.func and torch.compile hide")
     found, cast_back = _validate(weights_x, means_x, covs_x, weights_y, means_y, covs_y)
-    covs, plan = found.x.to_dense(), _plan(found)
+    plan = _plan(found)
+    dense: Array = found.x.to_dense()
+    covs: Array = backend.broadcast_to(dense, (*dense.shape[:-3], plan.shape[-2], *dense.shape[-2:]))
     xp, total = backend.namespace(plan), plan.sum(-1)[..., None]
     if factor("covs_x", backend.astype(covs, xp.float64), float(backend.epsilon(covs))).null is not None:
         raise ValueError("covs_x must be positive definite: a map needs to know which component a point comes from")
     shares = xp.where(total > 0, plan / xp.where(total > 0, total, 1.0), 0.0)[..., None]
-    matrices = transport_matrix(covs[..., :, None, :, :], found.y.to_dense()[..., None, :, :, :])
+    matrices = transport_matrix(covs[..., :, None, :, :], found.y.expand(-2).to_dense())
     offsets = found.mean_y[..., None, :, :] - (matrices @ found.mean_x[..., :, None, :, None])[..., 0]
     parts = found.weights_x, found.mean_x, covs, (shares[..., None] * matrices).sum(-3), (shares * offsets).sum(-2)
     return MixtureMap(*(cast_back(z.detach() if backend.is_torch(z) else z) for z in parts))

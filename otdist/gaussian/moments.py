@@ -119,7 +119,7 @@ class Moments:
                 mean = x.mean(0)
                 scatter = (x - mean).mT @ (x - mean)
             if not _are_finite(mean, scatter):
-                raise OutOfRange("the scatter of batch is beyond the range of float64; divide it by some c")
+                raise OutOfRange("the scatter of batch is beyond the range of float64; divide the points by some c")
             self._combine(x.shape[0], mean, scatter)
         return self
 
@@ -142,7 +142,7 @@ class Moments:
             shift = mean - self._mean
             scatter = self._scatter + scatter + shift[:, None] * shift * (self.n * n / total)
         if not _are_finite(scatter):
-            raise OutOfRange("the scatter of all batches is beyond the range of float64; divide them by some c")
+            raise OutOfRange("the scatter with batch is beyond the range of float64; divide the points by some c")
         self._scatter, self._mean, self.n = scatter, self._mean + shift * (n / total), total
 
     def pack(self) -> Array:

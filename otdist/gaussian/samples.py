@@ -16,7 +16,7 @@ from .._core.scale import power_of_two
 from ..covariance import Covariance, Dense
 from ..covariance.base import unchecked
 from .pairs import bures_squared, bures_squared_and_grad
-from .size import refuse_infinite, squared_distance
+from .size import refuse_infinite, returned, squared_distance
 
 
 class SampleGradients(NamedTuple):
@@ -61,7 +61,7 @@ def w2_squared_from_samples(x: A | Numbers, y: A | Numbers) -> A:
     fits, unit = _fits(u, v)
     (mean_x, cov_x), (mean_y, cov_y) = fits
     squared = squared_distance(mean_x - mean_y, bures_squared(cov_x, cov_y), u.dtype)
-    return cast_back(_in_units(squared, unit))
+    return returned(_in_units(squared, unit), cast_back)
 
 
 def w2_squared_from_samples_and_grad(x: NumPy, y: NumPy) -> tuple[np.ndarray, SampleGradients]:
@@ -94,7 +94,7 @@ def w2_squared_from_samples_and_grad(x: NumPy, y: NumPy) -> tuple[np.ndarray, Sa
         mean_part = backend.sum_to(towards, (*cloud.shape[:-2], cloud.shape[-1]))[..., None, :] / n
         grads.append(cast_back((spread + mean_part) * unit))
     squared = squared_distance(mean_x - mean_y, bures, u.dtype)
-    return cast_back(_in_units(squared, unit)), SampleGradients(*grads)
+    return returned(_in_units(squared, unit), cast_back), SampleGradients(*grads)
 
 
 def _clouds(x: Any, y: Any) -> tuple[Array, Array, Any]:

@@ -47,6 +47,14 @@ def _out_of_range(dtype: Any) -> OutOfRange:
     )
 
 
+def returned(squared: Array, cast_back: Any) -> Array:
+    """A squared distance in the caller's dtype; refused if it is beyond its range."""
+    out = cast_back(squared)
+    if out.dtype != squared.dtype:
+        refuse_infinite(out, out.dtype)
+    return out
+
+
 def underflows(squared: Array) -> bool:
     """Whether digits of a squared distance may be lost to underflow; zero is taken for what it is."""
     if not backend.inspectable(squared):

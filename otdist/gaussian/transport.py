@@ -24,6 +24,7 @@ class AffineMap(NamedTuple):
         """Move points (..., n, d), or one point (d,); dtypes promote as their library promotes them."""
         (z, matrix, offset), cast_back = checks.arrays(points=points, matrix=self.matrix, offset=self.offset)
         checks.shape("points", z, "(..., n, d)", 1)
+        checks.finite("points", z)
         checks.same_size("the number of coordinates", "points", z.shape[-1], "the map", matrix.shape[-1])
         if z.ndim == 1:
             return cast_back((matrix @ z[..., None])[..., 0] + offset)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -10,8 +11,9 @@ from .._core import backend, random
 from .._core.annotations import A, Numbers, Seed
 from .._core.backend import Array
 from .._core.imports import imported
+from .._core.scale import power_of_two
 from .influence import influences
-from .jackknife import GROUPS, pseudo_values
+from .jackknife import GROUPS, pseudo_values, refuse_infinite
 from .samples import Distance, default_directions, sliced_along, validate_samples, without_gradients
 
 
@@ -90,7 +92,7 @@ def confidence_interval(
     generator = random.generator(random.seed(rng))
     distance = sliced_along(default_directions(u.shape[1], generator), u) if distance is None else distance
     estimate, error, quantile = estimator(distance, u, v, (1 + level) / 2, generator)
-    return Interval(estimate - quantile * error, estimate + quantile * error, estimate)
+    return Interval(*(float(z) for z in (estimate - quantile * error, estimate + quantile * error, estimate)))
 
 
 def _by_jackknife(
@@ -100,7 +102,7 @@ def _by_jackknife(
     stdtrit = imported("scipy.special").stdtrit
     x, y = (z[backend.index(rng.permutation(len(z)), z)] for z in (x, y))
     pseudo = np.array([float(p) for p in pseudo_values(distance, x, y)])
-    return float(pseudo.mean()), float(pseudo.std(ddof=1) / len(pseudo) ** 0.5), float(stdtrit(GROUPS - 1, share))
+    return _mean(pseudo), _standard_deviation(pseudo) / len(pseudo) ** 0.5, float(stdtrit(GROUPS - 1, share))
 
 
 def _by_delta(
@@ -109,7 +111,19 @@ def _by_delta(
     """Estimate, standard error, and the normal quantile."""
     ndtri = imported("scipy.special").ndtri
     value, f, g = influences(distance, x, y)
-    return value, float((f.var(ddof=1) / len(f) + g.var(ddof=1) / len(g)) ** 0.5), float(ndtri(share))
+    refuse_infinite(np.array([value, *f, *g]))
+    parts = (_standard_deviation(z) / len(z) ** 0.5 for z in (f, g))
+    return value, math.hypot(*parts), float(ndtri(share))
+
+
+def _mean(x: np.ndarray) -> float:
+    return float((x / len(x)).sum())
+
+
+def _standard_deviation(x: np.ndarray) -> float:
+    """Also of numbers whose squares overflow."""
+    unit = power_of_two(float(abs(x).max()))
+    return float((x / unit).std(ddof=1) * unit)
 
 
 _METHODS = {"jackknife": (2 * GROUPS, _by_jackknife), "delta": (2, _by_delta)}

@@ -8,6 +8,7 @@ import numpy as np
 
 from .._core import backend
 from .._core.backend import Array
+from .._core.scale import OutOfRange
 from .samples import Distance
 
 # Parts that are left out in turn: enough for a standard error with 19 degrees of freedom.
@@ -17,8 +18,18 @@ GROUPS = 20
 def pseudo_values(distance: Distance, x: Array, y: Array, groups: int = GROUPS) -> list[Any]:
     """K θ - (K - 1) θ without part k; parts interleave, so the samples' order matters only as much as it is random."""
     whole = distance(x, y)
-    rest = [[_without(z, k, groups) for z in (x, y)] for k in range(groups)]
-    return [groups * whole - (groups - 1) * distance(*pair) for pair in rest]
+    parts = [distance(*(_without(z, k, groups) for z in (x, y))) for k in range(groups)]
+    with backend.silent_overflow(whole):
+        found = [groups * whole - (groups - 1) * part for part in parts]
+    for pseudo in found:
+        refuse_infinite(pseudo)
+    return found
+
+
+def refuse_infinite(x: Any) -> None:
+    """Refuse distances, and multiples of them, that are beyond the range of their dtype."""
+    if backend.inspectable(x) and not np.isfinite(backend.as_numpy(x)).all():
+        raise OutOfRange("the distance between x and y is beyond the range of its dtype; divide x and y by some c")
 
 
 def _without(z: Array, k: int, groups: int) -> Array:

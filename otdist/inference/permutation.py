@@ -10,6 +10,7 @@ import numpy as np
 from .._core import backend, checks, random
 from .._core.annotations import A, Numbers, Seed
 from .._core.backend import Array
+from .._core.scale import power_of_two, times_power
 from .samples import Distance, default_directions, validate_samples, without_gradients
 
 # Numbers that a block of relabellings may take: their temporaries stay near the caches.
@@ -80,7 +81,7 @@ def two_sample_test(
     extreme = 1
     for block in _relabellings(labels, n_permutations, max(1, _BLOCK // statistics.size), generator):
         extreme += int((statistics(block) >= observed * (1 - 1e-12)).sum())
-    return TestResult(observed, extreme / (n_permutations + 1))
+    return TestResult(float(times_power(observed, statistics.unit, 2)), extreme / (n_permutations + 1))
 
 
 class _Statistics(NamedTuple):
@@ -88,6 +89,7 @@ class _Statistics(NamedTuple):
 
     of: Callable[[np.ndarray], np.ndarray]  # labels (k, N), True for the first part -> (k,)
     size: int  # numbers that one relabelling takes
+    unit: float = 1.0  # of length: they are of the samples divided by it
 
     def __call__(self, labels: np.ndarray) -> np.ndarray:
         return self.of(labels)
@@ -117,6 +119,8 @@ def _sliced_statistics(pooled: Array, directions: np.ndarray, n: int) -> _Statis
     """
     xp, size = backend.namespace(pooled), len(pooled)
     points = backend.astype(pooled, xp.float64)
+    unit = power_of_two(float(abs(points).max()))  # lest squares overflow, and all statistics be infinite
+    points = points / unit
     points = points - points.mean(0)
     projected = backend.like(directions, points) @ points.T
     order = projected.argsort(1)
@@ -131,7 +135,7 @@ def _sliced_statistics(pooled: Array, directions: np.ndarray, n: int) -> _Statis
         found = ((gap * gap) @ mass).mean(1)
         return found.cpu().numpy() if backend.is_torch(found) else found
 
-    return _Statistics(of, order.shape[0] * order.shape[1])
+    return _Statistics(of, order.shape[0] * order.shape[1], unit)
 
 
 def _split(values: Array, chosen: Array, n: int) -> tuple[Array, Array]:

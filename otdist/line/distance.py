@@ -13,8 +13,8 @@ from .._core.scale import times_power
 from .coupling import Transport, is_finite
 from .monotone import transport, weight_rows
 
-# Between these no term of a cost that matters has overflowed or underflowed.
-_SMALLEST, _LARGEST = 1e-200, 1e200
+# Between these no term of a cost that matters has overflowed or underflowed, nor a slope in the dtype of the points.
+_ORDINARY = {np.dtype(np.float64): (1e-200, 1e200), np.dtype(np.float32): (1e-20, 1e20)}
 
 
 def _cost_kernel(x: Array, y: Array, a: Array, b: Array, *, needs_input_grad: tuple[bool, ...], p: float) -> Any:
@@ -36,8 +36,8 @@ def _distance_kernel(x: Array, y: Array, a: Array, b: Array, *, needs_input_grad
         found = transport(rows[0], rows[1], *weights, p=p, needs_input_grad=wanted)
         return _in_shape(_root(found, scale[:, 0], p), arrays, needs_input_grad)
     found = transport(_own_rows(x), _own_rows(y), *weights, p=p, needs_input_grad=wanted)
-    scale = np.ones(len(found.cost))
-    if not (((found.cost > _SMALLEST) & (found.cost < _LARGEST)).all() and _is_within_range(found, x.dtype)):
+    scale, (least, most) = np.ones(len(found.cost)), _ORDINARY[x.dtype]
+    if not (((found.cost > least) & (found.cost < most)).all() and _is_within_range(found, x.dtype)):
         found, scale = _rescaled(arrays, weights, p, wanted)
     return _in_shape(_root(found, scale, p), arrays, needs_input_grad)
 
