@@ -4,7 +4,7 @@ import importlib
 from collections.abc import Callable
 from functools import partial
 
-from bench import clouds, problems, processes, rivals, training
+from bench import ablation, clouds, problems, processes, rivals, training
 from bench.problems import Problem
 from bench.rivals import Call, Contender
 from bench.workload import NO_VALUE, Rival, Tolerance, Workload, no_answers
@@ -251,7 +251,7 @@ _TRAINING = (
     _vae_step("sinkhorn", 1.5),
 )
 
-WORKLOADS: tuple[Workload, ...] = (
+_CLAIMS: tuple[Workload, ...] = (
     *_GAUSSIAN,
     *_SLICED,
     *training.SLICED_STEPS,
@@ -260,6 +260,8 @@ WORKLOADS: tuple[Workload, ...] = (
     *processes.WORKLOADS,
     *_TRAINING,
 )
+
+WORKLOADS: tuple[Workload, ...] = (*_CLAIMS, *ablation.rows({workload.name: workload for workload in _CLAIMS}))
 
 
 def select(words: list[str]) -> list[Workload]:
@@ -270,4 +272,6 @@ def select(words: list[str]) -> list[Workload]:
 def _is_meant(workload: Workload, words: list[str]) -> bool:
     if workload.by_name_only:
         return workload.name in words
+    if workload.group == "ablation":  # whose names hold those of the workloads that they repeat
+        return not words or any(workload.name.startswith(word) for word in words)
     return not words or any(word == workload.group or word in workload.name for word in words)

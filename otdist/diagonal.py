@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ._core import backend, checks
+from ._core.annotations import A, Numbers, NumPy
 from ._core.backend import Array
 from ._core.jax_operator import takes_jax
 
@@ -20,14 +21,14 @@ __all__ = ["Gradients", "pairwise_w2_squared", "w2", "w2_squared", "w2_squared_a
 class Gradients(NamedTuple):
     """The gradient of `w2_squared` with respect to each argument."""
 
-    mean_x: Array
-    scale_x: Array
-    mean_y: Array
-    scale_y: Array
+    mean_x: np.ndarray
+    scale_x: np.ndarray
+    mean_y: np.ndarray
+    scale_y: np.ndarray
 
 
 @takes_jax("w2_squared_and_grad", mean_x=1, scale_x=1, mean_y=1, scale_y=1)
-def w2_squared(mean_x: Any, scale_x: Any, mean_y: Any = 0.0, scale_y: Any = 1.0) -> Array:
+def w2_squared(mean_x: A | Numbers, scale_x: A | Numbers, mean_y: A | Numbers = 0.0, scale_y: A | Numbers = 1.0) -> A:
     """Squared 2-Wasserstein distance between Gaussians with independent coordinates.
 
     ``W2² = Σᵢ (mean_xᵢ - mean_yᵢ)² + (scale_xᵢ - scale_yᵢ)²``
@@ -71,13 +72,13 @@ def w2_squared(mean_x: Any, scale_x: Any, mean_y: Any = 0.0, scale_y: Any = 1.0)
     value = _of_plain_arrays(mean_x, scale_x, mean_y, scale_y)
     if value is not None:
         return value
-    (mean_x, scale_x, mean_y, scale_y), cast_back = _validate(mean_x, scale_x, mean_y, scale_y)
-    with backend.silent_overflow(mean_x):
-        return cast_back(((mean_x - mean_y) ** 2 + (scale_x - scale_y) ** 2).sum(-1))
+    (m, s, n, t), cast_back = _validate(mean_x, scale_x, mean_y, scale_y)
+    with backend.silent_overflow(m):
+        return cast_back(((m - n) ** 2 + (s - t) ** 2).sum(-1))
 
 
 @takes_jax("w2_squared_and_grad", root=True, mean_x=1, scale_x=1, mean_y=1, scale_y=1)
-def w2(mean_x: Any, scale_x: Any, mean_y: Any = 0.0, scale_y: Any = 1.0) -> Array:
+def w2(mean_x: A | Numbers, scale_x: A | Numbers, mean_y: A | Numbers = 0.0, scale_y: A | Numbers = 1.0) -> A:
     """2-Wasserstein distance, the root of `w2_squared`; its gradient is 0 where the distance is 0.
 
     Examples
@@ -86,11 +87,13 @@ def w2(mean_x: Any, scale_x: Any, mean_y: Any = 0.0, scale_y: Any = 1.0) -> Arra
     >>> float(diagonal.w2([3.0], [5.0]))
     5.0
     """
-    (mean_x, scale_x, mean_y, scale_y), cast_back = _validate(mean_x, scale_x, mean_y, scale_y)
-    return cast_back(backend.norm(backend.concatenate(mean_x - mean_y, scale_x - scale_y)))
+    (m, s, n, t), cast_back = _validate(mean_x, scale_x, mean_y, scale_y)
+    return cast_back(backend.norm(backend.concatenate(m - n, s - t)))
 
 
-def w2_squared_and_grad(mean_x: Any, scale_x: Any, mean_y: Any = 0.0, scale_y: Any = 1.0) -> tuple[Array, Gradients]:
+def w2_squared_and_grad(
+    mean_x: NumPy, scale_x: NumPy, mean_y: NumPy = 0.0, scale_y: NumPy = 1.0
+) -> tuple[np.ndarray, Gradients]:
     """`w2_squared` with its gradients, for NumPy; each gradient has its argument's shape.
 
     Examples
@@ -101,17 +104,17 @@ def w2_squared_and_grad(mean_x: Any, scale_x: Any, mean_y: Any = 0.0, scale_y: A
     >>> grads.mean_x, grads.scale_x
     (array([6., 0.]), array([0., 2.]))
     """
-    (mean_x, scale_x, mean_y, scale_y), cast_back = _validate(mean_x, scale_x, mean_y, scale_y)
-    checks.numpy_only("diagonal.w2_squared_and_grad", mean_x, "mean_x")
-    dm, ds = mean_x - mean_y, scale_x - scale_y
+    (m, s, n, t), cast_back = _validate(mean_x, scale_x, mean_y, scale_y)
+    checks.numpy_only("diagonal.w2_squared_and_grad", m, "mean_x")
+    dm, ds = m - n, s - t
     shape = np.broadcast_shapes(dm.shape, ds.shape)
     with np.errstate(over="ignore"):
-        slopes = zip((2 * dm, 2 * ds, -2 * dm, -2 * ds), (mean_x, scale_x, mean_y, scale_y), strict=True)
+        slopes = zip((2 * dm, 2 * ds, -2 * dm, -2 * ds), (m, s, n, t), strict=True)
         grads = [backend.sum_to(backend.broadcast_to(g, shape), x.shape) for g, x in slopes]
         return cast_back((dm**2 + ds**2).sum(-1)), Gradients(*map(cast_back, grads))
 
 
-def pairwise_w2_squared(mean_x: Any, scale_x: Any, mean_y: Any, scale_y: Any) -> Array:
+def pairwise_w2_squared(mean_x: A | Numbers, scale_x: A | Numbers, mean_y: A | Numbers, scale_y: A | Numbers) -> A:
     """`w2_squared` between every Gaussian of one family and every Gaussian of another, as one matrix product.
 
     Parameters
@@ -135,8 +138,8 @@ def pairwise_w2_squared(mean_x: Any, scale_x: Any, mean_y: Any, scale_y: Any) ->
     >>> diagonal.pairwise_w2_squared(zero, one, np.eye(2), np.ones((2, 2)))
     array([[1., 1.]])
     """
-    (mean_x, scale_x, mean_y, scale_y), cast_back = _validate(mean_x, scale_x, mean_y, scale_y, core=2)
-    u, v = backend.concatenate(mean_x, scale_x), backend.concatenate(mean_y, scale_y)
+    (m, s, n, t), cast_back = _validate(mean_x, scale_x, mean_y, scale_y, core=2)
+    u, v = backend.concatenate(m, s), backend.concatenate(n, t)
     return cast_back(_squared_distances(u, v))
 
 
@@ -247,3 +250,7 @@ def _validate(mean_x: Any, scale_x: Any, mean_y: Any, scale_y: Any, *, core: int
     for family in families:
         checks.batch({k: x.shape[:-1] for k, x in zip(named, arrays, strict=True) if x.ndim and k in family})
     return arrays, cast_back
+
+
+def __dir__() -> list[str]:
+    return __all__

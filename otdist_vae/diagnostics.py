@@ -21,6 +21,8 @@ from .samplers import DENSITIES
 if TYPE_CHECKING:
     from .model import WVAE
 
+__all__ = ["Finding", "Measurements", "diagnose", "fills_the_prior", "measure", "report"]
+
 MOST = 1000  # examples looked at
 CODES_TESTED = 400  # their permutation test takes half a second
 PERMUTATIONS = 199
@@ -475,3 +477,7 @@ def _shown(value: Any) -> str:
     if isinstance(value, str):
         return value
     return ("yes" if value else "no") if isinstance(value, bool) else f"{value:.3g}"
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -40,6 +40,8 @@ from .rows import as_rows, subset
 from .scaling import SCALINGS, DataUnits, check_unit_range, resolve, units
 from .typed import shown, typed
 
+__all__ = ["WVAE", "Codes"]
+
 MIN_EPOCHS, MIN_STEPS = 50, 1500  # steps train a network, whatever the number of examples
 CODES_KEPT = 10_000  # codes that the samplers' densities are fitted to
 CHOICES: dict[str, dict[str, type]] = {
@@ -772,3 +774,7 @@ def _resumable(run: Any, resume: Any) -> Path | None:
             f"max_epochs must be at least the {len(kept['history'])} that {path} has; got {run.max_epochs}"
         )
     return path
+
+
+def __dir__() -> list[str]:
+    return __all__

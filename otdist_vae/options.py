@@ -12,6 +12,8 @@ import torch
 
 from .typed import shown, typed
 
+__all__ = ["Options", "hardware"]
+
 LOGGERS = ("csv", "tensorboard", "wandb")
 PRECISIONS = ("32-true", "64-true", "bf16-mixed", "16-mixed", "bf16-true")
 PYTHON_ONLY = {"python_only": True}  # the mark of a field that no configuration file can hold
@@ -201,3 +203,7 @@ def _check_devices(devices: Any, n: int | None, accelerator: str) -> None:
         fit = type(devices) is int and ((devices == -1 and accelerator != "cpu") or 1 <= devices <= n)
     if not fit:
         raise ValueError(f"devices must be 1 to {n}, as many as this machine has ({accelerator}); got {shown(devices)}")
+
+
+def __dir__() -> list[str]:
+    return __all__

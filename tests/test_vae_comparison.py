@@ -206,6 +206,22 @@ def test_tests_are_of_the_values(whole):
         assert [t["holm"] for t in mine] == holm([t["found"]["p"] for t in mine])
 
 
+def test_models_are_measured_again_by_each_sampler(whole):
+    # the sampler that a model takes by itself gives the comparison's own number
+    from bench import vae_samplers
+
+    found = vae_samplers.measure(whole)
+    known = json.loads((whole / "comparison.json").read_text("utf-8"))["results"]
+    for name, rows in found.items():
+        assert len(rows) == 2
+        for row, fit in zip(rows, known[name], strict=True):
+            same = fit["metrics"]["Fréchet distance"]["model"]
+            assert row.by_sampler[row.chosen] == pytest.approx(same, rel=1e-6)  # of moments in another order of sums
+    text = vae_samplers.table(found)
+    assert len({line.count("|") for line in text.splitlines()}) == 1
+    assert text.count("\n") == 2 + len(found)
+
+
 def test_weights_are_those_that_validation_data_preferred(whole):
     cells = numbers(whole)
     for name in ("kl", "sliced"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,10 +14,10 @@ from .backend import Array
 class Gradients(NamedTuple):
     """The gradient of `w2_squared` with respect to each argument; None for weights that were not given."""
 
-    x: Array
-    y: Array
-    a: Array | None
-    b: Array | None
+    x: np.ndarray
+    y: np.ndarray
+    a: np.ndarray | None
+    b: np.ndarray | None
 
 
 def validate_clouds(x: Any, y: Any, a: Any, b: Any, *, core: int) -> tuple[list[Array], list[Array | None], Any]:
@@ -72,6 +73,12 @@ def weight_gradients(grads: Any, arrays: list[Array], totals: list[Array | None]
                 )
         out.append((g - mean) / total)
     return out
+
+
+def cast_gradients(grads: Iterable[Array | None], cast_back: Callable[[Array], Array]) -> Gradients:
+    """Gradients by x, y, a, b in the dtype of the caller's arrays."""
+    found: list[Any] = [None if g is None else cast_back(g) for g in grads]
+    return Gradients(*found)
 
 
 def validate_points(name: str, x: Array) -> None:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from .._core import backend, checks
+from .._core.annotations import AnyArray
 from .._core.backend import Array
 from .base import Covariance, largest_number, parameter, refuse_overflow
 
@@ -29,7 +28,7 @@ class Factor(Covariance):
     _fields = ("root",)
     root: Array
 
-    def __init__(self, root: Any) -> None:
+    def __init__(self, root: AnyArray) -> None:
         self.root = parameter("root", root, "(..., d, r)", 2)
         checks.nonempty("root", self.root, -2, "coordinate")
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from .._core import backend, checks
+from .._core.annotations import AnyArray
 from .._core.backend import Array
 from .base import Covariance, Structure, from_structure, parameter
 from .dense import Dense
@@ -34,7 +35,7 @@ class Kronecker(Covariance):
     left: Covariance
     right: Covariance
 
-    def __init__(self, left: Any, right: Any) -> None:
+    def __init__(self, left: AnyArray | Covariance, right: AnyArray | Covariance) -> None:
         if not isinstance(left, Covariance) and not isinstance(right, Covariance):
             (left, right), cast_back = checks.arrays(left=left, right=right)
             left, right = cast_back(left), cast_back(right)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from .._core import backend
+from .._core.annotations import A, Numbers
 from .._core.backend import Array
 from ..covariance import Covariance, Dense
 from .arguments import validate_gaussians
@@ -15,7 +14,9 @@ from .size import OutOfRange, squared_distance
 _BLOCK = 2**22
 
 
-def pairwise_w2_squared(means_x: Any, covs_x: Any, means_y: Any, covs_y: Any) -> Array:
+def pairwise_w2_squared(
+    means_x: A | Numbers, covs_x: A | Numbers | Covariance, means_y: A | Numbers, covs_y: A | Numbers | Covariance
+) -> A:
     """`w2_squared` between every Gaussian of one family and every Gaussian of another.
 
     Parameters

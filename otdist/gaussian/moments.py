@@ -7,12 +7,13 @@ from typing import Any
 import numpy as np
 
 from .._core import backend, checks
+from .._core.annotations import A, AnyArray, Numbers
 from .._core.backend import Array
 from .._core.clouds import validate_points
 from .._core.scale import OutOfRange, power_of_two
 
 
-def fit(x: Any, a: Any = None, *, biased: bool = False) -> tuple[Array, Array]:
+def fit(x: A | Numbers, a: A | Numbers | None = None, *, biased: bool = False) -> tuple[A, A]:
     """The Gaussian with the mean and covariance of points.
 
     Parameters
@@ -44,26 +45,26 @@ def fit(x: Any, a: Any = None, *, biased: bool = False) -> tuple[Array, Array]:
     (array([1.]), array([[2.]]))
     """
     named = {"x": x} if a is None else {"x": x, "a": a}
-    (x, *given), cast_back = checks.arrays(**named)
-    validate_points("x", x)
-    n = x.shape[-2]
-    xp = backend.namespace(x)
-    x = backend.astype(x, xp.float64)
-    a = backend.astype(checks.weights("a", given[0], n), xp.float64)[..., None] if given else None
-    if a is None:
+    (z, *given), cast_back = checks.arrays(**named)
+    validate_points("x", z)
+    n = z.shape[-2]
+    xp = backend.namespace(z)
+    z = backend.astype(z, xp.float64)
+    w = backend.astype(checks.weights("a", given[0], n), xp.float64)[..., None] if given else None
+    if w is None:
         left = n if biased else n - 1
         if not left:
             raise ValueError(f"x must have at least 2 points; got {n} (biased=True divides by n)")
     else:
-        lost = (a * a).sum(-2)[..., None]
+        lost = (w * w).sum(-2)[..., None]
         left = xp.ones_like(lost) if biased else 1 - lost
         if not biased and backend.inspectable(left) and not bool((left > 0).all()):
             raise ValueError("a must spread over two points or more; all of it is in one (biased=True divides by 1)")
-    with backend.silent_overflow(x):
-        mean, cov = _mean_and_covariance(x, a, left)
+    with backend.silent_overflow(z):
+        mean, cov = _mean_and_covariance(z, w, left)
         if not _are_finite(mean, cov):
-            unit = float(power_of_two(np.abs(backend.as_numpy(x)).max()))
-            mean, cov = _mean_and_covariance(x / unit, a, left)
+            unit = float(power_of_two(np.abs(backend.as_numpy(z)).max()))
+            mean, cov = _mean_and_covariance(z / unit, w, left)
             mean, cov = mean * unit, cov * unit * unit
         mean, cov = cast_back(mean), cast_back(cov)
     if not _are_finite(mean, cov):
@@ -105,7 +106,7 @@ class Moments:
         self._mean: Array = None
         self._scatter: Array = None
 
-    def update(self, batch: Any) -> Moments:
+    def update(self, batch: AnyArray) -> Moments:
         """Add points (n, d), NumPy or PyTorch; returns self."""
         (x,), _ = checks.arrays(batch=batch)
         if x.ndim != 2:

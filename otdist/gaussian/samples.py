@@ -8,6 +8,7 @@ import numpy as np
 
 from .. import covariance
 from .._core import backend, checks
+from .._core.annotations import A, Numbers, NumPy
 from .._core.backend import Array
 from .._core.clouds import validate_points
 from .._core.jax_operator import takes_jax
@@ -21,12 +22,12 @@ from .size import refuse_infinite, squared_distance
 class SampleGradients(NamedTuple):
     """The gradient of `w2_squared_from_samples` with respect to each argument."""
 
-    x: Array
-    y: Array
+    x: np.ndarray
+    y: np.ndarray
 
 
 @takes_jax("w2_squared_from_samples_and_grad", x=2, y=2)
-def w2_squared_from_samples(x: Any, y: Any) -> Array:
+def w2_squared_from_samples(x: A | Numbers, y: A | Numbers) -> A:
     """The Fréchet distance of two samples: `w2_squared` of the Gaussians with their means and covariances.
 
     With features of images in place of points this is the Fréchet inception distance, FID. Covariances are divided by
@@ -56,14 +57,14 @@ def w2_squared_from_samples(x: Any, y: Any) -> Array:
     >>> round(float(gaussian.w2_squared_from_samples(x, x + 1.0)), 6)
     2048.0
     """
-    x, y, cast_back = _clouds(x, y)
-    fits, unit = _fits(x, y)
+    u, v, cast_back = _clouds(x, y)
+    fits, unit = _fits(u, v)
     (mean_x, cov_x), (mean_y, cov_y) = fits
-    squared = squared_distance(mean_x - mean_y, bures_squared(cov_x, cov_y), x.dtype)
+    squared = squared_distance(mean_x - mean_y, bures_squared(cov_x, cov_y), u.dtype)
     return cast_back(_in_units(squared, unit))
 
 
-def w2_squared_from_samples_and_grad(x: Any, y: Any) -> tuple[Array, SampleGradients]:
+def w2_squared_from_samples_and_grad(x: NumPy, y: NumPy) -> tuple[np.ndarray, SampleGradients]:
     """`w2_squared_from_samples` with its gradients, for NumPy; each gradient has its argument's shape.
 
     Examples
@@ -74,16 +75,16 @@ def w2_squared_from_samples_and_grad(x: Any, y: Any) -> tuple[Array, SampleGradi
     >>> value, grads.x.round(12).ravel()
     (np.float64(9.0), array([-3., -3.]))
     """
-    x, y, cast_back = _clouds(x, y)
-    checks.numpy_only("gaussian.w2_squared_from_samples_and_grad", x)
-    fits, unit = _fits(x, y)
-    x, y = x / unit, y / unit
+    u, v, cast_back = _clouds(x, y)
+    checks.numpy_only("gaussian.w2_squared_from_samples_and_grad", u)
+    fits, unit = _fits(u, v)
+    u, v = u / unit, v / unit
     (mean_x, cov_x), (mean_y, cov_y) = fits
-    batch = np.broadcast_shapes(x.shape[:-2], y.shape[:-2])
+    batch = np.broadcast_shapes(u.shape[:-2], v.shape[:-2])
     bures, slopes = bures_squared_and_grad(cov_x, cov_y, batch)
-    shift = np.broadcast_to(2 * (mean_x - mean_y), (*batch, x.shape[-1]))
+    shift = np.broadcast_to(2 * (mean_x - mean_y), (*batch, u.shape[-1]))
     grads = []
-    for cloud, cov, slope, towards in ((x, cov_x, slopes[0], shift), (y, cov_y, slopes[1], -shift)):
+    for cloud, cov, slope, towards in ((u, cov_x, slopes[0], shift), (v, cov_y, slopes[1], -shift)):
         n = cloud.shape[-2]
         if isinstance(cov, covariance.Factor):
             spread = slope.mT / (n - 1) ** 0.5
@@ -92,7 +93,7 @@ def w2_squared_from_samples_and_grad(x: Any, y: Any) -> tuple[Array, SampleGradi
         spread = spread - spread.mean(-2, keepdims=True)
         mean_part = backend.sum_to(towards, (*cloud.shape[:-2], cloud.shape[-1]))[..., None, :] / n
         grads.append(cast_back((spread + mean_part) * unit))
-    squared = squared_distance(mean_x - mean_y, bures, x.dtype)
+    squared = squared_distance(mean_x - mean_y, bures, u.dtype)
     return cast_back(_in_units(squared, unit)), SampleGradients(*grads)
 
 

@@ -18,8 +18,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .._core import backend, checks
+from .._core.annotations import A, Numbers, NumPy
 from .._core.backend import Array
-from .._core.clouds import validate_clouds, weight_gradients
+from .._core.clouds import Gradients, cast_gradients, validate_clouds, weight_gradients
 from .._core.jax_operator import takes_jax
 from . import certificates, numpy_engine
 from .barycenters import Barycenter, validated_shares
@@ -44,15 +45,6 @@ __all__ = [
 MAX_ITER = 5000
 
 
-class Gradients(NamedTuple):
-    """The gradient of `w2_squared` with respect to each argument; None for weights that were not given."""
-
-    x: Array
-    y: Array
-    a: Array | None
-    b: Array | None
-
-
 class Bracket(NamedTuple):
     """What `bracket` found: ``lower <= W2² <= upper``. All have the batch shape."""
 
@@ -64,15 +56,15 @@ class Bracket(NamedTuple):
 
 
 def solve(
-    x: Any,
-    y: Any,
-    a: Any = None,
-    b: Any = None,
+    x: A | Numbers,
+    y: A | Numbers,
+    a: A | Numbers | None = None,
+    b: A | Numbers | None = None,
     *,
     epsilon: float,
     tol: float = 1e-3,
     max_iter: int = MAX_ITER,
-    init: SinkhornResult | tuple[Any, Any] | None = None,
+    init: SinkhornResult | tuple[A | Numbers, A | Numbers] | None = None,
     reach: float | tuple[float | None, float | None] | None = None,
 ) -> SinkhornResult:
     """Entropic transport between two point clouds.
@@ -141,9 +133,10 @@ def solve(
     arrays, _, cast_back = _validate(x, y, a, b, unbalanced=reaches != (math.inf, math.inf))
     epsilon, tol, max_iter = _numbers(epsilon, tol, max_iter)
     first = arrays[0]
+    batch: tuple[int, ...]
     wide, batch = _broadcast(arrays)
     unbalanced = reaches != (math.inf, math.inf)
-    flat = _flatten(wide, normalize=not unbalanced)
+    flat: Any = _flatten(wide, normalize=not unbalanced)
     limits = Limits(epsilon, tol, max_iter, (damping(epsilon, reaches[0]), damping(epsilon, reaches[1])))
     single, start = backend.dtype_name(first) == "float32", None if init is None else _initial(init, flat)
     (found,) = engine_for(flat[0]).solve(*flat, limits, single=single, init=start)
@@ -181,16 +174,16 @@ def solve(
 
 @takes_jax("w2_squared_and_grad", x=2, y=2, a=1, b=1)
 def w2_squared(
-    x: Any,
-    y: Any,
-    a: Any = None,
-    b: Any = None,
+    x: A | Numbers,
+    y: A | Numbers,
+    a: A | Numbers | None = None,
+    b: A | Numbers | None = None,
     *,
     epsilon: float,
     tol: float = 1e-3,
     max_iter: int = MAX_ITER,
     reach: float | None = None,
-) -> Array:
+) -> A:
     """Debiased Sinkhorn divergence, an estimate of W2² that is 0 for equal clouds and smooth everywhere.
 
     ``S_ε(a, b) = OT_ε(a, b) - ½ OT_ε(a, a) - ½ OT_ε(b, b)``, which goes to W2² as ε goes to 0.
@@ -230,16 +223,16 @@ def w2_squared(
 
 @takes_jax("w2_squared_and_grad", root=True, x=2, y=2, a=1, b=1)
 def w2(
-    x: Any,
-    y: Any,
-    a: Any = None,
-    b: Any = None,
+    x: A | Numbers,
+    y: A | Numbers,
+    a: A | Numbers | None = None,
+    b: A | Numbers | None = None,
     *,
     epsilon: float,
     tol: float = 1e-3,
     max_iter: int = MAX_ITER,
     reach: float | None = None,
-) -> Array:
+) -> A:
     """The root of the debiased divergence `w2_squared`; its gradient is 0 where it is 0.
 
     Examples
@@ -256,16 +249,16 @@ def w2(
 
 
 def w2_squared_and_grad(
-    x: Any,
-    y: Any,
-    a: Any = None,
-    b: Any = None,
+    x: NumPy,
+    y: NumPy,
+    a: NumPy | None = None,
+    b: NumPy | None = None,
     *,
     epsilon: float,
     tol: float = 1e-3,
     max_iter: int = MAX_ITER,
     reach: float | None = None,
-) -> tuple[Array, Gradients]:
+) -> tuple[np.ndarray, Gradients]:
     """`w2_squared` with its gradients, for NumPy; each gradient has its argument's shape.
 
     The gradient by weights is that of the divergence as it is computed, with weights divided by their sum: its mean
@@ -290,10 +283,12 @@ def w2_squared_and_grad(
     else:
         given = True, True, a is not None, b is not None
         found = [g if is_given else None for g, is_given in zip(grads, given, strict=True)]
-    return cast_back(value), Gradients(*(None if g is None else cast_back(g) for g in found))
+    return cast_back(value), cast_gradients(found, cast_back)
 
 
-def bracket(x: Any, y: Any, a: Any = None, b: Any = None, *, rel_tol: float = 1e-2) -> Bracket:
+def bracket(
+    x: A | Numbers, y: A | Numbers, a: A | Numbers | None = None, b: A | Numbers | None = None, *, rel_tol: float = 1e-2
+) -> Bracket:
     """The exact W2² between two certified bounds, by lowering epsilon until they are close.
 
     Each epsilon is a quarter of the one before and starts from its potentials; the best bounds seen are kept. Memory
@@ -357,12 +352,12 @@ def bracket(x: Any, y: Any, a: Any = None, b: Any = None, *, rel_tol: float = 1e
 
 
 def barycenter(
-    clouds: Sequence[Any],
-    weights: Any = None,
+    clouds: Sequence[A | Numbers],
+    weights: A | Numbers | None = None,
     *,
     epsilon: float,
-    start: Any,
-    masses: Sequence[Any] | None = None,
+    start: A | Numbers,
+    masses: Sequence[A | Numbers | None] | None = None,
     tol: float = 1e-3,
     max_iter: int = 200,
 ) -> Barycenter:
@@ -538,3 +533,7 @@ def _initial(init: Any, flat: tuple[Array, ...]) -> Array:
     if on_device(g) and not on_device(flat[3]):
         g = g.cpu().numpy()
     return backend.like(g, flat[3])
+
+
+def __dir__() -> list[str]:
+    return __all__

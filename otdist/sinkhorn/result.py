@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from .._core import backend, checks
+from .._core.annotations import AnyArray
 from .._core.backend import Array
 from . import certificates, numpy_engine
 from .numpy_passes import NumpyPasses
@@ -65,25 +66,25 @@ class SinkhornResult:
                 P[k, rows] = block
         return self._shaped(P)
 
-    def apply(self, v: Any, *, transpose: bool = False) -> Array:
+    def apply(self, v: AnyArray, *, transpose: bool = False) -> Array:
         """``P v`` for v (..., m) or (..., m, r), without forming P; with ``transpose``, ``Pᵀ v`` for v (..., n[, r]).
 
         One dimension more than (..., m) has means r columns, r results a point.
         """
-        v = plain_like("v", v, self._like)
-        columns = v.ndim > len(self._batch) + 1
-        inner = v.shape[-2:] if columns else (v.shape[-1], 1)
+        u = plain_like("v", v, self._like)
+        columns = u.ndim > len(self._batch) + 1
+        inner = u.shape[-2:] if columns else (u.shape[-1], 1)
         side = 0 if transpose else 1
         checks.same_size("the number of points", "yx"[transpose], self._flat[side].shape[1], "v", inner[0])
-        wide = backend.broadcast_to(v.reshape(*v.shape[: v.ndim - 1 - columns], *inner), (*self._batch, *inner))
-        if on_device(v):
+        wide = backend.broadcast_to(u.reshape(*u.shape[: u.ndim - 1 - columns], *inner), (*self._batch, *inner))
+        if on_device(u):
             plans, wide = self._plans(), wide.reshape(-1, *inner)
             moved = plans.apply_transposed(wide) if transpose else plans.apply(wide)
             return self._shaped(moved if columns else moved[..., 0])
         out = np.empty((*self._flat[1 - side].shape[:2], inner[1]))
-        for k, (of, u) in enumerate(zip(self._problems(), wide.reshape(-1, *inner), strict=True)):
+        for k, (of, w) in enumerate(zip(self._problems(), wide.reshape(-1, *inner), strict=True)):
             none = np.empty((self._flat[1 - side].shape[1], 0))
-            out[k] = of.passes.products(of.F, none, u)[1].T if transpose else of.passes.products(of.F, u, none)[0]
+            out[k] = of.passes.products(of.F, none, w)[1].T if transpose else of.passes.products(of.F, w, none)[0]
         return self._shaped(out if columns else out[..., 0])
 
     def barycentric_map(self) -> Array:
@@ -96,7 +97,7 @@ class SinkhornResult:
             else np.empty(self._flat[0].shape)
         )
 
-    def map(self, points: Any) -> Array:
+    def map(self, points: AnyArray) -> Array:
         """Where new points z (..., p, d) go on average: ``Σ_j w_j y_j / Σ_j w_j``.
 
         ``w_j = b_j exp((g_j - |z - y_j|²)/ε)``.

@@ -160,3 +160,7 @@ def _differing(asked: Protocol, former: Protocol) -> str:
     said |= {"augmented": "regularizers to augment with", "fingerprint": "data"}
     words = [word for name, word in said.items() if getattr(asked, name) != getattr(former, name)]
     return ", ".join(words + [key for key in asked.config if asked.config[key] != former.config.get(key)])
+
+
+def __dir__() -> list[str]:
+    return __all__

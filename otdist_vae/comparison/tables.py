@@ -114,8 +114,19 @@ def _gain(results: Results, family: str, source: Source, base: Source, classifie
     for test in results.tests:
         if (test.family, test.what, test.labels, test.name) == asked:
             star = "*" if test.holm < SIGNIFICANT else ""
-            interval = "" if test.found.low is None else f" [{test.found.low:+.2f}, {test.found.high:+.2f}]"
-    return f"{differences.mean():+.2f}{star}{interval}"
+            f = test.found
+            interval = "" if f.low is None or f.high is None else f" [{_signed(f.low)}, {_signed(f.high)}]"
+    return f"{_signed(float(differences.mean()))}{star}{interval}"
+
+
+def _signed(value: float) -> str:
+    """Two decimals with a sign; what rounds to 0 has none.
+
+    >>> _signed(0.126), _signed(-0.004)
+    ('+0.13', '0.00')
+    """
+    shown = f"{value:+.2f}"
+    return "0.00" if float(shown) == 0 else shown
 
 
 def failures(results: Results) -> Table:
