@@ -368,7 +368,7 @@ def test_one_method_in_three_forms(monkeypatch, seed, other):
     PyTorch's looks at the outcome every few passes: what is undone, or came after the last pass needed, is a burst.
     """
     from otdist.sinkhorn import numpy_engine, torch_engine
-    from otdist.sinkhorn.torch_method import LONGEST_BURST
+    from otdist.sinkhorn.torch_passes import LONGEST_BURST
 
     *arrays, limits, single = random_problem(seed)
     limits = numpy_engine.Limits(*limits)
@@ -403,6 +403,24 @@ def test_torch_finishes_by_newton_too():
     (found,) = torch_engine.solve(*map(torch.tensor, (x, y, weights, weights)), limits, single=False)
     assert found.error <= 1e-9
     assert found.n_iter <= 600  # some hundred before, and some tens of Newton's
+
+
+@pytest.mark.parametrize("m", [1, 12])
+def test_torch_takes_points_without_weight_that_are_too_far_to_be_moved(m):
+    # Unbalanced marginals are a 2^(-κ f): beyond the range of doubles where a is 0, as the points that fill up a batch.
+    from otdist.sinkhorn import torch_engine
+    from otdist.sinkhorn.numpy_engine import Limits
+
+    rng = np.random.default_rng(0)
+    x, y = rng.standard_normal((1, 20, 2)), rng.standard_normal((1, m, 2)) + 30.0
+    a, b = np.full((1, 20), 1 / 19), np.full((1, m), 1 / m)
+    a[0, 3], x[0, 3] = 0.0, 60.0
+    limits = Limits(0.002 * cost(x, y).mean(), 1e-6, 1000, (0.4, 0.4))
+    found = torch_engine.solve(*map(torch.tensor, (x, y, a, b)), limits, single=False, points=(True, True), debias=True)
+    for term in found:
+        assert (term.error <= 1e-6).all()
+        assert term.value.isfinite().all()
+        assert term.grad_x.isfinite().all()
 
 
 def test_torch_twin_makes_the_whole_operator(monkeypatch):

@@ -5,7 +5,7 @@ undone, whether the kernel still serves) is computed on the device at the last p
 batch on its own, and the host reads four numbers of it: `method` decides after each pass. Where a burst has lowered a
 problem's dual, or has gone farther from the absorbed potentials than the kernel serves, the problem goes back to the
 point measured last and takes plain Sinkhorn's step from there. Problems that are done keep what was measured; that the
-others go on costs them nothing.
+others go on costs them nothing. The first burst has one pass, each that went well is followed by one twice as long.
 """
 
 from __future__ import annotations
@@ -21,9 +21,6 @@ from .constants import ANNEAL_FACTOR, ANNEAL_TOL, LOG2E, MEMORY, NEWTON_AFTER, R
 from .method import penalty
 from .torch_passes import TorchPasses
 
-# Passes in a burst: the first has one, each that went well is followed by one twice as long. Bursts of passes whose
-# kernel is not kept have one: such a pass takes longer than a look at its outcome.
-LONGEST_BURST = 4
 # Newton's method takes over at this marginal error where the tolerance is below 1e-5, from batches of at most `FEW`: it
 # takes one problem after the other.
 NEAR, FEW = 1e-3, 1
@@ -122,15 +119,15 @@ def iterate(problem: TorchPasses, h: Tensor, tol: Any, limit: Tensor, most: int)
             farthest = far if farthest is None or far is None else torch.maximum(farthest, far)
             h = acceleration.following(at, r)
             taken += 1
-        h = look.decide((at, F, r, c), farthest, h, taken, not problem.keeps or (own_kernel and burst == 1))
+        h = look.decide((at, F, r, c), farthest, h, taken, burst == 1 and (own_kernel or not problem.keeps))
         active, undone, distant = look.read(h)
         if not active or taken >= most:
             return look.found
         if undone:
             acceleration.forget(look.good)
         own_kernel = (undone and undone_before) or not distant <= 0.5 * problem.trust
-        steady = problem.keeps and not undone and not undone_before and distant <= problem.trust
-        burst, undone_before = min(2 * burst, LONGEST_BURST) if steady else 1, undone
+        steady = not undone and not undone_before and distant <= problem.trust
+        burst, undone_before = min(2 * burst, problem.longest_burst) if steady else 1, undone
         if own_kernel:
             problem.absorb(h)
 
@@ -210,6 +207,8 @@ def measure(problem: TorchPasses, h: Tensor, F: Tensor, c: Tensor) -> tuple[Tens
     if own is not False:
         mirrored = b * torch.exp2(((h - F) if kappa_x == 0 else h - F / problem.dampings[0]).clip(max=1000.0))
         marginal = problem.of_live(mirrored if own is True else torch.where(own[:, None], mirrored, c))
+    if problem.dampings != (1.0, 1.0):  # far points without weight: 0 · 2^1024 is no number
+        h, F = problem.of_live(h), F.masked_fill(a == 0, 0.0)
     target = b * torch.exp2(-kappa_y * h) if kappa_y else b
     error = torch.linalg.vector_norm(problem.of_live(marginal - target), 1, -1)
     row_mass = (a * torch.exp2(-kappa_x * F) if kappa_x else a).sum(-1)

@@ -19,6 +19,8 @@ from .starts import gaussian_potential
 
 CHUNK = 2**24  # 128 MiB
 KEPT = 2**31  # 2 GiB
+# Passes between two looks at their outcome, at most; one where a pass takes longer than a look.
+LONGEST_BURST = 4
 # Distances of points of so many coordinates are sums of squares of differences, beyond it they come from products.
 DIFFERENCES = 8
 
@@ -62,6 +64,7 @@ class TorchPasses:
         self.keeps = a.numel() * b.shape[1] * (8 if self.double else 4) <= KEPT
         # Columns whose mass is less may have underflowed. Unbalanced, the solution's may be small.
         self.farthest = -math.log2(LOST) if dampings == (1.0, 1.0) else 990.0
+        self.longest_burst = LONGEST_BURST if self.keeps else 1
         self.trust = TRUST_DOUBLE if self.double else TRUST_SINGLE
         self.kernel: Tensor | None = None
 
@@ -221,7 +224,9 @@ class TorchPasses:
         if not (points[0] or columns):
             return None, None
         there, mass, back = self.moved(h, F, columns)
-        row_mass = self.a * torch.exp2(F * (1.0 - 1.0 / self.dampings[0]))
+        row_mass = self.a
+        if self.dampings[0] != 1.0:
+            row_mass = self.a * torch.exp2(F.masked_fill(self.a == 0, 0.0) * (1.0 - 1.0 / self.dampings[0]))
         grad_x = 2 * (row_mass[..., None] * self.x - there) if points[0] else None
         if mass is None or back is None:
             return grad_x, None

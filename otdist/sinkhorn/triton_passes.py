@@ -10,8 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .torch_passes import DIFFERENCES, Clouds, TorchPasses
+from .torch_passes import DIFFERENCES, LONGEST_BURST, Clouds, TorchPasses
 
+# Coordinates of pairs up to which a pass is reckoned to take less than the launches and the wait of a look.
+QUICK = 2**33
 _log = logging.getLogger("otdist")
 
 
@@ -21,6 +23,8 @@ class TritonPasses(TorchPasses):
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         self.keeps = False
+        (k, n, d), m = self.x.shape, self.y.shape[1]
+        self.longest_burst = LONGEST_BURST if k * n * m * d <= QUICK else 1
 
     def sweep(self, h: Tensor) -> tuple[Tensor, Tensor]:
         G = h + self.log_weight
