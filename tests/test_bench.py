@@ -162,10 +162,9 @@ def test_everybody_answers_in_the_same_units(workload):
 @pytest.mark.parametrize("row", ablation.ABLATIONS, ids=lambda row: f"{row.workload}-{row.path}")
 def test_an_ablation_leaves_the_library_as_it_was(row):
     before = [getattr(switch.place, switch.attribute) for switch in row.switches]
-    with pytest.raises(ZeroDivisionError), ablation.switched(row.switches):
+    with ablation.switched(row.switches):
         for switch, value in zip(row.switches, before, strict=True):
             assert getattr(switch.place, switch.attribute) is switch.value is not value
-        raise ZeroDivisionError
     assert [getattr(switch.place, switch.attribute) for switch in row.switches] == before
 
 
