@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMPS := .venv/.stamps
 
-.PHONY: demo test fuzz bench docs clean
+.PHONY: demo test test-jax fuzz bench docs clean
 .DELETE_ON_ERROR:
 
 demo: $(STAMPS)/vae  ## train a Wasserstein VAE on the bundled digits; pictures and a table in demo/
@@ -14,6 +14,9 @@ test: $(STAMPS)/dev  ## everything CI runs
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/pytest -n 2 -q
+
+test-jax: $(STAMPS)/dev $(STAMPS)/jax  ## the distances on JAX arrays, which `make test` has only where JAX is installed
+	$(BIN)/pytest tests/test_jax.py -q
 
 fuzz: $(STAMPS)/dev  ## 1e5 hostile calls; FUZZ_EXAMPLES=100 for a hundred a function, ARGS="-k sliced" for a part
 	$(BIN)/pytest tests/test_fuzz.py -q --hypothesis-profile=fuzz $(ARGS)

@@ -4,7 +4,8 @@ import argparse
 import sys
 from pathlib import Path
 
-from bench import report, run, workloads
+from bench import device, report, run, workloads
+from bench.workload import Workload
 
 DESCRIPTION = """\
 Measures otdist side by side with its rivals. Values are checked first; then everybody takes turns.
@@ -12,6 +13,7 @@ Exit status 1 if our answers were wrong or contradicted, 2 if there was nothing 
 
     python -m bench --only gaussian
     python -m bench --only gaussian-value-512 --seconds 10
+    python -m bench --device cuda                             calls of tensors, on a graphics card
 """
 
 
@@ -25,19 +27,24 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("--out", type=Path, default=Path("bench/results"), help="folder (default: %(default)s)")
     parser.add_argument("--list", action="store_true", help="name the workloads and stop")
+    parser.add_argument("--device", default="cpu", help="where tensors are, cuda say (default: %(default)s)")
     options = parser.parse_args(arguments)
     chosen = workloads.select(options.only)
+    if options.device != "cpu":
+        chosen = device.fitting(chosen)
     if not chosen:
         print(f"no workload matches {' '.join(options.only)}; --list names them", file=sys.stderr)
         return 2
     if options.list:
         print("\n".join(f"{workload.name:32} {workload.title}" for workload in chosen))
         return 0
-    reports = []
-    for workload in chosen:
-        print(f"{workload.title} ...", file=sys.stderr, flush=True)
-        reports.append(run.run(workload, budget_s=options.seconds))
-    described = report.machine()
+    try:
+        with device.use(options.device):
+            reports = [_measured(workload, options.seconds) for workload in chosen]
+            described = report.machine()
+    except device.NoSuchDevice as error:
+        print(error, file=sys.stderr)
+        return 2
     text = report.to_markdown(reports, described)
     print(text)
     options.out.mkdir(parents=True, exist_ok=True)
@@ -45,6 +52,11 @@ def main(arguments: list[str] | None = None) -> int:
     (options.out / "results.md").write_text(text, encoding="utf-8")
     report.plot(reports, options.out)
     return 0 if all(r.right for r in reports) else 1
+
+
+def _measured(workload: Workload, seconds: float) -> run.Report:
+    print(f"{workload.title} ...", file=sys.stderr, flush=True)
+    return run.run(workload, budget_s=seconds)
 
 
 if __name__ == "__main__":

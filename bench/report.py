@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from bench import device
 from bench.rivals import version_of
 from bench.run import Report, Result
 
@@ -22,6 +23,7 @@ def machine() -> dict[str, object]:
         "system": platform.system(),
         "python": platform.python_version(),
         "libraries": {name: version_of(name) for name in LIBRARIES},
+        **device.described(),
     }
 
 
@@ -55,7 +57,8 @@ def to_markdown(reports: list[Report], described: dict[str, object]) -> str:
     libraries = described["libraries"]
     assert isinstance(libraries, dict)
     listed = ", ".join(f"{name} {version}" for name, version in libraries.items() if version)
-    parts = [f"{described['cpu']}, {described['cores']} cores, Python {described['python']}; {listed}."]
+    card = f"{described['device']}; " if "device" in described else ""
+    parts = [f"{card}{described['cpu']}, {described['cores']} cores, Python {described['python']}; {listed}."]
     for group in dict.fromkeys(report.group for report in reports):
         parts.append(table([report for report in reports if report.group == group]))
     parts.append(

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from bench import device
 from bench.problems import Arrays, Problem
 
 Call = Callable[[], Any]
@@ -29,7 +30,8 @@ class Contender:
     """One way to answer a problem: ours or a rival's.
 
     `package` is what must be importable; `distribution` is what pip calls it. A call that does its work in another
-    process tells in its result how many `seconds` that took, and its `peak_bytes` of memory.
+    process tells in its result how many `seconds` that took, and its `peak_bytes` of memory. One that takes its tensors
+    from `leaves` can have them `on_device`.
     """
 
     name: str
@@ -39,6 +41,7 @@ class Contender:
     answers: Callable[[Any], Arrays] = value_only
     seconds: Callable[[Any], float] | None = None
     peak_bytes: Callable[[Any], float] | None = None
+    on_device: bool = False
 
     @property
     def installed(self) -> bool:
@@ -58,10 +61,8 @@ def version_of(distribution: str) -> str | None:
 
 def leaves(problem: Problem) -> Arrays:
     """The inputs as torch tensors that ask for the gradients whose true values are known."""
-    import torch
-
     return {
-        name: torch.from_numpy(array).requires_grad_(f"grad_{name}" in problem.answers)
+        name: device.place(array).requires_grad_(f"grad_{name}" in problem.answers)
         for name, array in problem.inputs.items()
     }
 
@@ -72,7 +73,7 @@ def with_torch_gradient(problem: Problem, squared_distance: Callable[..., Any]) 
 
     inputs = leaves(problem)
     wanted = {name: leaf for name, leaf in inputs.items() if leaf.requires_grad}
-    options = {k: torch.from_numpy(o) if isinstance(o, np.ndarray) else o for k, o in problem.options.items()}
+    options = {k: device.place(o) if isinstance(o, np.ndarray) else o for k, o in problem.options.items()}
 
     def call() -> dict[str, Any]:
         value = squared_distance(**inputs, **options)
@@ -83,7 +84,7 @@ def with_torch_gradient(problem: Problem, squared_distance: Callable[..., Any]) 
 
 
 def torch_answers(result: dict[str, Any]) -> Arrays:
-    return {name: tensor.detach().numpy() for name, tensor in result.items()}
+    return {name: tensor.detach().cpu().numpy() for name, tensor in result.items()}
 
 
 # POT: Gaussians. Its distance is W2, not squared.
@@ -109,7 +110,7 @@ pot_bures = Contender(
     "POT bures_wasserstein_distance", "ot", "POT", _pot_bures, lambda distance: value_only(distance**2)
 )
 pot_bures_gradient = Contender(
-    "POT bures_wasserstein_distance, torch autograd", "ot", "POT", _pot_bures_gradient, torch_answers
+    "POT bures_wasserstein_distance, torch autograd", "ot", "POT", _pot_bures_gradient, torch_answers, on_device=True
 )
 
 
@@ -254,9 +255,11 @@ pot_sliced = Contender(
     "POT sliced_wasserstein_distance", "ot", "POT", _pot_sliced, lambda distance: value_only(distance**2)
 )
 pot_sliced_gradient = Contender(
-    "POT sliced_wasserstein_distance, torch autograd", "ot", "POT", _pot_sliced_gradient, torch_answers
+    "POT sliced_wasserstein_distance, torch autograd", "ot", "POT", _pot_sliced_gradient, torch_answers, on_device=True
 )
-torch_sort_gradient = Contender("torch.sort formula", "torch", "torch", _torch_sort_gradient, torch_answers)
+torch_sort_gradient = Contender(
+    "torch.sort formula", "torch", "torch", _torch_sort_gradient, torch_answers, on_device=True
+)
 jax_sort_gradient = Contender("jnp.sort formula, jax.jit", "jax", "jax", _jax_sort_gradient, _value_and_pair)
 projections_sorted = Contender(
     "matrix product + numpy.sort alone", "numpy", "numpy", _projections_sorted, _value_of_sorted
@@ -327,7 +330,7 @@ def _pot_sinkhorn_log(problem: Problem) -> Call:
 
 def _named_geomloss(scaling: float) -> Contender:
     name = f"GeomLoss tensorized, scaling {scaling:g}"
-    return Contender(name, "geomloss", "geomloss", partial(_geomloss, scaling), torch_answers)
+    return Contender(name, "geomloss", "geomloss", partial(_geomloss, scaling), torch_answers, on_device=True)
 
 
 # GeomLoss follows a schedule that `scaling` makes finer, with no test of convergence: .5 is what it comes with; at .95

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from bench import device
 from bench.problems import Arrays, Problem
 from bench.rivals import Call, Contender
 from bench.workload import Tolerance, Workload
@@ -227,9 +228,11 @@ def _clock(contender: Contender, call: Call) -> Clock:
         return lambda repeats: told(call())
 
     def clock(repeats: int) -> float:
+        device.synchronize()
         start = time.perf_counter()
         for _ in range(repeats):
             call()
+        device.synchronize()
         return (time.perf_counter() - start) / repeats
 
     return clock

@@ -11,7 +11,8 @@ from bench.workload import NO_VALUE, Rival, Tolerance, Workload, no_answers
 
 
 def ours(name: str, prepare: Callable[[Problem], Call], answers=rivals.value_only) -> Contender:
-    return Contender(name, "otdist", "otdist", prepare, answers)
+    on_device = isinstance(prepare, partial) and prepare.func is _torch_gradient
+    return Contender(name, "otdist", "otdist", prepare, answers, on_device=on_device)
 
 
 def _numpy(module: str, function: str, problem: Problem) -> Call:

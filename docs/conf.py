@@ -32,7 +32,12 @@ myst_enable_extensions = ["dollarmath"]
 myst_heading_anchors = 3
 exclude_patterns = ["_build", "measured", "gallery"]
 templates_path = ["templates"]
+# A module's page has what its __all__ lists, wherever in its folder that is defined.
 autosummary_ignore_module_all = False
+autosummary_imported_members = True
+# The gradients between clouds are one class, which Sphinx indexes once.
+autosummary_context = {"repeated": [f"otdist.{name}.Gradients" for name in ("line", "sinkhorn", "sliced")]}
+default_role = "py:obj"  # `w2_squared` in a docstring leads there
 suppress_warnings = ["config.cache"]  # of sphinx-gallery's settings, which hold a class
 # Formulas become MathML while the manual is built: browsers draw them without a script and without a network.
 html_math_renderer = "mathml"
@@ -76,9 +81,10 @@ def _mathml(writer, node, display):
 
 
 def _is_internal(app, what, name, obj, skip, options):
-    """Fields of a NamedTuple say nothing but that they are fields."""
+    """What readers need not see: fields of a NamedTuple that say only that they are fields, scikit-learn's routing."""
     doc = getattr(obj, "__doc__", None) or ""
-    return True if doc.startswith("Alias for field number") else None
+    routing = re.fullmatch(r"set_\w+_request|get_metadata_routing", name)
+    return True if routing or doc.startswith("Alias for field number") else None
 
 
 def setup(app):

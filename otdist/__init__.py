@@ -7,6 +7,7 @@ Importing ``otdist`` imports neither torch nor numba.
 from . import covariance, diagonal, exact, gaussian, inference, line, metrics, sinkhorn, sliced
 from ._core.checks import ConvergenceWarning
 from .distributions import register_w2, w2, w2_squared
+from .padding import pad_clouds
 from .startup import warm_up
 
 __version__ = "0.1.0"
@@ -20,6 +21,7 @@ __all__ = [
     "inference",
     "line",
     "metrics",
+    "pad_clouds",
     "register_w2",
     "sinkhorn",
     "sliced",
@@ -27,3 +29,7 @@ __all__ = [
     "w2_squared",
     "warm_up",
 ]
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ._core import backend, checks
+from ._core.annotations import A, Numbers, NumPy
 from ._core.backend import Array
 from ._core.jax_operator import takes_jax
 
@@ -20,14 +21,14 @@ __all__ = ["Gradients", "pairwise_w2_squared", "w2", "w2_squared", "w2_squared_a
 class Gradients(NamedTuple):
     """The gradient of `w2_squared` with respect to each argument."""
 
-    mean_x: Array
-    scale_x: Array
-    mean_y: Array
-    scale_y: Array
+    mean_x: np.ndarray
+    scale_x: np.ndarray
+    mean_y: np.ndarray
+    scale_y: np.ndarray
 
 
 @takes_jax("w2_squared_and_grad", mean_x=1, scale_x=1, mean_y=1, scale_y=1)
-def w2_squared(mean_x: Any, scale_x: Any, mean_y: Any = 0.0, scale_y: Any = 1.0) -> Array:
+def w2_squared(mean_x: A | Numbers, scale_x: A | Numbers, mean_y: A | Numbers = 0.0, scale_y: A | Numbers = 1.0) -> A:
     """Squared 2-Wasserstein distance between Gaussians with independent coordinates.
 
     ``W2² = Σᵢ (mean_xᵢ - mean_yᵢ)² + (scale_xᵢ - scale_yᵢ)²``
@@ -47,7 +48,8 @@ def w2_squared(mean_x: Any, scale_x: Any, mean_y: Any = 0.0, scale_y: Any = 1.0)
     Returns
     -------
     (...)
-        One value for each pair, in squared units of the mean. Differentiable in every argument, any number of times.
+        One value for each pair, in squared units of the mean; infinite where that is beyond the range of the dtype.
+        Differentiable in every argument, any number of times.
 
     Raises
     ------
@@ -70,12 +72,13 @@ def w2_squared(mean_x: Any, scale_x: Any, mean_y: Any = 0.0, scale_y: Any = 1.0)
     value = _of_plain_arrays(mean_x, scale_x, mean_y, scale_y)
     if value is not None:
         return value
-    (mean_x, scale_x, mean_y, scale_y), cast_back = _validate(mean_x, scale_x, mean_y, scale_y)
-    return cast_back(((mean_x - mean_y) ** 2 + (scale_x - scale_y) ** 2).sum(-1))
+    (m, s, n, t), cast_back = _validate(mean_x, scale_x, mean_y, scale_y)
+    with backend.silent_overflow(m):
+        return cast_back(((m - n) ** 2 + (s - t) ** 2).sum(-1))
 
 
 @takes_jax("w2_squared_and_grad", root=True, mean_x=1, scale_x=1, mean_y=1, scale_y=1)
-def w2(mean_x: Any, scale_x: Any, mean_y: Any = 0.0, scale_y: Any = 1.0) -> Array:
+def w2(mean_x: A | Numbers, scale_x: A | Numbers, mean_y: A | Numbers = 0.0, scale_y: A | Numbers = 1.0) -> A:
     """2-Wasserstein distance, the root of `w2_squared`; its gradient is 0 where the distance is 0.
 
     Examples
@@ -84,11 +87,13 @@ def w2(mean_x: Any, scale_x: Any, mean_y: Any = 0.0, scale_y: Any = 1.0) -> Arra
     >>> float(diagonal.w2([3.0], [5.0]))
     5.0
     """
-    (mean_x, scale_x, mean_y, scale_y), cast_back = _validate(mean_x, scale_x, mean_y, scale_y)
-    return cast_back(backend.norm(backend.concatenate(mean_x - mean_y, scale_x - scale_y)))
+    (m, s, n, t), cast_back = _validate(mean_x, scale_x, mean_y, scale_y)
+    return cast_back(backend.norm(backend.concatenate(m - n, s - t)))
 
 
-def w2_squared_and_grad(mean_x: Any, scale_x: Any, mean_y: Any = 0.0, scale_y: Any = 1.0) -> tuple[Array, Gradients]:
+def w2_squared_and_grad(
+    mean_x: NumPy, scale_x: NumPy, mean_y: NumPy = 0.0, scale_y: NumPy = 1.0
+) -> tuple[np.ndarray, Gradients]:
     """`w2_squared` with its gradients, for NumPy; each gradient has its argument's shape.
 
     Examples
@@ -99,15 +104,17 @@ def w2_squared_and_grad(mean_x: Any, scale_x: Any, mean_y: Any = 0.0, scale_y: A
     >>> grads.mean_x, grads.scale_x
     (array([6., 0.]), array([0., 2.]))
     """
-    (mean_x, scale_x, mean_y, scale_y), cast_back = _validate(mean_x, scale_x, mean_y, scale_y)
-    checks.numpy_only("diagonal.w2_squared_and_grad", mean_x, "mean_x")
-    dm, ds = mean_x - mean_y, scale_x - scale_y
-    slopes = zip((2 * dm, 2 * ds, -2 * dm, -2 * ds), (mean_x, scale_x, mean_y, scale_y), strict=True)
-    grads = (backend.sum_to(backend.broadcast_to(g, (dm + ds).shape), x.shape) for g, x in slopes)
-    return cast_back((dm**2 + ds**2).sum(-1)), Gradients(*map(cast_back, grads))
+    (m, s, n, t), cast_back = _validate(mean_x, scale_x, mean_y, scale_y)
+    checks.numpy_only("diagonal.w2_squared_and_grad", m, "mean_x")
+    dm, ds = m - n, s - t
+    shape = np.broadcast_shapes(dm.shape, ds.shape)
+    with np.errstate(over="ignore"):
+        slopes = zip((2 * dm, 2 * ds, -2 * dm, -2 * ds), (m, s, n, t), strict=True)
+        grads = [backend.sum_to(backend.broadcast_to(g, shape), x.shape) for g, x in slopes]
+        return cast_back((dm**2 + ds**2).sum(-1)), Gradients(*map(cast_back, grads))
 
 
-def pairwise_w2_squared(mean_x: Any, scale_x: Any, mean_y: Any, scale_y: Any) -> Array:
+def pairwise_w2_squared(mean_x: A | Numbers, scale_x: A | Numbers, mean_y: A | Numbers, scale_y: A | Numbers) -> A:
     """`w2_squared` between every Gaussian of one family and every Gaussian of another, as one matrix product.
 
     Parameters
@@ -131,8 +138,8 @@ def pairwise_w2_squared(mean_x: Any, scale_x: Any, mean_y: Any, scale_y: Any) ->
     >>> diagonal.pairwise_w2_squared(zero, one, np.eye(2), np.ones((2, 2)))
     array([[1., 1.]])
     """
-    (mean_x, scale_x, mean_y, scale_y), cast_back = _validate(mean_x, scale_x, mean_y, scale_y, core=2)
-    u, v = backend.concatenate(mean_x, scale_x), backend.concatenate(mean_y, scale_y)
+    (m, s, n, t), cast_back = _validate(mean_x, scale_x, mean_y, scale_y, core=2)
+    u, v = backend.concatenate(m, s), backend.concatenate(n, t)
     return cast_back(_squared_distances(u, v))
 
 
@@ -195,12 +202,26 @@ def _squared_distances(u: Array, v: Array) -> Array:
     xp = backend.namespace(u)
     dtype = u.dtype
     u, v = backend.astype(u, xp.float64), backend.astype(v, xp.float64)
-    centre = v.mean(-2)[..., None, :] if v.shape[-2] else 0.0  # what both share costs digits and changes nothing
+    # What both share costs digits and changes nothing.
+    centre = (v / v.shape[-2]).sum(-2)[..., None, :] if v.shape[-2] else 0.0
     u, v = u - centre, v - centre
+    unit = _unit(u, v)  # lest -2u·v and the squares overflow to infinities of both signs
+    u, v = u / unit, v / unit
     uu, vv = (u * u).sum(-1)[..., None], (v * v).sum(-1)[..., None]
     left = backend.concatenate(-2 * u, uu, xp.ones_like(uu))
     right = backend.concatenate(v, xp.ones_like(vv), vv)
-    return backend.astype(backend.clip_below(left @ right.mT), dtype)
+    with backend.silent_overflow(u):
+        return backend.astype(backend.clip_below(left @ right.mT) * unit * unit, dtype)
+
+
+def _unit(u: Array, v: Array) -> Any:
+    """A power of two near the largest number of each pair of families (..., 1, 1); a constant to derivatives."""
+    if 0 in u.shape or 0 in v.shape:
+        return 1.0
+    xp = backend.namespace(u)
+    tops = (xp.amax(abs(z.detach() if backend.is_torch(z) else z), (-2, -1))[..., None, None] for z in (u, v))
+    largest = xp.maximum(*tops)
+    return xp.exp2(xp.floor(xp.log2(xp.where(largest > 0, largest, xp.ones_like(largest)))))
 
 
 def _nonnegative(name: str, scale: Any) -> None:
@@ -229,3 +250,7 @@ def _validate(mean_x: Any, scale_x: Any, mean_y: Any, scale_y: Any, *, core: int
     for family in families:
         checks.batch({k: x.shape[:-1] for k, x in zip(named, arrays, strict=True) if x.ndim and k in family})
     return arrays, cast_back
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -17,12 +17,14 @@ Every metric has two sides, ``real`` and not, and the same methods as the metric
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from . import gaussian, inference, sinkhorn, sliced
 from ._core import backend, checks
+from ._core.annotations import AnyArray, Seed
 from ._core.backend import Array
 
 __all__ = ["FrechetDistance", "Metric", "SinkhornDivergence", "SlicedDistance", "TwoSampleTest", "to_torchmetrics"]
@@ -81,7 +83,7 @@ class Metric(ABC):
         self._kind = kind
         self._sides: dict[bool, Any] = {True: kind(), False: kind()}
 
-    def update(self, points: Any, real: bool) -> None:
+    def update(self, points: AnyArray, real: bool) -> None:
         """Add points (n, d), or features, of one side.
 
         Raises
@@ -91,13 +93,13 @@ class Metric(ABC):
         ValueError
             If they are not (n, d), not finite, or of another d than earlier ones.
         """
-        (points,), _ = checks.arrays(points=points)
-        if points.ndim != 2:
-            raise ValueError(f"points must have shape (n, d); got {tuple(points.shape)}")
-        checks.nonempty("points", points, -1, "coordinate")
-        checks.finite("points", points)
-        if len(points):
-            self._sides[bool(real)].update(points)
+        (z,), _ = checks.arrays(points=points)
+        if z.ndim != 2:
+            raise ValueError(f"points must have shape (n, d); got {tuple(z.shape)}")
+        checks.nonempty("points", z, -1, "coordinate")
+        checks.finite("points", z)
+        if len(z):
+            self._sides[bool(real)].update(z)
 
     @abstractmethod
     def compute(self) -> Any:
@@ -223,7 +225,7 @@ class SlicedDistance(Metric):
     1.0
     """
 
-    def __init__(self, *, directions: Any = 128, rng: Any = 0) -> None:
+    def __init__(self, *, directions: AnyArray = 128, rng: Seed = 0) -> None:
         super().__init__()
         self.directions, self.rng = directions, rng
 
@@ -271,7 +273,9 @@ class TwoSampleTest(Metric):
 
     __test__ = False  # pytest would take it for a test
 
-    def __init__(self, *, distance: Any = None, n_permutations: int = 999, rng: Any = 0) -> None:
+    def __init__(
+        self, *, distance: Callable[[Any, Any], Any] | None = None, n_permutations: int = 999, rng: Seed = 0
+    ) -> None:
         super().__init__()
         self.distance, self.n_permutations, self.rng = distance, n_permutations, rng
 
@@ -365,3 +369,7 @@ def _gather(rows: Any, group: Any) -> list[Any]:
     distributed.all_gather(parts, padded, group=group)
     found = [part[: int(s[0])] for part, s in zip(parts, shapes, strict=True) if int(s[0])]
     return found if rows is None or backend.is_torch(rows) else [part.numpy() for part in found]
+
+
+def __dir__() -> list[str]:
+    return __all__

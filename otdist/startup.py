@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterator
 
 from ._core.first_call import LOGGER
 
+__all__ = ["warm_up"]
+
 
 def warm_up() -> float:
     """Compile every kernel and fill numba's cache; returns the processor seconds that it took.
@@ -37,3 +39,7 @@ def _calls() -> Iterator[tuple[str, Callable[[], object]]]:
             found = f"{__package__}.{module.name}.warm_up"
             if importlib.util.find_spec(found) is not None:
                 yield from ((f"{module.name}, {name}", call) for name, call in importlib.import_module(found).calls())
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -21,6 +21,8 @@ import numpy as np
 
 from . import memory
 
+__all__ = ["Examples", "digits", "load"]
+
 UNREADABLE = (ValueError, TypeError, OSError, EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError)
 DEEP = ("I;16", "I;16L", "I;16B", "I;16N", "I", "F")  # Pillow's names for grey images of more than 8 bits
 IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp")
@@ -341,3 +343,7 @@ def _deep(values: np.ndarray) -> np.ndarray:
 
 
 READERS = {".npy": _read_npy, ".npz": _read_npz, ".csv": _read_csv, ".bin": _read_cifar}
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -16,6 +16,24 @@ from .autoencoder import Autoencoder
 if TYPE_CHECKING:
     from .model import WVAE
 
+__all__ = [
+    "Measured",
+    "Pair",
+    "Usefulness",
+    "compare_clouds",
+    "evaluate",
+    "exact_w2_squared",
+    "frechet_distance",
+    "log_likelihood",
+    "mmd_squared",
+    "nearest_neighbour_accuracy",
+    "precision",
+    "recall",
+    "sharpness",
+    "table",
+    "usefulness",
+]
+
 NEIGHBOURS = 3  # Kynkäänniemi et al. 2019
 MOST = 2000  # examples compared; the distances are n x n
 LIKELIHOOD_EXAMPLES = 256  # their spread is far above the error of each; more would only narrow the error bar
@@ -435,3 +453,7 @@ def _shown(value: float | None, error: float | None) -> str:
     if value is None:
         return "—"
     return f"{value:.4g}" if error is None else f"{value:.3g} ± {error:.1g}"
+
+
+def __dir__() -> list[str]:
+    return __all__

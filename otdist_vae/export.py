@@ -10,6 +10,8 @@ from torch import Tensor, nn
 
 from .autoencoder import Autoencoder
 
+__all__ = ["Decode", "Encode", "Fitted", "program", "to_onnx"]
+
 PARTS = ("encoder", "decoder")
 
 
@@ -112,3 +114,7 @@ def to_onnx(model: Fitted, part: str, path: str | Path) -> None:
         if "onnx" in str(error) and isinstance(error.__cause__ or error, ImportError):
             raise ModuleNotFoundError("ONNX needs two more packages: pip install onnx onnxscript") from error
         raise
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -16,6 +16,8 @@ from torch.nn import functional
 
 from .networks import Conv, layers
 
+__all__ = ["Classifier", "PrincipalAxes", "default", "is_image", "make", "train_classifier"]
+
 NAMES = ("pixels", "pca", "classifier")
 Features = Callable[[np.ndarray], np.ndarray]
 
@@ -198,3 +200,7 @@ def _flat(function: Features) -> Features:
         return found.reshape(len(found), -1)
 
     return flat
+
+
+def __dir__() -> list[str]:
+    return __all__

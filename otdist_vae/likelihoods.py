@@ -11,6 +11,8 @@ from torch.nn import functional
 
 from ._config import catalogue
 
+__all__ = ["Bernoulli", "Gaussian", "Likelihood"]
+
 
 class Likelihood(nn.Module):
     """How data scatter about the decoder's output."""
@@ -101,3 +103,7 @@ class Bernoulli(Likelihood):
 
 
 CHOICES = catalogue(Likelihood, globals())
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
+import math
 import os
 import secrets
 from pathlib import Path
@@ -38,6 +39,8 @@ from .options import OPTION_NAMES, Options
 from .rows import as_rows, subset
 from .scaling import SCALINGS, DataUnits, check_unit_range, resolve, units
 from .typed import shown, typed
+
+__all__ = ["WVAE", "Codes"]
 
 MIN_EPOCHS, MIN_STEPS = 50, 1500  # steps train a network, whatever the number of examples
 CODES_KEPT = 10_000  # codes that the samplers' densities are fitted to
@@ -246,7 +249,7 @@ class WVAE(Estimator):
         run = training.Run(
             batches=Batches(*self._indexed(*train_part), sampler),
             held_out=held and Batches(*self._indexed(*held), BatchSampler(len(held[0]), settings.batch_size, None)),
-            max_epochs=max_epochs or max(MIN_EPOCHS, -(-MIN_STEPS // max(1, len(sampler)))),
+            max_epochs=_epochs(max_epochs, settings.max_steps, max(1, len(sampler))),
             weight=self.weight,
             schedule=self.schedule,
             seed=self.seed,
@@ -705,6 +708,13 @@ def _settings(max_epochs: int | None, folder: Any, resume: Any, options: dict[st
     return Options(**options)
 
 
+def _epochs(wanted: int | None, max_steps: int | None, steps_per_epoch: int) -> int:
+    """Passes over the data: what is asked for, or enough of them that the network gets its steps."""
+    if max_steps is None:
+        return wanted or max(MIN_EPOCHS, math.ceil(MIN_STEPS / steps_per_epoch))
+    return min(wanted or max_steps, math.ceil(max_steps / steps_per_epoch))
+
+
 def _held_out(rows: Any, validation: Any, with_labels: bool) -> tuple[Any, Any]:
     """Validation data that were given, (x, y)."""
     is_data = isinstance(validation, (torch.utils.data.Dataset, torch.utils.data.DataLoader))
@@ -764,3 +774,7 @@ def _resumable(run: Any, resume: Any) -> Path | None:
             f"max_epochs must be at least the {len(kept['history'])} that {path} has; got {run.max_epochs}"
         )
     return path
+
+
+def __dir__() -> list[str]:
+    return __all__

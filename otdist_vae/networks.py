@@ -12,6 +12,8 @@ from torch import Tensor, nn
 
 from ._config import catalogue
 
+__all__ = ["MLP", "Architecture", "Conv", "Decoder", "Encoder", "build_decoder", "build_encoder"]
+
 Shape = tuple[int, ...]
 
 
@@ -189,3 +191,7 @@ def _dry_run(module: nn.Module, x: Tensor, argument: str) -> Tensor:
     if not isinstance(output, Tensor) or output.dim() < 2 or output.shape[0] != x.shape[0]:
         raise ValueError(f"{argument} must return a tensor with the batch in front; got {type(output).__name__}")
     return output
+
+
+def __dir__() -> list[str]:
+    return __all__

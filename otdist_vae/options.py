@@ -12,6 +12,8 @@ import torch
 
 from .typed import shown, typed
 
+__all__ = ["Options", "hardware"]
+
 LOGGERS = ("csv", "tensorboard", "wandb")
 PRECISIONS = ("32-true", "64-true", "bf16-mixed", "16-mixed", "bf16-true")
 PYTHON_ONLY = {"python_only": True}  # the mark of a field that no configuration file can hold
@@ -48,6 +50,8 @@ class Options:
     rate_schedule
         How the learning rate moves over `max_epochs`: "constant", "linear" or "cosine" down to 0, or in Python a
         function from an optimizer to a torch.optim.lr_scheduler, stepped after each epoch.
+    max_steps
+        Steps of the optimizer, rounded up to whole epochs; with `max_epochs`, whichever ends first. None is no limit.
     gradient_clip
         Largest gradient norm, or None.
     early_stopping
@@ -74,6 +78,7 @@ class Options:
     weight_decay: float = 0.0
     optimizer: Any = "adamw"
     rate_schedule: Any = "constant"
+    max_steps: int | None = None
     gradient_clip: float | None = None
     early_stopping: int | None = None
     precision: str = "32-true"
@@ -93,7 +98,7 @@ class Options:
         for name in ("batch_size", "checkpoint_every", "learning_rate", "num_nodes"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} must be positive; got {getattr(self, name)}")
-        for name in ("gradient_clip", "early_stopping"):
+        for name in ("gradient_clip", "early_stopping", "max_steps"):
             if getattr(self, name) is not None and not getattr(self, name) > 0:
                 raise ValueError(f"{name} must be positive or None; got {getattr(self, name)}")
         if self.weight_decay < 0:
@@ -198,3 +203,7 @@ def _check_devices(devices: Any, n: int | None, accelerator: str) -> None:
         fit = type(devices) is int and ((devices == -1 and accelerator != "cpu") or 1 <= devices <= n)
     if not fit:
         raise ValueError(f"devices must be 1 to {n}, as many as this machine has ({accelerator}); got {shown(devices)}")
+
+
+def __dir__() -> list[str]:
+    return __all__

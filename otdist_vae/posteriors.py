@@ -20,6 +20,20 @@ import otdist
 from ._config import catalogue
 from .priors import LOG_2PI
 
+__all__ = [
+    "BatchPosterior",
+    "Circulant",
+    "CirculantGaussian",
+    "Deterministic",
+    "Diagonal",
+    "DiagonalGaussian",
+    "Dirac",
+    "Full",
+    "FullGaussian",
+    "Posterior",
+    "TorchPosterior",
+]
+
 SOFTPLUS_INVERSE_OF_ONE = math.log(math.expm1(1.0))  # raw 0 stands for scale 1, the prior's
 
 
@@ -286,3 +300,7 @@ class Circulant(Posterior):
 
 
 CHOICES = catalogue(Posterior, globals())
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -10,6 +10,8 @@ from torch import Tensor, nn
 
 from ._config import catalogue
 
+__all__ = ["Mixture", "Normal", "Prior"]
+
 LOG_2PI = math.log(2 * math.pi)
 
 
@@ -99,3 +101,7 @@ class Mixture(Prior):
 
 
 CHOICES = catalogue(Prior, globals())
+
+
+def __dir__() -> list[str]:
+    return __all__

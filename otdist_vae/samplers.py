@@ -16,6 +16,8 @@ from torch import Tensor
 
 from .priors import LOG_2PI, Prior
 
+__all__ = ["Choice", "GaussianMixture", "choose", "draw", "fit"]
+
 DENSITIES = {"prior": "prior", "gaussian": "fitted Gaussian", "mixture": "fitted mixture"}
 NAMES = ("auto", *DENSITIES)
 # tried in turn, each half as many again, until BIC has risen twice
@@ -222,3 +224,7 @@ def from_tensors(tensors: Mapping[str, Tensor], n_classes: int) -> Fitted:
         ]
         for name in ("gaussian", "mixture")
     }
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -6,6 +6,8 @@ from abc import ABC, abstractmethod
 
 from ._config import catalogue
 
+__all__ = ["Constant", "Cyclical", "Schedule", "Warmup"]
+
 
 class Schedule(ABC):
     """Maps an epoch (a float: 2.5 is the middle of the third) to a factor of the weight."""
@@ -46,3 +48,7 @@ class Cyclical(Schedule):
 
 
 CHOICES = catalogue(Schedule, globals())
+
+
+def __dir__() -> list[str]:
+    return __all__

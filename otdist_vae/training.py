@@ -28,6 +28,8 @@ from .options import OPTIMIZERS, RATE_SCHEDULES, Options, hardware
 from .schedules import Schedule
 from .threads import is_small_step, one_thread
 
+__all__ = ["Interrupted", "LitAutoencoder", "Run", "ValidatedLitAutoencoder", "train"]
+
 STAGES = ("forward", "regularizer", "backward")
 
 
@@ -410,3 +412,7 @@ def _preserving_global_state(seed: int) -> Iterator[None]:
         if signal.getsignal(signal.SIGINT) is not main_thread_handler and main_thread_handler is not None:
             with contextlib.suppress(ValueError):  # only the main thread may set it
                 signal.signal(signal.SIGINT, main_thread_handler)
+
+
+def __dir__() -> list[str]:
+    return __all__

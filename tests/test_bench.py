@@ -9,8 +9,10 @@ from functools import partial
 import mpmath
 import numpy as np
 import pytest
+import torch
+from standin_device import StandInDevice
 
-from bench import ablation, clouds, problems, processes, report, rivals, run, workloads
+from bench import ablation, clouds, device, problems, processes, report, rivals, run, workloads
 from bench.__main__ import main
 from bench.problems import Problem
 from bench.rivals import Contender
@@ -315,3 +317,28 @@ def test_seconds_are_said_in_readable_units(time, text):
 def test_the_versions_named_are_those_installed():
     assert rivals.version_of("numpy") == np.__version__
     assert rivals.version_of("no-such-distribution") is None
+
+
+def test_tensors_of_a_run_are_on_its_device_and_waited_for(monkeypatch):
+    chosen = device.fitting([w for w in workloads.WORKLOADS if w.name == "gaussian-batch-2"])
+    workload = replace(chosen[0], data=lambda: problems.gaussian_pair(2, batch=(3,)))
+    waits = []
+    with StandInDevice() as card, device.use("cuda"):
+        monkeypatch.setattr(torch.cuda, "synchronize", lambda of: waits.append(of))
+        found = run.run(workload, budget_s=0.01)
+    assert [r.status for r in found.results] == ["ok"] * len(found.results)
+    assert card.launches > 0
+    assert waits == ["cuda"] * len(waits)
+    assert len(waits) >= 2 * sum(len(r.times) for r in found.results)
+
+
+def test_only_tensors_run_on_a_device():
+    chosen = device.fitting(list(workloads.WORKLOADS))
+    assert {w.group for w in chosen} == {"gaussian", "sliced", "sinkhorn"}
+    assert all(r.contender.on_device for w in chosen for r in w.rivals)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a card")
+def test_a_device_that_is_not_there_is_said_to_be_missing(capsys, tmp_path):
+    assert main(["--device", "cuda", "--only", "gaussian-batch-2", "--out", str(tmp_path)]) == 2
+    assert "no device 'cuda'" in capsys.readouterr().err

@@ -419,6 +419,51 @@ def test_gradients_on_the_line(name):
     torch.testing.assert_close(grads, expected.expand(3))
 
 
+SHAPES = [0.05, 0.7, 1.0, 3.0, 30.0, 400.0]
+
+
+@pytest.mark.parametrize("name", ["Gamma", "Beta", "StudentT"])
+def test_shape_parameters_over_their_range(name):
+    # The distance to the point 0 is the second moment, whose derivatives are known.
+    one = torch.ones((), **D)
+    a, b = (z.flatten().requires_grad_() for z in torch.meshgrid(*2 * [torch.tensor(SHAPES, **D)], indexing="ij"))
+    if name == "Gamma":
+        p, leaves = Gamma(a, one), [a]
+    elif name == "Beta":
+        p, leaves = Beta(a, b), [a, b]
+    else:
+        df = (2 + a.detach()).requires_grad_()
+        p, leaves = StudentT(df), [df]
+    moment = p.variance + (0 if name == "StudentT" else p.mean**2)
+    value = otdist.w2_squared(p, Normal(0 * one, 1e-200 * one, validate_args=False))
+    # Levels end at 1e-300, beyond which a heavy tail has some of its second moment left.
+    missing = 1e-300 ** (1 - 2 / leaves[0].detach()) if name == "StudentT" else torch.zeros(())
+    assert ((value - moment).abs() <= (1e-10 + missing) * moment).all()
+    found, expected = (torch.autograd.grad(z.sum(), leaves, retain_graph=True) for z in (value, moment))
+    for ours, theirs, shape in zip(found, expected, leaves, strict=True):
+        error = 1e-8 * torch.maximum(theirs.abs(), moment / shape)
+        assert ((ours - theirs).abs() <= error + moment * missing * 691 * 2 / shape**2).all()
+
+
+@pytest.mark.parametrize(
+    ("frozen", "error"),
+    [
+        # From above, SciPy knows these to levels of 1e-16; what is missing of f is 1e-16 to the power 1 - 4 / 7.
+        (scipy.stats.pearson3(1), 1e-10),
+        (scipy.stats.rice(1), 1e-10),
+        (scipy.stats.f(5, 7), 1e-6),
+        (scipy.stats.beta(4.8, 2.0), 1e-10),
+        (scipy.stats.beta(0.35, 5.6), 1e-10),
+        (scipy.stats.triang(0.3), 1e-6),
+        (scipy.stats.trapezoid(0.2, 0.5), 1e-6),
+    ],
+    ids=lambda z: getattr(getattr(z, "dist", None), "name", ""),
+)
+def test_tails_and_kinks_of_scipy(frozen, error):
+    moment = frozen.var() + frozen.mean() ** 2
+    assert float(otdist.w2_squared(frozen, scipy.stats.norm(0, 1e-200))) == pytest.approx(moment, rel=error)
+
+
 def test_batches_on_the_line():
     p = Gamma(torch.tensor([[1.0], [2.0]], **D), torch.tensor([1.0, 2.0, 3.0], **D))
     q = Laplace(torch.zeros(3, **D), torch.ones(3, **D))

@@ -515,7 +515,8 @@ ROWS = {
     ),
     "covariance.Factor": Row(
         lambda root: covariance.Factor(root).to_dense(),
-        lambda g, r: {"root": Arg(fa.points(g, r, (*r.batches[0], r.sizes[2], r.sizes[0])))},
+        # It may have no columns: "empty" is no fault.
+        lambda g, r: {"root": Arg(fa.points(g, r, (*r.batches[0], r.sizes[2], r.sizes[0])), scalars=True)},
         2,
     ),
     "covariance.Circulant": Row(
@@ -581,7 +582,7 @@ def public() -> Iterator[str]:
         for name in getattr(module, "__all__", [k for k in vars(module) if not k.startswith("_")]):
             found = getattr(module, name)
             own = hasattr(module, "__all__") or getattr(found, "__module__", None) == module.__name__
-            if own and callable(found) and name not in NOT_CALLED and not hasattr(found, "_fields"):
+            if own and callable(found) and name not in NOT_CALLED and not hasattr(found, "_replace"):  # named tuples
                 yield f"{module_name}.{name}"
 
 
@@ -595,6 +596,9 @@ TO_DO = {"sinkhorn.barycenter"}
 def test_every_public_function_is_called():
     assert set(PUBLIC) <= set(ROWS) | TO_DO
 
+
+# What an error may speak of beside the arguments.
+WORDS = ("variance", "root", "spectrum", "batch shapes", "library", "squared distance")
 
 # One call.
 
@@ -739,7 +743,17 @@ def check(name: str, r: Recipe) -> str:
     def call() -> Any:
         return row.call(**{k: v.wrap(v.value) if isinstance(v, Arg) else v for k, v in hostile.items()})
 
-    named = {*hostile, *keywords, "variance", "root", "spectrum", "batch shapes", "library", name.rsplit(".")[0]}
+    named = {
+        *hostile,
+        *keywords,
+        "variance",
+        "root",
+        "spectrum",
+        "batch shapes",
+        "library",
+        "squared distance",
+        name.rsplit(".")[0],
+    }
     got = watched(call, naked, sorted(named))
     if got.error is not None:
         _refusal_is_right(row, r, got.error, faulty, worn, hostile)
@@ -876,6 +890,8 @@ def _promoted(hostile: Args) -> str | None:
         found = [z.dtype for z in arrays if z.dtype.is_floating_point]
         return str(functools.reduce(torch.promote_types, found)) if found else None
     kinds = [z.dtype for z in arrays if isinstance(z, np.ndarray) and z.dtype.kind == "f"]
+    wide = [z.dtype for z in arrays if isinstance(z, np.ndarray) and z.dtype.kind == "f" and z.ndim]
+    kinds = wide or kinds  # a variance without dimensions is a scalar
     return str(np.result_type(*kinds)) if kinds else None
 
 

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import ast
+import importlib
 from pathlib import Path
 
 import pytest
+
+import otdist
+import otdist_vae
 
 ROOT = Path(__file__).parent.parent
 FILES = sorted([*(ROOT / "otdist").rglob("*.py"), *(ROOT / "otdist_vae").rglob("*.py")])
@@ -65,3 +69,23 @@ def test_no_import_runs_in_a_circle():
 @pytest.mark.parametrize("path", [p for p in FILES if "_core" in p.parts], ids=module_name)
 def test_the_core_imports_no_distance(path):
     assert all(name.startswith("otdist._core") for name in edges(path))
+
+
+PUBLIC = sorted(
+    {
+        *(f"{package.__name__}.{name}" for package in (otdist, otdist_vae) for name in package.__all__),
+        *("otdist", "otdist.distributions", "otdist.padding", "otdist.startup", "otdist_vae", "otdist_vae.model"),
+    }
+    & MODULES.keys()
+)
+
+
+@pytest.mark.parametrize("name", PUBLIC)
+def test_a_public_module_lists_what_is_public_and_nothing_else(name):
+    module = importlib.import_module(name)
+    assert dir(module) == sorted(module.__all__)
+    assert len(set(module.__all__)) == len(module.__all__)
+    for public in module.__all__:
+        found = getattr(module, public)
+        assert not public.startswith("_")
+        assert getattr(found, "__doc__", None), f"{public} has no docstring"

@@ -362,11 +362,13 @@ def random_problem(seed):
 @pytest.mark.parametrize("seed", range(40))
 @pytest.mark.parametrize("other", ["python", "torch"])
 def test_one_method_in_three_forms(monkeypatch, seed, other):
-    """The compiled loop, the method in Python over compiled passes, and over PyTorch's operators: the same steps.
+    """The compiled loop and the method in Python over compiled passes take the same steps; PyTorch's converges as well.
 
     Where rounding decides whether Anderson's step is undone, or ends the last steps of Newton's method, they part.
+    PyTorch's looks at the outcome every few passes: what is undone, or came after the last pass needed, is a burst.
     """
     from otdist.sinkhorn import numpy_engine, torch_engine
+    from otdist.sinkhorn.torch_method import LONGEST_BURST
 
     *arrays, limits, single = random_problem(seed)
     limits = numpy_engine.Limits(*limits)
@@ -378,8 +380,13 @@ def test_one_method_in_three_forms(monkeypatch, seed, other):
         found = numpy_engine.solve(*arrays, limits, single=single, debias=True)
     scale = cost(*arrays[:2]).max()
     for mine, theirs in zip(expected, found, strict=True):
+        if other == "torch" and 2 * mine.n_iter[0] > limits.max_iter:
+            continue
         assert bool(mine.error[0] <= limits.tol) == bool(theirs.error[0] <= limits.tol)
-        assert abs(int(mine.n_iter[0]) - int(theirs.n_iter[0])) <= max(1, 0.1 * mine.n_iter[0])
+        if other == "torch":
+            assert int(theirs.n_iter[0]) <= 2 * mine.n_iter[0] + 3 * LONGEST_BURST  # at three ε
+        else:
+            assert abs(int(mine.n_iter[0]) - int(theirs.n_iter[0])) <= max(1, 0.1 * mine.n_iter[0])
         if mine.error[0] <= limits.tol:
             assert abs(float(mine.value[0]) - float(theirs.value[0])) <= limits.tol * scale
 

@@ -145,6 +145,10 @@ ROWS = {
     "inference.frechet_distance": Row(
         lambda x: frechet_distance(x, normal_points, correction="jackknife"), normal(40, 3), twice=True
     ),
+    "otdist.pad_clouds": Row(
+        lambda x: exact.w2_squared(*otdist.pad_clouds([x, x[:4]])[:1], POINTS, otdist.pad_clouds([x, x[:4]])[1]).sum(),
+        normal(6, 3),
+    ),
     "otdist.w2_squared": Row(lambda m: otdist.w2_squared(posterior(m), prior()), normal(3), twice=True),
     "otdist.w2": Row(lambda m: otdist.w2(posterior(m), prior()), normal(3), twice=True),
 }

@@ -253,6 +253,14 @@ def test_fit_starts_afresh():
     assert all(torch.equal(first[name], again[name]) for name in first)
 
 
+@pytest.mark.parametrize(("asked", "epochs"), [({"max_steps": 7}, 3), ({"max_steps": 7, "max_epochs": 2}, 2)])
+def test_steps_end_a_run_at_a_whole_epoch(asked, epochs):
+    model = tiny().fit(table(96), batch_size=32, progress=False, validation=None, **asked)
+    assert model.report["steps"] == 3 * epochs
+    with pytest.raises(ValueError, match="max_steps must be positive"):
+        tiny().fit(table(), max_steps=0)
+
+
 def test_a_tiny_last_batch_is_dropped():
     from otdist_vae.batches import BatchSampler
 

@@ -141,7 +141,7 @@ def _as_array(name: str, value: Any) -> np.ndarray:
     if isinstance(value, np.ma.MaskedArray):
         raise TypeError(f"{name} must not be a masked array; fill the masked entries or give them weight 0")
     if backend.is_jax(value):
-        raise TypeError(f"{name} is a jax.Array, which w2 and w2_squared take, but not this function")
+        raise TypeError(f"{name} is a jax.Array, which this function does not take; w2 and w2_squared do")
     try:
         x = np.asarray(value)
     except ValueError as error:
@@ -259,6 +259,14 @@ def positive_integer(name: str, value: Any) -> int:
     if value < 1:
         raise ValueError(f"{name} must be a positive integer; got {value}")
     return int(value)
+
+
+def exponent(p: Any) -> float:
+    """The exponent of a Wasserstein distance as a float of at least 1."""
+    number = positive_number("p", p)
+    if number < 1:
+        raise ValueError(f"p must be at least 1; got {number:g}")
+    return number
 
 
 def weights(name: str, w: Array, n: int) -> Array:

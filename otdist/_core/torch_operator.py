@@ -8,6 +8,7 @@ custom op) and which differentiates twice. While compiling, the custom op's own 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from functools import partial
 from typing import Any
 
@@ -43,7 +44,8 @@ class TorchOperator:
     def apply(self, arrays: tuple[Tensor, ...], options: dict[str, Any]) -> Tensor:
         needs_input_grad = tuple(backend.needs_gradient(x) for x in arrays)
         if not any(needs_input_grad) and not backend.in_transform():
-            value, _ = self.operator.kernel(*_unwrap(arrays), needs_input_grad=needs_input_grad, **options)
+            with _own_precision(arrays[0]):
+                value, _ = self.operator.kernel(*_unwrap(arrays), needs_input_grad=needs_input_grad, **options)
             return _wrap(value, arrays[0])
         if backend.in_forward_mode():
             _refuse_nested_forward_mode(self.operator.name)
@@ -82,7 +84,8 @@ class TorchOperator:
 
     def _value(self, arrays: Sequence[Tensor], needs_input_grad: Sequence[bool], *options: Any) -> list[Tensor]:
         named = dict(zip(self.option_names, options, strict=True))
-        value, grads = self.operator.kernel(*_unwrap(arrays), needs_input_grad=tuple(needs_input_grad), **named)
+        with _own_precision(arrays[0]):
+            value, grads = self.operator.kernel(*_unwrap(arrays), needs_input_grad=tuple(needs_input_grad), **named)
         wanted = [g for g, need in zip(grads, needs_input_grad, strict=True) if need]
         return [_wrap(out, arrays[0]) for out in (value, *wanted)]
 
@@ -102,11 +105,20 @@ class TorchOperator:
     def _second(self, arrays: Sequence[Tensor], cotangents: Sequence[Tensor], *options: Any) -> list[Tensor]:
         assert self.operator.second_derivative is not None
         named = dict(zip(self.option_names, options, strict=True))
-        grads = self.operator.second_derivative(*_unwrap(arrays), cotangents=_unwrap(cotangents), **named)
+        with _own_precision(arrays[0]):
+            grads = self.operator.second_derivative(*_unwrap(arrays), cotangents=_unwrap(cotangents), **named)
         return [_wrap(g, arrays[0]) for g in grads]
 
     def _fake_second(self, arrays: Sequence[Tensor], cotangents: Sequence[Tensor], *options: Any) -> list[Tensor]:
         return [x.new_empty(x.shape) for x in arrays]
+
+
+def _own_precision(x: Tensor) -> Any:
+    """Without autocast, which would have products of float32 computed in half precision on a device."""
+    kind = x.device.type
+    if x.is_cpu or not torch.is_autocast_enabled(kind):
+        return nullcontext()
+    return torch.autocast(kind, enabled=False)
 
 
 def _refuse_nested_forward_mode(name: str) -> None:
@@ -365,7 +377,8 @@ def _last_times(cotangent: Tensor, saved: Sequence[Tensor], n: int) -> list[Tens
 
 
 def _dot(x: Tensor, y: Tensor, batch: int) -> Tensor:
-    return (x * y).reshape(*x.shape[:batch], -1).sum(-1)
+    product = x * y
+    return product.flatten(batch).sum(-1) if product.ndim > batch else product
 
 
 def _unwrap(tensors: Sequence[Tensor]) -> tuple[Any, ...]:

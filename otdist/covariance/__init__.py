@@ -41,3 +41,7 @@ def _square(name: str, matrix: Any) -> None:
             f"{error}; for independent coordinates pass their variances as otdist.covariance.Diagonal, or their "
             "standard deviations to otdist.diagonal"
         ) from None
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from math import prod
-from typing import Any
 
 import numpy as np
 
 from .._core import backend, checks
+from .._core.annotations import AnyArray
 from .._core.backend import Array
 from .base import Covariance, at_border, at_least_float32, parameter
 
@@ -42,11 +42,11 @@ class Circulant(Covariance):
     _static = ("grid",)
     spectrum: Array
 
-    def __init__(self, spectrum: Any, shape: int | Sequence[int] | None = None) -> None:
+    def __init__(self, spectrum: AnyArray, shape: int | Sequence[int] | None = None) -> None:
         self.spectrum = parameter("spectrum", spectrum, "(..., n // 2 + 1)", 1, nonnegative=True)
         if shape is None:
             shape = max(1, 2 * (self.spectrum.shape[-1] - 1))
-        grid = (shape,) if isinstance(shape, int | np.integer) else tuple(shape)
+        grid = tuple(shape) if isinstance(shape, Sequence | np.ndarray) else (shape,)
         self.grid = tuple(checks.positive_integer("shape", n) for n in grid)
         half_grid = (*self.grid[:-1], self.grid[-1] // 2 + 1)
         if tuple(self.spectrum.shape[-len(grid) :]) != half_grid:

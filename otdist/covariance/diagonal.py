@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from .._core import backend
+from .._core import backend, checks
+from .._core.annotations import AnyArray
 from .._core.backend import Array
 from .base import Covariance, at_border, parameter
 
@@ -29,8 +28,9 @@ class Diagonal(Covariance):
     _fields = ("variance",)
     variance: Array
 
-    def __init__(self, variance: Any) -> None:
+    def __init__(self, variance: AnyArray) -> None:
         self.variance = parameter("variance", variance, "(..., d)", 1, nonnegative=True)
+        checks.nonempty("variance", self.variance, -1, "coordinate")
 
     @property
     def d(self) -> int:

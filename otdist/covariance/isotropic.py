@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from .._core import backend, checks
+from .._core.annotations import AnyArray
 from .._core.backend import Array
 from .base import Covariance, at_border, parameter
 
@@ -32,7 +31,7 @@ class Isotropic(Covariance):
     _static = ("_d",)
     variance: Array
 
-    def __init__(self, variance: Any, d: int) -> None:
+    def __init__(self, variance: AnyArray, d: int) -> None:
         self.variance = parameter("variance", variance, "(...)", 0, nonnegative=True)
         self._d = checks.positive_integer("d", d)
 

@@ -14,6 +14,8 @@ SUPPORTED = "norm, multivariate_normal, and every continuous distribution on the
 
 # Farther out, some of SciPy's quantile functions are wrong or infinite (those of t are, at 1e-200).
 _LOWEST = 1e-150
+# Below, the complement of a level is 1, and quantiles that SciPy takes at the complement are infinite.
+_ROUNDED = 1e-15
 
 
 def read(x: Any) -> Description | None:
@@ -34,7 +36,13 @@ def _univariate(x: Any) -> Univariate:
 
     def quantile(u: Array, v: Array) -> Array:
         with np.errstate(all="ignore"):  # the half of each that is not chosen
-            return np.where(u < v, x.ppf(np.maximum(u, _LOWEST)), x.isf(np.maximum(v, _LOWEST)))
+            found = np.where(u < v, x.ppf(np.maximum(u, _LOWEST)), x.isf(np.maximum(v, _LOWEST)))
+        missing = ~np.isfinite(found) & (np.minimum(u, v) < _ROUNDED)
+        if not missing.any():
+            return found
+        # A tail that SciPy does not know starts where it does.
+        ends = (np.where(missing, sign * np.inf, found) for sign in (1, -1))
+        return np.where(missing, np.where(u < v, next(ends).min(0), next(ends).max(0)), found)
 
     return Univariate(quantile, mean)
 

@@ -122,9 +122,20 @@ def _gamma(a: np.ndarray, u: np.ndarray, v: np.ndarray) -> np.ndarray:
 
 
 def _beta(a: np.ndarray, b: np.ndarray, u: np.ndarray, v: np.ndarray) -> np.ndarray:
+    return np.where(u < v, _beta_from_below(a, b, u), 1 - _beta_from_below(b, a, v))
+
+
+def _beta_from_below(a: np.ndarray, b: np.ndarray, p: np.ndarray) -> np.ndarray:
+    """The beta distribution's quantiles, close to 0 by the first two terms of their series: there SciPy's may be NaN.
+
+    ``x = w + (b - 1) / (a + 1) w² + O(b w)³`` with ``w = (a B(a, b) p)^(1/a)``, DLMF 8.17.7 inverted.
+    """
     from scipy import special
 
-    return np.where(u < v, special.betaincinv(a, b, u), 1 - special.betaincinv(b, a, v))
+    with np.errstate(all="ignore"):  # the part of each that is not chosen
+        w = np.exp((np.log(p) + np.log(a) + special.betaln(a, b)) / a)
+        series = w * (1 + (b - 1) / (a + 1) * w)
+        return np.where((1 + b) * w < np.finfo(float).eps ** 0.5, series, special.betaincinv(a, b, p))
 
 
 def _student(df: np.ndarray, u: np.ndarray, v: np.ndarray) -> np.ndarray:

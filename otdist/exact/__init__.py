@@ -9,19 +9,31 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from .._core import backend, checks
+from .._core.annotations import A, Numbers, NumPy
 from .._core.backend import Array
-from .._core.clouds import Gradients, validate_clouds, weight_gradients
+from .._core.clouds import Gradients, cast_gradients, validate_clouds, weight_gradients
 from .._core.jax_operator import takes_jax
 from ..line.distance import line_cost, line_distance
-from .transport import ExactTransport, exact_cost, plans, solution
-from .transport import SparsePlan as SparsePlan
+from .transport import ExactTransport, SparsePlan, exact_cost, plans, solution
 
-__all__ = ["ExactTransport", "Gradients", "plan", "solve", "w2", "w2_squared", "w2_squared_and_grad", "wp"]
+__all__ = [
+    "ExactTransport",
+    "Gradients",
+    "SparsePlan",
+    "plan",
+    "solve",
+    "w2",
+    "w2_squared",
+    "w2_squared_and_grad",
+    "wp",
+]
 
 
 @takes_jax("w2_squared_and_grad", x=2, y=2, a=1, b=1)
-def w2_squared(x: Any, y: Any, a: Any = None, b: Any = None) -> Array:
+def w2_squared(x: A | Numbers, y: A | Numbers, a: A | Numbers | None = None, b: A | Numbers | None = None) -> A:
     """Squared 2-Wasserstein distance between weighted point clouds, exact.
 
     ``W2² = min_P Σᵢⱼ Pᵢⱼ |xᵢ - yⱼ|²`` over plans P >= 0 with P1 = a and Pᵀ1 = b.
@@ -72,7 +84,7 @@ def w2_squared(x: Any, y: Any, a: Any = None, b: Any = None) -> Array:
 
 
 @takes_jax("w2_squared_and_grad", root=True, x=2, y=2, a=1, b=1)
-def w2(x: Any, y: Any, a: Any = None, b: Any = None) -> Array:
+def w2(x: A | Numbers, y: A | Numbers, a: A | Numbers | None = None, b: A | Numbers | None = None) -> A:
     """2-Wasserstein distance between weighted point clouds, the root of `w2_squared`; gradient 0 where it is 0.
 
     Examples
@@ -85,7 +97,10 @@ def w2(x: Any, y: Any, a: Any = None, b: Any = None) -> Array:
     return wp(x, y, a, b, p=2)
 
 
-def wp(x: Any, y: Any, a: Any = None, b: Any = None, *, p: float = 1) -> Array:
+@takes_jax("_wp_and_grad", x=2, y=2, a=1, b=1)
+def wp(
+    x: A | Numbers, y: A | Numbers, a: A | Numbers | None = None, b: A | Numbers | None = None, *, p: float = 1
+) -> A:
     """p-Wasserstein distance between weighted point clouds, exact; p = 1 is the earth mover's distance.
 
     ``W_p = (min_P Σᵢⱼ Pᵢⱼ |xᵢ - yⱼ|^p)^(1/p)``, |·| the Euclidean norm.
@@ -114,12 +129,14 @@ def wp(x: Any, y: Any, a: Any = None, b: Any = None, *, p: float = 1) -> Array:
     >>> float(exact.wp(np.zeros((2, 2)), np.array([[3.0, 4.0], [0.0, 1.0]])))
     3.0
     """
-    p = _exponent(p)
+    p = checks.exponent(p)
     arrays, _, cast_back = validate_clouds(x, y, a, b, core=2)
     return cast_back(_value(arrays, p, root=p != 1))
 
 
-def w2_squared_and_grad(x: Any, y: Any, a: Any = None, b: Any = None) -> tuple[Array, Gradients]:
+def w2_squared_and_grad(
+    x: NumPy, y: NumPy, a: NumPy | None = None, b: NumPy | None = None
+) -> tuple[np.ndarray, Gradients]:
     """`w2_squared` with its gradients, for NumPy; None for weights that were not given.
 
     The gradient by weights is that of the distance as it is computed, with weights divided by their sum.
@@ -132,20 +149,29 @@ def w2_squared_and_grad(x: Any, y: Any, a: Any = None, b: Any = None) -> tuple[A
     >>> grads.x
     array([[-6., -8.]])
     """
+    return _with_gradients(x, y, a, b, p=2.0, root=False)
+
+
+def _wp_and_grad(x: NumPy, y: NumPy, a: NumPy | None = None, b: NumPy | None = None, *, p: float = 1) -> Any:
+    """`wp` with its gradients, for JAX."""
+    return _with_gradients(x, y, a, b, p=checks.exponent(p), root=p != 1)
+
+
+def _with_gradients(x: Any, y: Any, a: Any, b: Any, *, p: float, root: bool) -> tuple[np.ndarray, Gradients]:
     arrays, totals, cast_back = validate_clouds(x, y, a, b, core=2)
     checks.numpy_only("exact.w2_squared_and_grad", arrays[0])
     if arrays[0].shape[-1] == 1:
         flat = (arrays[0][..., 0], arrays[1][..., 0], *arrays[2:])
-        value, grads = line_cost.value_and_grad(*flat, p=2.0)
+        value, grads = (line_distance if root else line_cost).value_and_grad(*flat, p=p)
         grads = (grads[0][..., None], grads[1][..., None], *grads[2:])
     else:
-        value, grads = exact_cost.value_and_grad(*arrays, p=2.0, root=False)
-    return cast_back(value), Gradients(
-        *(None if g is None else cast_back(g) for g in weight_gradients(grads, arrays, totals))
-    )
+        value, grads = exact_cost.value_and_grad(*arrays, p=p, root=root)
+    return cast_back(value), cast_gradients(weight_gradients(grads, arrays, totals), cast_back)
 
 
-def solve(x: Any, y: Any, a: Any = None, b: Any = None, *, p: float = 2) -> ExactTransport:
+def solve(
+    x: A | Numbers, y: A | Numbers, a: A | Numbers | None = None, b: A | Numbers | None = None, *, p: float = 2
+) -> ExactTransport:
     """An optimal plan of one pair of clouds by its nonzero entries, and potentials that prove it optimal.
 
     ``max Σᵢ fᵢ aᵢ + Σⱼ gⱼ bⱼ`` subject to ``fᵢ + gⱼ <= |xᵢ - yⱼ|^p`` has the same value as the least cost of a plan.
@@ -187,7 +213,7 @@ def solve(x: Any, y: Any, a: Any = None, b: Any = None, *, p: float = 2) -> Exac
     (1.0, 1.0)
     """
     _refuse_transforms("exact.solve")
-    p = _exponent(p)
+    p = checks.exponent(p)
     arrays, _, cast_back = validate_clouds(x, y, a, b, core=2)
     if arrays[0].ndim > 2 or arrays[1].ndim > 2 or arrays[2].ndim > 1 or arrays[3].ndim > 1:
         shapes = ", ".join(f"{k} {tuple(z.shape)}" for k, z in zip("xyab", arrays, strict=True) if z.shape[-1])
@@ -196,7 +222,9 @@ def solve(x: Any, y: Any, a: Any = None, b: Any = None, *, p: float = 2) -> Exac
     return ExactTransport(cast_back(cost), plan._replace(mass=cast_back(plan.mass)), cast_back(f), cast_back(g))
 
 
-def plan(x: Any, y: Any, a: Any = None, b: Any = None, *, p: float = 2) -> Array:
+def plan(
+    x: A | Numbers, y: A | Numbers, a: A | Numbers | None = None, b: A | Numbers | None = None, *, p: float = 2
+) -> A:
     """An optimal plan (..., n, m): entry (i, j) is the mass that goes from xᵢ to yⱼ. It carries no gradient.
 
     `solve` returns the same plan, of one pair of clouds, by its nonzero entries.
@@ -217,7 +245,7 @@ def plan(x: Any, y: Any, a: Any = None, b: Any = None, *, p: float = 2) -> Array
            [0.5, 0. ]])
     """
     _refuse_transforms("exact.plan")
-    p = _exponent(p)
+    p = checks.exponent(p)
     arrays, _, cast_back = validate_clouds(x, y, a, b, core=2)
     return cast_back(plans(exact_cost.broadcast(tuple(arrays)), p))
 
@@ -229,13 +257,10 @@ def _value(arrays: list[Array], p: float, *, root: bool) -> Array:
     return exact_cost(*arrays, p=p, root=root)
 
 
-def _exponent(p: Any) -> float:
-    number = checks.positive_number("p", p)
-    if number < 1:
-        raise ValueError(f"p must be at least 1; got {number:g}")
-    return number
-
-
 def _refuse_transforms(function: str) -> None:
     if backend.in_transform():
         raise RuntimeError(f"{function} needs values, which torch.func and torch.compile hide; use w2_squared")
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .._core import backend, checks
+from .._core.annotations import A, Numbers, NumPy
 from .._core.backend import Array
 from .._core.jax_operator import takes_jax
 from ..covariance import Covariance, Dense
@@ -56,14 +57,16 @@ __all__ = [
 class Gradients(NamedTuple):
     """The gradient of `w2_squared` with respect to each argument."""
 
-    mean_x: Array
-    cov_x: Array
-    mean_y: Array
-    cov_y: Array
+    mean_x: np.ndarray
+    cov_x: Any  # an array, or a pair of them for a Kronecker product
+    mean_y: np.ndarray
+    cov_y: Any
 
 
 @takes_jax("w2_squared_and_grad", mean_x=1, cov_x=2, mean_y=1, cov_y=2)
-def w2_squared(mean_x: Any, cov_x: Any, mean_y: Any, cov_y: Any) -> Array:
+def w2_squared(
+    mean_x: A | Numbers, cov_x: A | Numbers | Covariance, mean_y: A | Numbers, cov_y: A | Numbers | Covariance
+) -> A:
     """Squared 2-Wasserstein distance between Gaussians.
 
     ``W2² = |mean_x - mean_y|² + tr cov_x + tr cov_y - 2 tr (cov_x^½ cov_y cov_x^½)^½``
@@ -116,7 +119,7 @@ def w2_squared(mean_x: Any, cov_x: Any, mean_y: Any, cov_y: Any) -> Array:
 
 
 @takes_jax("w2_squared_and_grad", root=True, mean_x=1, cov_x=2, mean_y=1, cov_y=2)
-def w2(mean_x: Any, cov_x: Any, mean_y: Any, cov_y: Any) -> Array:
+def w2(mean_x: A | Numbers, cov_x: A | Numbers | Covariance, mean_y: A | Numbers, cov_y: A | Numbers | Covariance) -> A:
     """2-Wasserstein distance between Gaussians, the root of `w2_squared`; its gradient is 0 where the distance is 0.
 
     Examples
@@ -138,13 +141,9 @@ def w2(mean_x: Any, cov_x: Any, mean_y: Any, cov_y: Any) -> Array:
 
 def _w2_in_units(mean_x: Array, x: Covariance, mean_y: Array, y: Covariance) -> Array:
     """W2 where its square is beyond the range of the dtype, or close to it: in units of its own size."""
-    if not (isinstance(x, Dense) and isinstance(y, Dense)):
-        return backend.root(_w2_squared(mean_x, x, mean_y, y).clip(0, None))
     xp, shift = backend.namespace(mean_x), mean_x - mean_y
-    largest = xp.maximum(xp.amax(abs(x.matrix), (-2, -1)), xp.amax(abs(y.matrix), (-2, -1))) ** 0.5
-    unit = power_of_two(xp.maximum(xp.amax(abs(shift), -1), largest))
-    covs = (c.matrix / unit[..., None, None] / unit[..., None, None] for c in (x, y))
-    squared = gaussian_squared(shift / unit[..., None], next(covs), xp.zeros_like(shift), next(covs))
+    unit = power_of_two(xp.maximum(xp.amax(abs(shift), -1), xp.maximum(x.size(), y.size())))
+    squared = _w2_squared(shift / unit[..., None], x.divided(unit), xp.zeros_like(shift), y.divided(unit))
     return unit * backend.root(squared.clip(0, None))
 
 
@@ -154,7 +153,9 @@ def _w2_squared(mean_x: Array, x: Covariance, mean_y: Array, y: Covariance) -> A
     return squared_distance(mean_x - mean_y, bures_squared(x, y), mean_x.dtype)
 
 
-def w2_squared_and_grad(mean_x: Any, cov_x: Any, mean_y: Any, cov_y: Any) -> tuple[Array, Gradients]:
+def w2_squared_and_grad(
+    mean_x: NumPy, cov_x: NumPy | Covariance, mean_y: NumPy, cov_y: NumPy | Covariance
+) -> tuple[np.ndarray, Gradients]:
     """`w2_squared` with its gradients, for NumPy; each gradient has its argument's shape.
 
     The gradient of a structured covariance is that of its parameters: an array like `Diagonal.variance`,
@@ -169,16 +170,16 @@ def w2_squared_and_grad(mean_x: Any, cov_x: Any, mean_y: Any, cov_y: Any) -> tup
     array([[-1., 0.],
            [ 0., -1.]])
     """
-    mean_x, x, mean_y, y, cast_back = validate_gaussians(mean_x, cov_x, mean_y, cov_y)
-    checks.numpy_only("gaussian.w2_squared_and_grad", mean_x, "mean_x")
-    difference = mean_x - mean_y
+    m, x, n, y, cast_back = validate_gaussians(mean_x, cov_x, mean_y, cov_y)
+    checks.numpy_only("gaussian.w2_squared_and_grad", m, "mean_x")
+    difference = m - n
     batch = np.broadcast_shapes(difference.shape[:-1], x.batch_shape, y.batch_shape)
     bures, (slope_x, slope_y) = bures_squared_and_grad(x, y, batch)
     shift = np.broadcast_to(2 * difference, (*batch, difference.shape[-1]))
     # Where pairs share an argument, its gradient is the sum over them.
-    grad_x, grad_y = (cast_back(backend.sum_to(g, m.shape)) for g, m in ((shift, mean_x), (-shift, mean_y)))
+    grad_x, grad_y = (cast_back(backend.sum_to(g, z.shape)) for g, z in ((shift, m), (-shift, n)))
     grads = Gradients(grad_x, _restored(slope_x, cast_back), grad_y, _restored(slope_y, cast_back))
-    return cast_back(squared_distance(difference, bures, mean_x.dtype)), grads
+    return cast_back(squared_distance(difference, bures, m.dtype)), grads
 
 
 def _restored(grad: Any, cast_back: Any) -> Any:

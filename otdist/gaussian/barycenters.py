@@ -8,8 +8,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .._core import backend, checks
+from .._core.annotations import A, Numbers
 from .._core.backend import Array
-from ..covariance import as_covariance, validate_covariance
+from ..covariance import Covariance, as_covariance, validate_covariance
 from .fixed_point import fixed_point
 from .lazy import load_torch_operators
 
@@ -24,7 +25,14 @@ class Barycenter(NamedTuple):
     converged: Any  # bool
 
 
-def barycenter(means: Any, covs: Any, weights: Any = None, *, tol: float = 1e-10, max_iter: int = 1000) -> Barycenter:
+def barycenter(
+    means: A | Numbers,
+    covs: A | Numbers | Covariance,
+    weights: A | Numbers | None = None,
+    *,
+    tol: float = 1e-10,
+    max_iter: int = 1000,
+) -> Barycenter:
     """The Gaussian with the least weighted sum of W2² to given Gaussians.
 
     Its mean is the weighted mean. Its covariance is R Rᵀ at the fixed point ``R = Σ wᵢ Sᵢ Qᵢ``, where covᵢ = Sᵢ Sᵢᵀ
@@ -65,23 +73,23 @@ def barycenter(means: Any, covs: Any, weights: Any = None, *, tol: float = 1e-10
     """
     cov = as_covariance(covs)
     optional = {} if weights is None else {"weights": weights}
-    (means, *rest), cast_back = checks.arrays(means=means, **cov.parameters("covs"), **optional)
+    (m, *rest), cast_back = checks.arrays(means=means, **cov.parameters("covs"), **optional)
     cov = validate_covariance("covs", cov.with_parameters(rest[: len(rest) - len(optional)]))
-    checks.shape("means", means, "(..., k, d)", 2)
-    checks.nonempty("means", means, -2, "member")
-    checks.same_size("the number of coordinates", "means", means.shape[-1], "covs", cov.d)
-    checks.finite("means", means)
+    checks.shape("means", m, "(..., k, d)", 2)
+    checks.nonempty("means", m, -2, "member")
+    checks.same_size("the number of coordinates", "means", m.shape[-1], "covs", cov.d)
+    checks.finite("means", m)
     checks.positive_number("tol", tol)
     checks.positive_integer("max_iter", max_iter)
-    checks.batch({"means": means.shape[:-1], "covs": cov.batch_shape})
-    matrices = cov.to_dense()
-    transformed = backend.is_torch(means) and backend.in_transform()
+    checks.batch({"means": m.shape[:-1], "covs": cov.batch_shape})
+    matrices: Array = cov.to_dense()
+    transformed = backend.is_torch(m) and backend.in_transform()
     if backend.needs_gradient(matrices) and (not transformed or backend.torch_module().compiler.is_compiling()):
         raise NotImplementedError("the covariance of a barycenter is not differentiable; pass covs.detach()")
-    xp, k = backend.namespace(means), means.shape[-2]
-    w = checks.weights("weights", rest[-1], k) if optional else xp.full_like(means[..., 0], 1.0 / k)
-    mean = (w[..., None] * means).sum(-2)
-    batch = np.broadcast_shapes(w.shape, matrices.shape[:-2])
+    xp, k = backend.namespace(m), m.shape[-2]
+    w = checks.weights("weights", rest[-1], k) if optional else xp.full_like(m[..., 0], 1.0 / k)
+    mean = (w[..., None] * m).sum(-2)
+    batch: tuple[int, ...] = np.broadcast_shapes(w.shape, matrices.shape[:-2])
     matrices, w = backend.broadcast_to(matrices, (*batch, *matrices.shape[-2:])), backend.broadcast_to(w, batch)
     if transformed:
         load_torch_operators()

@@ -10,7 +10,8 @@ With factors X = R Rᵀ and Y = S Sᵀ, and K = SᵀR = U Σ Vᵀ, there are two
    with any rank and any scale.
 
 The first is taken, and a pair for which its result does not have the promised digits goes on to the second. Many small
-pairs are solved side by side instead, by the compiled Jacobi rotations of `bures_small`.
+pairs are solved side by side instead, by the compiled Jacobi rotations of `jacobi`; and tensors that no compiled loop
+can read take the second way with Q from products alone, see `polar`, but for pairs with a singular covariance.
 
 The gradients are I - T in X and I - T⁻¹ in Y, with T the transport map, T X T = Y; T = S U Σ⁻¹ Uᵀ Sᵀ.
 
@@ -35,8 +36,8 @@ import numpy as np
 from .._core import backend
 from .._core.backend import Array
 from .._core.operator import Operator
-from .factor import RANK, Factor, factor, trace
-from .size import power_of_two, squared_distance
+from .factor import RANK, Factor, factor, least_pivot, trace
+from .size import power_of_two, refuse_infinite, squared_distance
 
 Slopes = tuple[Array | None, Array | None]
 
@@ -73,30 +74,10 @@ class Spectrum(NamedTuple):
 # The first way: by eigenvalues
 
 
-def _by_eigenvalues(
-    x: Array, y: Array, traces: tuple[Array, Array], eps: float, needs: tuple[bool, bool]
-) -> tuple[Array, Slopes, Array]:
-    """B² (n,) of PyTorch's pairs, its gradients, and whether they are good."""
-    with_gradient, (trace_x, trace_y) = needs[0] or needs[1], traces
-    spectrum = _spectrum_of_stack(x, y, with_gradient)
-    squares = spectrum.squares
-    smallest, largest = squares[..., 0], squares[..., -1]
-    good = smallest > _rounding_of_squares(traces, (_norm(x), _norm(y)), eps)
-    squares = backend.namespace(x).where(good[..., None], squares, 1.0)
-    total = trace_x + trace_y
-    value = total - 2 * (squares**0.5).sum(-1)
-    error = _error_of_roots((squares * squares).sum(-1), (1 / squares).sum(-1))
-    good = good & _has_digits(value, total, error, (smallest, largest))
-    if not with_gradient:
-        return value, (None, None), good
-    good = good & (smallest > _SPREAD**2 * largest)
-    return value, _slopes(spectrum._replace(squares=squares), needs), good
-
-
 def _pair_by_eigenvalues(
     x: Array, y: Array, traces: tuple[float, float], eps: float, needs: tuple[bool, bool]
 ) -> tuple[float, Slopes] | None:
-    """B² of one pair of NumPy's and its gradients, or None if they are not good: what is done to a stack of PyTorch's.
+    """B² of one pair of NumPy's and its gradients, or None if they are not good.
 
     In numbers of Python's: a small pair takes LAPACK 10 µs, and every operation of NumPy's .5 µs.
     """
@@ -151,19 +132,6 @@ def _has_digits(value: Any, total: Any, error: Any, extremes: tuple[Any, Any]) -
     return (error <= bound * value) & (value >= _CANCELLED * total)
 
 
-def _spectrum_of_stack(x: Array, y: Array, with_vectors: bool) -> Spectrum:
-    """Pairs that are not for this way get the eigenvalues 0."""
-    xp = backend.namespace(x)
-    sizes = xp.stack([trace(x), trace(y)])
-    root, info = xp.linalg.cholesky_ex(x)
-    regular = ((info == 0) & ((sizes > _LEAST) & (sizes < _MOST)).all(0))[..., None, None]
-    root = xp.where(regular, root, 0.0)
-    image = xp.where(regular, y, 0.0) @ root
-    gram = root.mT @ image
-    squares, vectors = xp.linalg.eigh(gram) if with_vectors else (xp.linalg.eigvalsh(gram), None)
-    return Spectrum(root, squares, vectors, image)
-
-
 def _spectrum_of_pair(x: Array, y: Array, with_vectors: bool) -> Spectrum | None:
     if len(x) >= _LARGE:
         found = _lapack().spectrum(x, y, with_vectors)
@@ -214,6 +182,7 @@ def _lapack() -> Any:
 # The second way: by singular values
 
 
+@np.errstate(over="ignore")  # a value that is infinite is refused where it is returned
 def _by_singular_values(
     x: Array, y: Array, eps: float, needs: tuple[bool, bool], whole: bool = False
 ) -> tuple[Array, Slopes]:
@@ -223,6 +192,7 @@ def _by_singular_values(
     s = factor("cov_y", y, eps, with_inverse=needs[1])
     u, sigma, vt = xp.linalg.svd(s.root.mT @ r.root)
     size_x, size_y = trace(x), trace(y)
+    refuse_infinite(size_x + size_y, x.dtype)
     value = size_x + size_y - 2 * sigma.sum(-1)
     residual = r.root - s.root @ (u @ vt)
     value = xp.where(value > 0.5 * (size_x + size_y), value, (residual * residual).sum((-2, -1)))
@@ -371,21 +341,39 @@ def _solve_stack(x: Array, y: Array, eps: float, needs: tuple[bool, bool], whole
     xp = backend.namespace(x)
     broken = ~xp.isfinite(x.sum((-2, -1)) + y.sum((-2, -1)))
     equal = (x == y).all(-1).all(-1)
-    if bool(broken.any()):  # LAPACK refuses NaN, which only a transform lets in: let a harmless problem stand in
-        identity = xp.eye(x.shape[-1], dtype=x.dtype, device=x.device)
-        x, y = (xp.where(broken[..., None, None], identity, c) for c in (x, y))
-    first = _by_eigenvalues(x, y, (trace(x), trace(y)), eps, needs) if backend.is_torch(x) else None
-    if first is None:
-        value, slopes = _by_singular_values(x, y, eps, needs, whole)
-    else:
-        value, slopes, good = first
-        doubtful = ~(good | equal)
-        if bool(doubtful.any()):
+    if backend.is_torch(x):
+        value, slopes, doubtful = _by_polar_factors(x, y, eps, needs, ~(broken | equal))
+        if doubtful is not None:
             found = _by_singular_values(_chosen(x, doubtful), _chosen(y, doubtful), eps, needs, whole)
             value[doubtful], its = found
             _put(slopes, doubtful, its)
+    else:
+        if bool(broken.any()):  # LAPACK refuses NaN, which only a transform lets in: let a harmless problem stand in
+            identity = xp.eye(x.shape[-1], dtype=x.dtype, device=x.device)
+            x, y = (xp.where(broken[..., None, None], identity, c) for c in (x, y))
+        value, slopes = _by_singular_values(x, y, eps, needs, whole)
     value, grad_x, grad_y = (_replaced(answer, broken, equal) for answer in (value, *slopes))
     return value, (grad_x, grad_y)
+
+
+def _by_polar_factors(
+    x: Array, y: Array, eps: float, needs: tuple[bool, bool], usable: Array
+) -> tuple[Array, Slopes, Array | None]:
+    """B² (n,) of PyTorch's pairs and its gradients, by `polar`; and for which `usable` ones that will not do, if any.
+
+    The host waits once.
+    """
+    from . import polar
+
+    regular = usable
+    for size in (trace(x), trace(y)):
+        regular = regular & (size > _LEAST) & (size < _MOST)
+    roots = polar.Roots(x, y, regular, (least_pivot(x, eps), least_pivot(y, eps)))
+    doubtful = usable & ~roots.regular
+    ill = roots.regular & (roots.smallest <= polar.WELL)
+    any_doubtful, any_ill = backend.numbers(doubtful.any(), ill.any())
+    value, slopes = roots.solve(polar.LEAST if any_ill else polar.WELL, needs)
+    return value, slopes, doubtful if any_doubtful else None
 
 
 def _replaced(answer: Array | None, broken: Array, equal: Array) -> Array | None:

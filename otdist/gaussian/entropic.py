@@ -14,17 +14,30 @@ a closed form", arXiv:2006.02572, Theorem 1.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import NamedTuple
+
+import numpy as np
 
 from .._core import backend, checks
+from .._core.annotations import A, Numbers
 from .._core.backend import Array
+from .._core.jax_operator import takes_jax
 from .._core.operator import Operator
+from ..covariance import Covariance
 from .arguments import validate_gaussians
 from .factor import factor
 from .size import squared_distance
 
 
-def entropic_cost(mean_x: Any, cov_x: Any, mean_y: Any, cov_y: Any, *, epsilon: float) -> Array:
+@takes_jax("_entropic_cost_and_grad", mean_x=1, cov_x=2, mean_y=1, cov_y=2)
+def entropic_cost(
+    mean_x: A | Numbers,
+    cov_x: A | Numbers | Covariance,
+    mean_y: A | Numbers,
+    cov_y: A | Numbers | Covariance,
+    *,
+    epsilon: float,
+) -> A:
     """Entropic transport cost between Gaussians, in closed form.
 
     ``OT_ε = min over plans of E|x - y|² + ε KL(plan ‖ product of the marginals)``
@@ -54,12 +67,20 @@ def entropic_cost(mean_x: Any, cov_x: Any, mean_y: Any, cov_y: Any, *, epsilon: 
     10.0
     """
     epsilon = checks.positive_number("epsilon", epsilon)
-    mean_x, x, mean_y, y, cast_back = validate_gaussians(mean_x, cov_x, mean_y, cov_y)
+    m, x, n, y, cast_back = validate_gaussians(mean_x, cov_x, mean_y, cov_y)
     spread = entropic_bures(x.to_dense(), y.to_dense(), epsilon=epsilon)
-    return cast_back(squared_distance(mean_x - mean_y, spread, mean_x.dtype))
+    return cast_back(squared_distance(m - n, spread, m.dtype))
 
 
-def sinkhorn_divergence(mean_x: Any, cov_x: Any, mean_y: Any, cov_y: Any, *, epsilon: float) -> Array:
+@takes_jax("_sinkhorn_divergence_and_grad", mean_x=1, cov_x=2, mean_y=1, cov_y=2)
+def sinkhorn_divergence(
+    mean_x: A | Numbers,
+    cov_x: A | Numbers | Covariance,
+    mean_y: A | Numbers,
+    cov_y: A | Numbers | Covariance,
+    *,
+    epsilon: float,
+) -> A:
     """Debiased entropic cost between Gaussians: ``S_ε(x, y) = OT_ε(x, y) - ½ OT_ε(x, x) - ½ OT_ε(y, y)``.
 
     Zero exactly for equal Gaussians; between W2² (small ε) and the squared distance of the means (large ε).
@@ -74,11 +95,38 @@ def sinkhorn_divergence(mean_x: Any, cov_x: Any, mean_y: Any, cov_y: Any, *, eps
     9.0
     """
     epsilon = checks.positive_number("epsilon", epsilon)
-    mean_x, x, mean_y, y, cast_back = validate_gaussians(mean_x, cov_x, mean_y, cov_y)
+    m, x, n, y, cast_back = validate_gaussians(mean_x, cov_x, mean_y, cov_y)
     a, b = x.to_dense(), y.to_dense()
     between = entropic_bures(a, b, epsilon=epsilon)
     within = entropic_bures(a, a, epsilon=epsilon) + entropic_bures(b, b, epsilon=epsilon)
-    return cast_back(squared_distance(mean_x - mean_y, between - within / 2, mean_x.dtype))
+    return cast_back(squared_distance(m - n, between - within / 2, m.dtype))
+
+
+class _Gradients(NamedTuple):
+    mean_x: np.ndarray
+    cov_x: np.ndarray
+    mean_y: np.ndarray
+    cov_y: np.ndarray
+
+
+def _entropic_cost_and_grad(
+    mean_x: np.ndarray, cov_x: np.ndarray, mean_y: np.ndarray, cov_y: np.ndarray, *, epsilon: float
+) -> tuple[np.ndarray, _Gradients]:
+    """`entropic_cost` with its gradients, for JAX: arrays of one batch shape."""
+    value = entropic_cost(mean_x, cov_x, mean_y, cov_y, epsilon=epsilon)
+    shift = 2 * (mean_x - mean_y)
+    by_x, by_y = entropic_bures.gradients(cov_x, cov_y, epsilon=epsilon)
+    return value, _Gradients(shift, by_x, -shift, by_y)
+
+
+def _sinkhorn_divergence_and_grad(
+    mean_x: np.ndarray, cov_x: np.ndarray, mean_y: np.ndarray, cov_y: np.ndarray, *, epsilon: float
+) -> tuple[np.ndarray, _Gradients]:
+    """`sinkhorn_divergence` with its gradients, for JAX: arrays of one batch shape."""
+    value = sinkhorn_divergence(mean_x, cov_x, mean_y, cov_y, epsilon=epsilon)
+    _, (shift, by_x, _, by_y) = _entropic_cost_and_grad(mean_x, cov_x, mean_y, cov_y, epsilon=epsilon)
+    within = (sum(entropic_bures.gradients(c, c, epsilon=epsilon)) / 2 for c in (cov_x, cov_y))
+    return value, _Gradients(shift, by_x - next(within), -shift, by_y - next(within))
 
 
 def _kernel(

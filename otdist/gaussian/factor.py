@@ -35,6 +35,11 @@ def trace(x: Array) -> Array:
     return backend.namespace(x).diagonal(x, 0, -2, -1).sum(-1)
 
 
+def least_pivot(cov: Array, eps: float) -> Array:
+    """What Cholesky's squared pivots are above where covariances (..., d, d) are far from singular."""
+    return _MARGIN * cov.shape[-1] * RANK * eps * trace(cov)
+
+
 def factor(name: str, cov: Array, eps: float, *, with_inverse: bool = False) -> Factor:
     """Factor covariances (..., d, d) in float64, given to the precision `eps`; `name` is for the refusal.
 
@@ -44,7 +49,7 @@ def factor(name: str, cov: Array, eps: float, *, with_inverse: bool = False) -> 
     root, threshold = backend.cholesky(cov), RANK * eps * trace(cov)
     if root is not None:
         pivots = xp.diagonal(root, 0, -2, -1) ** 2
-        if bool((pivots > _MARGIN * cov.shape[-1] * threshold[..., None]).all()):
+        if bool((pivots > least_pivot(cov, eps)[..., None]).all()):
             return Factor(root, xp.linalg.inv(root) if with_inverse else None)
     eigenvalues, vectors = xp.linalg.eigh(cov)
     if backend.on_cpu(cov):

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .._core import backend, checks
+from .._core.annotations import A, Numbers
 from .._core.backend import Array
 from ..covariance import Covariance
 from ..exact.assignment import assignment
@@ -16,7 +17,14 @@ from .factor import factor
 from .families import pairwise
 
 
-def mixture_w2_squared(weights_x: Any, means_x: Any, covs_x: Any, weights_y: Any, means_y: Any, covs_y: Any) -> Array:
+def mixture_w2_squared(
+    weights_x: A | Numbers | None,
+    means_x: A | Numbers,
+    covs_x: A | Numbers | Covariance,
+    weights_y: A | Numbers | None,
+    means_y: A | Numbers,
+    covs_y: A | Numbers | Covariance,
+) -> A:
     """MW2²: the squared 2-Wasserstein distance of Gaussian mixtures, with plans restricted to Gaussian mixtures.
 
     ``MW2² = min over plans P of Σ P_kl W2²(N(m_k, X_k), N(n_l, Y_l))``, a linear programme over the components, solved
@@ -53,7 +61,14 @@ def mixture_w2_squared(weights_x: Any, means_x: Any, covs_x: Any, weights_y: Any
     return cast_back(assignment(*_costs(found)))
 
 
-def mixture_plan(weights_x: Any, means_x: Any, covs_x: Any, weights_y: Any, means_y: Any, covs_y: Any) -> Array:
+def mixture_plan(
+    weights_x: A | Numbers | None,
+    means_x: A | Numbers,
+    covs_x: A | Numbers | Covariance,
+    weights_y: A | Numbers | None,
+    means_y: A | Numbers,
+    covs_y: A | Numbers | Covariance,
+) -> A:
     """The optimal plan between the components of two mixtures, (..., k, l): what `mixture_w2_squared` minimises over.
 
     Entry (k, l) is the mass that goes from component k to component l; a component's mass goes there by the map between
@@ -84,21 +99,32 @@ class MixtureMap(NamedTuple):
     matrices: Array
     offsets: Array
 
-    def __call__(self, points: Array) -> Array:
-        """Move points (..., n, d)."""
-        xp = backend.namespace(self.means)
-        columns = (points[..., None, :, :] - self.means[..., :, None, :]).mT  # (..., k, d, n)
-        squares = (columns * xp.linalg.solve(self.covs, columns)).sum(-2)
-        present = self.weights > 0
-        log_weights = xp.log(xp.where(present, self.weights, 1.0)) - xp.linalg.slogdet(self.covs)[1] / 2
+    def __call__(self, points: A | Numbers) -> A:
+        """Move points (..., n, d); dtypes promote as their library promotes them."""
+        (z, *own), cast_back = checks.arrays(points=points, **self._asdict())
+        checks.shape("points", z, "(..., n, d)", 2)
+        weights, means, covs, matrices, offsets = own
+        checks.same_size("the number of coordinates", "points", z.shape[-1], "the map", means.shape[-1])
+        xp = backend.namespace(means)
+        columns = (z[..., None, :, :] - means[..., :, None, :]).mT  # (..., k, d, n)
+        squares = (columns * xp.linalg.solve(covs, columns)).sum(-2)
+        present = weights > 0
+        log_weights = xp.log(xp.where(present, weights, 1.0)) - xp.linalg.slogdet(covs)[1] / 2
         scores = xp.where(present[..., None], log_weights[..., None] - squares / 2, -xp.inf)
         shares = xp.exp(scores - xp.amax(scores, -2, keepdims=True))
         shares = shares / shares.sum(-2)[..., None, :]
-        images = points[..., None, :, :] @ self.matrices.mT + self.offsets[..., :, None, :]
-        return (shares[..., None] * images).sum(-3)
+        images = z[..., None, :, :] @ matrices.mT + offsets[..., :, None, :]
+        return cast_back((shares[..., None] * images).sum(-3))
 
 
-def mixture_map(weights_x: Any, means_x: Any, covs_x: Any, weights_y: Any, means_y: Any, covs_y: Any) -> MixtureMap:
+def mixture_map(
+    weights_x: A | Numbers | None,
+    means_x: A | Numbers,
+    covs_x: A | Numbers | Covariance,
+    weights_y: A | Numbers | None,
+    means_y: A | Numbers,
+    covs_y: A | Numbers | Covariance,
+) -> MixtureMap:
     """A map from one mixture towards another: the mean of where the optimal plan sends a point.
 
     ``T(z) = Σ_kl p(k | z) P_kl / a_k T_kl(z)``, with P the `mixture_plan`, a the weights of the first mixture, and T_kl

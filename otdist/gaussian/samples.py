@@ -8,24 +8,26 @@ import numpy as np
 
 from .. import covariance
 from .._core import backend, checks
+from .._core.annotations import A, Numbers, NumPy
 from .._core.backend import Array
 from .._core.clouds import validate_points
 from .._core.jax_operator import takes_jax
+from .._core.scale import power_of_two
 from ..covariance import Covariance, Dense
 from ..covariance.base import unchecked
 from .pairs import bures_squared, bures_squared_and_grad
-from .size import squared_distance
+from .size import refuse_infinite, squared_distance
 
 
 class SampleGradients(NamedTuple):
     """The gradient of `w2_squared_from_samples` with respect to each argument."""
 
-    x: Array
-    y: Array
+    x: np.ndarray
+    y: np.ndarray
 
 
 @takes_jax("w2_squared_from_samples_and_grad", x=2, y=2)
-def w2_squared_from_samples(x: Any, y: Any) -> Array:
+def w2_squared_from_samples(x: A | Numbers, y: A | Numbers) -> A:
     """The Fréchet distance of two samples: `w2_squared` of the Gaussians with their means and covariances.
 
     With features of images in place of points this is the Fréchet inception distance, FID. Covariances are divided by
@@ -55,12 +57,14 @@ def w2_squared_from_samples(x: Any, y: Any) -> Array:
     >>> round(float(gaussian.w2_squared_from_samples(x, x + 1.0)), 6)
     2048.0
     """
-    x, y, cast_back = _clouds(x, y)
-    (mean_x, cov_x), (mean_y, cov_y) = _sample_gaussian(x), _sample_gaussian(y)
-    return cast_back(squared_distance(mean_x - mean_y, bures_squared(cov_x, cov_y), x.dtype))
+    u, v, cast_back = _clouds(x, y)
+    fits, unit = _fits(u, v)
+    (mean_x, cov_x), (mean_y, cov_y) = fits
+    squared = squared_distance(mean_x - mean_y, bures_squared(cov_x, cov_y), u.dtype)
+    return cast_back(_in_units(squared, unit))
 
 
-def w2_squared_from_samples_and_grad(x: Any, y: Any) -> tuple[Array, SampleGradients]:
+def w2_squared_from_samples_and_grad(x: NumPy, y: NumPy) -> tuple[np.ndarray, SampleGradients]:
     """`w2_squared_from_samples` with its gradients, for NumPy; each gradient has its argument's shape.
 
     Examples
@@ -71,14 +75,16 @@ def w2_squared_from_samples_and_grad(x: Any, y: Any) -> tuple[Array, SampleGradi
     >>> value, grads.x.round(12).ravel()
     (np.float64(9.0), array([-3., -3.]))
     """
-    x, y, cast_back = _clouds(x, y)
-    checks.numpy_only("gaussian.w2_squared_from_samples_and_grad", x)
-    (mean_x, cov_x), (mean_y, cov_y) = _sample_gaussian(x), _sample_gaussian(y)
-    batch = np.broadcast_shapes(x.shape[:-2], y.shape[:-2])
+    u, v, cast_back = _clouds(x, y)
+    checks.numpy_only("gaussian.w2_squared_from_samples_and_grad", u)
+    fits, unit = _fits(u, v)
+    u, v = u / unit, v / unit
+    (mean_x, cov_x), (mean_y, cov_y) = fits
+    batch = np.broadcast_shapes(u.shape[:-2], v.shape[:-2])
     bures, slopes = bures_squared_and_grad(cov_x, cov_y, batch)
-    shift = np.broadcast_to(2 * (mean_x - mean_y), (*batch, x.shape[-1]))
+    shift = np.broadcast_to(2 * (mean_x - mean_y), (*batch, u.shape[-1]))
     grads = []
-    for cloud, cov, slope, towards in ((x, cov_x, slopes[0], shift), (y, cov_y, slopes[1], -shift)):
+    for cloud, cov, slope, towards in ((u, cov_x, slopes[0], shift), (v, cov_y, slopes[1], -shift)):
         n = cloud.shape[-2]
         if isinstance(cov, covariance.Factor):
             spread = slope.mT / (n - 1) ** 0.5
@@ -86,8 +92,9 @@ def w2_squared_from_samples_and_grad(x: Any, y: Any) -> tuple[Array, SampleGradi
             spread = (cloud - cloud.mean(-2, keepdims=True)) @ (slope + slope.mT) / (n - 1)
         spread = spread - spread.mean(-2, keepdims=True)
         mean_part = backend.sum_to(towards, (*cloud.shape[:-2], cloud.shape[-1]))[..., None, :] / n
-        grads.append(cast_back(spread + mean_part))
-    return cast_back(squared_distance(mean_x - mean_y, bures, x.dtype)), SampleGradients(*grads)
+        grads.append(cast_back((spread + mean_part) * unit))
+    squared = squared_distance(mean_x - mean_y, bures, u.dtype)
+    return cast_back(_in_units(squared, unit)), SampleGradients(*grads)
 
 
 def _clouds(x: Any, y: Any) -> tuple[Array, Array, Any]:
@@ -100,6 +107,28 @@ def _clouds(x: Any, y: Any) -> tuple[Array, Array, Any]:
     checks.batch({"x": x.shape[:-2], "y": y.shape[:-2]})
     xp = backend.namespace(x)
     return backend.astype(x, xp.float64), backend.astype(y, xp.float64), cast_back
+
+
+def _fits(x: Array, y: Array) -> tuple[Any, float]:
+    """Mean and covariance of both clouds divided by a number, and that number: 1, unless squares overflow."""
+    with backend.silent_overflow(x):
+        fits = _sample_gaussian(x), _sample_gaussian(y)
+        if not backend.inspectable(x) or all(
+            np.isfinite(backend.as_numpy(z)).all() for mean, cov in fits for z in (mean, cov.trace())
+        ):
+            return fits, 1.0
+    unit = float(power_of_two(max(np.abs(backend.as_numpy(z)).max(initial=0) for z in (x, y))))
+    return (_sample_gaussian(x / unit), _sample_gaussian(y / unit)), unit
+
+
+def _in_units(squared: Array, unit: float) -> Array:
+    """The squared distance of the clouds themselves; refused if it is beyond the range."""
+    if unit == 1.0:
+        return squared
+    with backend.silent_overflow(squared):
+        value = squared * unit * unit
+    refuse_infinite(value, value.dtype)
+    return value
 
 
 def _sample_gaussian(x: Array) -> tuple[Array, Covariance]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from .._core import backend, checks
+from .._core.annotations import A, Numbers
 from .._core.backend import Array
+from ..covariance import Covariance
 from .arguments import validate_gaussians
 from .bures import transport_matrix
 
@@ -18,14 +20,19 @@ class AffineMap(NamedTuple):
     matrix: Array
     offset: Array
 
-    def __call__(self, points: Array) -> Array:
-        """Move points (..., n, d), or one point (d,)."""
-        if points.ndim == 1:
-            return (self.matrix @ points[..., None])[..., 0] + self.offset
-        return points @ self.matrix.mT + self.offset[..., None, :]
+    def __call__(self, points: A | Numbers) -> A:
+        """Move points (..., n, d), or one point (d,); dtypes promote as their library promotes them."""
+        (z, matrix, offset), cast_back = checks.arrays(points=points, matrix=self.matrix, offset=self.offset)
+        checks.shape("points", z, "(..., n, d)", 1)
+        checks.same_size("the number of coordinates", "points", z.shape[-1], "the map", matrix.shape[-1])
+        if z.ndim == 1:
+            return cast_back((matrix @ z[..., None])[..., 0] + offset)
+        return cast_back(z @ matrix.mT + offset[..., None, :])
 
 
-def transport_map(mean_x: Any, cov_x: Any, mean_y: Any, cov_y: Any) -> AffineMap:
+def transport_map(
+    mean_x: A | Numbers, cov_x: A | Numbers | Covariance, mean_y: A | Numbers, cov_y: A | Numbers | Covariance
+) -> AffineMap:
     """The optimal transport map between Gaussians, z ↦ matrix z + offset.
 
     ``matrix = cov_x^-½ (cov_x^½ cov_y cov_x^½)^½ cov_x^-½``, symmetric positive semidefinite: it pushes the first
@@ -47,13 +54,19 @@ def transport_map(mean_x: Any, cov_x: Any, mean_y: Any, cov_y: Any) -> AffineMap
     >>> move(np.array([[1.0, -1.0]]))
     array([[ 3., -1.]])
     """
-    mean_x, x, mean_y, y, cast_back = validate_gaussians(mean_x, cov_x, mean_y, cov_y)
+    m, x, n, y, cast_back = validate_gaussians(mean_x, cov_x, mean_y, cov_y)
     matrix = transport_matrix(x.to_dense(), y.to_dense())
-    offset = mean_y - (matrix @ mean_x[..., None])[..., 0]
+    offset: Array = n - (matrix @ m[..., None])[..., 0]
     return AffineMap(cast_back(backend.broadcast_to(matrix, (*offset.shape, x.d))), cast_back(offset))
 
 
-def geodesic(mean_x: Any, cov_x: Any, mean_y: Any, cov_y: Any, t: Any) -> tuple[Array, Array]:
+def geodesic(
+    mean_x: A | Numbers,
+    cov_x: A | Numbers | Covariance,
+    mean_y: A | Numbers,
+    cov_y: A | Numbers | Covariance,
+    t: A | Numbers,
+) -> tuple[A, A]:
     """The Gaussian at time t on the shortest path from one Gaussian to another (McCann's interpolation).
 
     ``mean = (1 - t) mean_x + t mean_y``; ``cov = (1 - t)² X + t² Y + t (1 - t)(T X + X T)`` with T the transport map.
@@ -82,19 +95,19 @@ def geodesic(mean_x: Any, cov_x: Any, mean_y: Any, cov_y: Any, t: Any) -> tuple[
     >>> gaussian.geodesic(np.zeros(1), np.eye(1), np.array([2.0]), 9 * np.eye(1), 0.5)
     (array([1.]), array([[4.]]))
     """
-    mean_x, x, mean_y, y, cast_back = validate_gaussians(mean_x, cov_x, mean_y, cov_y)
-    t = checks.beside("t", t, mean_x, "mean_x")
-    checks.finite("t", t)
-    if backend.inspectable(t) and not bool(((t >= 0) & (t <= 1)).all()):
+    m, x, n, y, cast_back = validate_gaussians(mean_x, cov_x, mean_y, cov_y)
+    time = checks.beside("t", t, m, "mean_x")
+    checks.finite("t", time)
+    if backend.inspectable(time) and not bool(((time >= 0) & (time <= 1)).all()):
         raise ValueError(
-            f"t must be between 0 and 1; got {float(backend.as_numpy(t).min()):g} to "
-            f"{float(backend.as_numpy(t).max()):g}"
+            f"t must be between 0 and 1; got {float(backend.as_numpy(time).min()):g} to "
+            f"{float(backend.as_numpy(time).max()):g}"
         )
     start, end = x.to_dense(), y.to_dense()
     moved = transport_matrix(start, end) @ start
-    s, u = t[..., None], t[..., None, None]
-    mean = (1 - s) * mean_x + s * mean_y
+    s, u = time[..., None], time[..., None, None]
+    mean = (1 - s) * m + s * n
     cov = (1 - u) ** 2 * start + u**2 * end + u * (1 - u) * (moved + moved.mT)
-    batch = np.broadcast_shapes(mean.shape[:-1], cov.shape[:-2])
+    batch: tuple[int, ...] = np.broadcast_shapes(mean.shape[:-1], cov.shape[:-2])
     wide = (backend.broadcast_to(mean, (*batch, x.d)), backend.broadcast_to(cov, (*batch, x.d, x.d)))
     return cast_back(wide[0]), cast_back(wide[1])

@@ -10,3 +10,7 @@ from .intervals import Interval, confidence_interval
 from .permutation import TestResult, two_sample_test
 
 __all__ = ["Interval", "TestResult", "confidence_interval", "frechet_distance", "two_sample_test"]
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 from .. import gaussian
+from .._core.annotations import A, Numbers
 from .._core.backend import Array
 from .jackknife import GROUPS, pseudo_values
 from .samples import validate_samples
 
 
-def frechet_distance(x: Any, y: Any, *, correction: str = "none") -> Array:
+def frechet_distance(x: A | Numbers, y: A | Numbers, *, correction: str = "none") -> A:
     """The Fréchet distance (FID) of two samples, corrected for the bias of their finite size.
 
     Parameters

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from .._core import backend, random
+from .._core.annotations import A, Numbers, Seed
 from .._core.backend import Array
 from .._core.imports import imported
 from .influence import influences
@@ -23,7 +24,13 @@ class Interval(NamedTuple):
 
 
 def confidence_interval(
-    x: Any, y: Any, *, distance: Distance | None = None, level: float = 0.95, method: str = "jackknife", rng: Any = None
+    x: A | Numbers,
+    y: A | Numbers,
+    *,
+    distance: Distance | None = None,
+    level: float = 0.95,
+    method: str = "jackknife",
+    rng: Seed = None,
 ) -> Interval:
     """Confidence interval for the distance between the distributions of two samples.
 
@@ -79,10 +86,10 @@ def confidence_interval(
     if method not in _METHODS:
         raise ValueError(f"method must be one of {', '.join(_METHODS)}; got {method!r}")
     least, estimator = _METHODS[method]
-    x, y = without_gradients(*validate_samples(x, y, at_least=least))
+    u, v = without_gradients(*validate_samples(x, y, at_least=least))
     generator = random.generator(random.seed(rng))
-    distance = sliced_along(default_directions(x.shape[1], generator), x) if distance is None else distance
-    estimate, error, quantile = estimator(distance, x, y, (1 + level) / 2, generator)
+    distance = sliced_along(default_directions(u.shape[1], generator), u) if distance is None else distance
+    estimate, error, quantile = estimator(distance, u, v, (1 + level) / 2, generator)
     return Interval(estimate - quantile * error, estimate + quantile * error, estimate)
 
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from .._core import backend, checks, random
+from .._core.annotations import A, Numbers, Seed
 from .._core.backend import Array
 from .samples import Distance, default_directions, validate_samples, without_gradients
 
@@ -26,7 +27,7 @@ TestResult.__test__ = False  # type: ignore[attr-defined]  # pytest would take i
 
 
 def two_sample_test(
-    x: Any, y: Any, *, distance: Distance | None = None, n_permutations: int = 999, rng: Any = None
+    x: A | Numbers, y: A | Numbers, *, distance: Distance | None = None, n_permutations: int = 999, rng: Seed = None
 ) -> TestResult:
     """Permutation test of whether two samples come from one distribution.
 
@@ -66,15 +67,15 @@ def two_sample_test(
     >>> inference.two_sample_test(x, y, n_permutations=99, rng=0).p_value
     0.01
     """
-    x, y = without_gradients(*validate_samples(x, y, at_least=1))
+    u, v = without_gradients(*validate_samples(x, y, at_least=1))
     checks.positive_integer("n_permutations", n_permutations)
     generator = random.generator(random.seed(rng))
-    pooled = backend.namespace(x).concatenate([x, y])
+    pooled = backend.namespace(u).concatenate([u, v])
     if distance is None:
-        statistics = _sliced_statistics(pooled, default_directions(x.shape[1], generator), len(x))
+        statistics = _sliced_statistics(pooled, default_directions(u.shape[1], generator), len(u))
     else:
-        statistics = _any_statistics(pooled, distance, len(x))
-    labels = np.arange(len(pooled)) < len(x)
+        statistics = _any_statistics(pooled, distance, len(u))
+    labels = np.arange(len(pooled)) < len(u)
     observed = float(statistics(labels[None])[0])
     extreme = 1
     for block in _relabellings(labels, n_permutations, max(1, _BLOCK // statistics.size), generator):
@@ -125,13 +126,25 @@ def _sliced_statistics(pooled: Array, directions: np.ndarray, n: int) -> _Statis
     def of(labels: np.ndarray) -> np.ndarray:
         chosen = backend.index(labels, points)[:, order]  # (k, L, N)
         everything = backend.broadcast_to(ordered, chosen.shape)
-        first = everything[chosen].reshape(*chosen.shape[:2], n)
-        second = everything[~chosen].reshape(*chosen.shape[:2], size - n)
+        first, second = _split(everything, chosen, n)
         gap = first - second if n == size - n else first[..., i] - second[..., j]
         found = ((gap * gap) @ mass).mean(1)
         return found.cpu().numpy() if backend.is_torch(found) else found
 
     return _Statistics(of, order.shape[0] * order.shape[1])
+
+
+def _split(values: Array, chosen: Array, n: int) -> tuple[Array, Array]:
+    """The n chosen values of each row (k, L, N), and the others, both in their order."""
+    if backend.on_cpu(values):
+        shape = values.shape[:2]
+        return values[chosen].reshape(*shape, n), values[~chosen].reshape(*shape, values.shape[2] - n)
+    # An index of booleans would have the host wait for their number: each value goes to its place instead.
+    rank = chosen.cumsum(-1)
+    others = values.new_ones(values.shape[-1]).cumsum(-1) - rank
+    place = backend.namespace(values).where(chosen, rank - 1, n - 1 + others).long()
+    apart = values.new_empty(values.shape).scatter_(-1, place, values)
+    return apart[..., :n], apart[..., n:]
 
 
 def _coupling(n: int, m: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -7,17 +7,20 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from .._core import checks
-from .._core.backend import Array
-from .._core.clouds import Gradients, validate_clouds, weight_gradients
+from .._core.annotations import A, Numbers, NumPy
+from .._core.clouds import Gradients, cast_gradients, validate_clouds, weight_gradients
 from .._core.jax_operator import takes_jax
+from .._core.operator import Operator
 from .distance import line_cost, line_distance
 
 __all__ = ["Gradients", "w2", "w2_squared", "w2_squared_and_grad", "wp"]
 
 
 @takes_jax("w2_squared_and_grad", x=1, y=1, a=1, b=1)
-def w2_squared(x: Any, y: Any, a: Any = None, b: Any = None) -> Array:
+def w2_squared(x: A | Numbers, y: A | Numbers, a: A | Numbers | None = None, b: A | Numbers | None = None) -> A:
     """Squared 2-Wasserstein distance between points on the line.
 
     ``W2² = ∫₀¹ (F⁻¹(t) - G⁻¹(t))² dt``, F⁻¹ and G⁻¹ the quantile functions of the two weighted point sets. For n = m
@@ -68,7 +71,7 @@ def w2_squared(x: Any, y: Any, a: Any = None, b: Any = None) -> Array:
 
 
 @takes_jax("w2_squared_and_grad", root=True, x=1, y=1, a=1, b=1)
-def w2(x: Any, y: Any, a: Any = None, b: Any = None) -> Array:
+def w2(x: A | Numbers, y: A | Numbers, a: A | Numbers | None = None, b: A | Numbers | None = None) -> A:
     """2-Wasserstein distance between points on the line, the root of `w2_squared`; gradient 0 where it is 0.
 
     Examples
@@ -80,7 +83,10 @@ def w2(x: Any, y: Any, a: Any = None, b: Any = None) -> Array:
     return wp(x, y, a, b, p=2)
 
 
-def wp(x: Any, y: Any, a: Any = None, b: Any = None, *, p: float = 1) -> Array:
+@takes_jax("_wp_and_grad", x=1, y=1, a=1, b=1)
+def wp(
+    x: A | Numbers, y: A | Numbers, a: A | Numbers | None = None, b: A | Numbers | None = None, *, p: float = 1
+) -> A:
     """p-Wasserstein distance between points on the line.
 
     ``W_p = (∫₀¹ |F⁻¹(t) - G⁻¹(t)|^p dt)^(1/p)``; p = 1 is the area between the two distribution functions.
@@ -109,14 +115,14 @@ def wp(x: Any, y: Any, a: Any = None, b: Any = None, *, p: float = 1) -> Array:
     >>> float(line.wp([0.0, 1.0, 3.0], [5.0, 6.0, 8.0]))
     5.0
     """
-    p = checks.positive_number("p", p)
-    if p < 1:
-        raise ValueError(f"p must be at least 1; got {p:g}")
+    p = checks.exponent(p)
     arrays, _, cast_back = validate_clouds(x, y, a, b, core=1)
     return cast_back(line_cost(*arrays, p=p) if p == 1 else line_distance(*arrays, p=p))
 
 
-def w2_squared_and_grad(x: Any, y: Any, a: Any = None, b: Any = None) -> tuple[Array, Gradients]:
+def w2_squared_and_grad(
+    x: NumPy, y: NumPy, a: NumPy | None = None, b: NumPy | None = None
+) -> tuple[np.ndarray, Gradients]:
     """`w2_squared` with its gradients, for NumPy; each gradient has its argument's shape.
 
     The gradient by weights is that of the distance as it is computed, with weights divided by their sum: its mean
@@ -130,9 +136,20 @@ def w2_squared_and_grad(x: Any, y: Any, a: Any = None, b: Any = None) -> tuple[A
     >>> grads.x
     array([-4., -4.])
     """
+    return _with_gradients(line_cost, x, y, a, b, p=2.0)
+
+
+def _wp_and_grad(x: NumPy, y: NumPy, a: NumPy | None = None, b: NumPy | None = None, *, p: float = 1) -> Any:
+    """`wp` with its gradients, for JAX."""
+    return _with_gradients(line_cost if p == 1 else line_distance, x, y, a, b, p=checks.exponent(p))
+
+
+def _with_gradients(operator: Operator, x: Any, y: Any, a: Any, b: Any, *, p: float) -> tuple[np.ndarray, Gradients]:
     arrays, totals, cast_back = validate_clouds(x, y, a, b, core=1)
     checks.numpy_only("line.w2_squared_and_grad", arrays[0])
-    value, grads = line_cost.value_and_grad(*arrays, p=2.0)
-    return cast_back(value), Gradients(
-        *(None if g is None else cast_back(g) for g in weight_gradients(grads, arrays, totals))
-    )
+    value, grads = operator.value_and_grad(*arrays, p=p)
+    return cast_back(value), cast_gradients(weight_gradients(grads, arrays, totals), cast_back)
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -18,15 +18,16 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .._core import backend, checks
+from .._core.annotations import A, Numbers, NumPy
 from .._core.backend import Array
-from .._core.clouds import validate_clouds, weight_gradients
+from .._core.clouds import Gradients, cast_gradients, validate_clouds, weight_gradients
 from .._core.jax_operator import takes_jax
 from . import certificates, numpy_engine
 from .barycenters import Barycenter, validated_shares
 from .barycenters import barycenter as nearest
 from .numpy_engine import Limits
 from .operators import cost_at, damping, divergence, engine_for, warn
-from .result import SinkhornResult, host, rounded_down, rounded_up
+from .result import SinkhornResult, on_device, plain, rounded_down, rounded_up
 
 __all__ = [
     "Barycenter",
@@ -44,15 +45,6 @@ __all__ = [
 MAX_ITER = 5000
 
 
-class Gradients(NamedTuple):
-    """The gradient of `w2_squared` with respect to each argument; None for weights that were not given."""
-
-    x: Array
-    y: Array
-    a: Array | None
-    b: Array | None
-
-
 class Bracket(NamedTuple):
     """What `bracket` found: ``lower <= W2² <= upper``. All have the batch shape."""
 
@@ -64,15 +56,15 @@ class Bracket(NamedTuple):
 
 
 def solve(
-    x: Any,
-    y: Any,
-    a: Any = None,
-    b: Any = None,
+    x: A | Numbers,
+    y: A | Numbers,
+    a: A | Numbers | None = None,
+    b: A | Numbers | None = None,
     *,
     epsilon: float,
     tol: float = 1e-3,
     max_iter: int = MAX_ITER,
-    init: SinkhornResult | tuple[Any, Any] | None = None,
+    init: SinkhornResult | tuple[A | Numbers, A | Numbers] | None = None,
     reach: float | tuple[float | None, float | None] | None = None,
 ) -> SinkhornResult:
     """Entropic transport between two point clouds.
@@ -141,11 +133,13 @@ def solve(
     arrays, _, cast_back = _validate(x, y, a, b, unbalanced=reaches != (math.inf, math.inf))
     epsilon, tol, max_iter = _numbers(epsilon, tol, max_iter)
     first = arrays[0]
+    batch: tuple[int, ...]
     wide, batch = _broadcast(arrays)
     unbalanced = reaches != (math.inf, math.inf)
-    flat = numpy_engine.flatten(*(host(z) for z in wide), normalize=not unbalanced)
+    flat: Any = _flatten(wide, normalize=not unbalanced)
     limits = Limits(epsilon, tol, max_iter, (damping(epsilon, reaches[0]), damping(epsilon, reaches[1])))
-    found = _solve_flat(flat, None if init is None else _initial(init, flat), first, limits)
+    single, start = backend.dtype_name(first) == "float32", None if init is None else _initial(init, flat)
+    (found,) = engine_for(flat[0]).solve(*flat, limits, single=single, init=start)
     warn(found.error, tol, max_iter)
     f, g = found.f, found.g
     if not unbalanced:
@@ -153,7 +147,7 @@ def solve(
         f, g = f - shift, g + shift
     kind = _kind(first)
 
-    def shaped(z: np.ndarray) -> Array:
+    def shaped(z: Array) -> Array:
         return kind(z.reshape((*batch, *z.shape[1:])))
 
     def cast(z: Array) -> Array:
@@ -163,10 +157,9 @@ def solve(
         *arrays, shaped(f), shaped(g), shaped(_within(found, unbalanced)),
         epsilon=epsilon, reach_x=reaches[0], reach_y=reaches[1],
     )  # fmt: skip
-    costs = [certificates.transport_cost(of) for of in numpy_engine.at_potentials(flat, f, g, epsilon)]
     return SinkhornResult(
         value=cast(value),
-        transport_cost=cast(shaped(np.array(costs))),
+        transport_cost=cast(shaped(_transport_costs(flat, f, g, epsilon))),
         f=cast(shaped(f)),
         g=cast(shaped(g)),
         epsilon=epsilon,
@@ -181,16 +174,16 @@ def solve(
 
 @takes_jax("w2_squared_and_grad", x=2, y=2, a=1, b=1)
 def w2_squared(
-    x: Any,
-    y: Any,
-    a: Any = None,
-    b: Any = None,
+    x: A | Numbers,
+    y: A | Numbers,
+    a: A | Numbers | None = None,
+    b: A | Numbers | None = None,
     *,
     epsilon: float,
     tol: float = 1e-3,
     max_iter: int = MAX_ITER,
     reach: float | None = None,
-) -> Array:
+) -> A:
     """Debiased Sinkhorn divergence, an estimate of W2² that is 0 for equal clouds and smooth everywhere.
 
     ``S_ε(a, b) = OT_ε(a, b) - ½ OT_ε(a, a) - ½ OT_ε(b, b)``, which goes to W2² as ε goes to 0.
@@ -230,16 +223,16 @@ def w2_squared(
 
 @takes_jax("w2_squared_and_grad", root=True, x=2, y=2, a=1, b=1)
 def w2(
-    x: Any,
-    y: Any,
-    a: Any = None,
-    b: Any = None,
+    x: A | Numbers,
+    y: A | Numbers,
+    a: A | Numbers | None = None,
+    b: A | Numbers | None = None,
     *,
     epsilon: float,
     tol: float = 1e-3,
     max_iter: int = MAX_ITER,
     reach: float | None = None,
-) -> Array:
+) -> A:
     """The root of the debiased divergence `w2_squared`; its gradient is 0 where it is 0.
 
     Examples
@@ -256,16 +249,16 @@ def w2(
 
 
 def w2_squared_and_grad(
-    x: Any,
-    y: Any,
-    a: Any = None,
-    b: Any = None,
+    x: NumPy,
+    y: NumPy,
+    a: NumPy | None = None,
+    b: NumPy | None = None,
     *,
     epsilon: float,
     tol: float = 1e-3,
     max_iter: int = MAX_ITER,
     reach: float | None = None,
-) -> tuple[Array, Gradients]:
+) -> tuple[np.ndarray, Gradients]:
     """`w2_squared` with its gradients, for NumPy; each gradient has its argument's shape.
 
     The gradient by weights is that of the divergence as it is computed, with weights divided by their sum: its mean
@@ -290,10 +283,12 @@ def w2_squared_and_grad(
     else:
         given = True, True, a is not None, b is not None
         found = [g if is_given else None for g, is_given in zip(grads, given, strict=True)]
-    return cast_back(value), Gradients(*(None if g is None else cast_back(g) for g in found))
+    return cast_back(value), cast_gradients(found, cast_back)
 
 
-def bracket(x: Any, y: Any, a: Any = None, b: Any = None, *, rel_tol: float = 1e-2) -> Bracket:
+def bracket(
+    x: A | Numbers, y: A | Numbers, a: A | Numbers | None = None, b: A | Numbers | None = None, *, rel_tol: float = 1e-2
+) -> Bracket:
     """The exact W2² between two certified bounds, by lowering epsilon until they are close.
 
     Each epsilon is a quarter of the one before and starts from its potentials; the best bounds seen are kept. Memory
@@ -331,7 +326,7 @@ def bracket(x: Any, y: Any, a: Any = None, b: Any = None, *, rel_tol: float = 1e
     arrays, _, cast_back = validate_clouds(x, y, a, b, core=2)
     rel_tol = checks.positive_number("rel_tol", rel_tol)
     wide, batch = _broadcast(arrays)
-    flat = numpy_engine.flatten(*(host(z) for z in wide))
+    flat = _flatten(wide)
     rows = [certificates.bracket(tuple(z[k : k + 1] for z in flat), rel_tol) for k in range(len(flat[0]))]
     lower, upper, epsilon, passes, converged = (
         (np.array(z) for z in zip(*rows, strict=True)) if rows else [np.empty(0)] * 5
@@ -357,12 +352,12 @@ def bracket(x: Any, y: Any, a: Any = None, b: Any = None, *, rel_tol: float = 1e
 
 
 def barycenter(
-    clouds: Sequence[Any],
-    weights: Any = None,
+    clouds: Sequence[A | Numbers],
+    weights: A | Numbers | None = None,
     *,
     epsilon: float,
-    start: Any,
-    masses: Sequence[Any] | None = None,
+    start: A | Numbers,
+    masses: Sequence[A | Numbers | None] | None = None,
     tol: float = 1e-3,
     max_iter: int = 200,
 ) -> Barycenter:
@@ -422,7 +417,7 @@ def barycenter(
     flats = []
     for cloud, mass in zip(clouds, of_each, strict=True):
         arrays, _, cast_back = validate_clouds(start, cloud, None, mass, core=2)
-        flats.append(numpy_engine.flatten(*(host(z) for z in arrays)))
+        flats.append(_flatten(tuple(arrays)))
         if arrays[0].ndim != 2 or arrays[1].ndim != 2:
             raise ValueError("start and clouds must be single clouds (n, d), without a batch")
     found = nearest(
@@ -491,43 +486,54 @@ def _broadcast(arrays: list[Array]) -> tuple[tuple[Array, ...], tuple[int, ...]]
     return wide, tuple(wide[0].shape[:-2])
 
 
-def _within(found: numpy_engine.Solution, unbalanced: bool) -> np.ndarray:
+def _flatten(wide: tuple[Array, ...], *, normalize: bool = True) -> tuple[Array, Array, Array, Array]:
+    """One batch dimension, float64: tensors on a device, NumPy arrays of all others."""
+    own = tuple(plain(z) for z in wide)
+    flat: tuple[Array, Array, Array, Array] = engine_for(own[0]).flatten(*own, normalize=normalize)
+    return flat
+
+
+def _transport_costs(flat: tuple[Array, ...], f: Array, g: Array, epsilon: float) -> Array:
+    """⟨P, C⟩ (k,)."""
+    if on_device(f):
+        from .torch_plans import Plans
+
+        return Plans(flat, f, g, epsilon).transport_cost()
+    found = numpy_engine.at_potentials(flat, f, g, epsilon)
+    return np.array([certificates.transport_cost(of) for of in found])
+
+
+def _within(found: numpy_engine.Solution, unbalanced: bool) -> Array:
     """A dual value is below the solution's; nor is that below the squared distance of the means, or 0."""
     floor = found.shift_squared * (not unbalanced)
-    return np.where(found.value < floor, floor, found.value)
+    return backend.namespace(floor).where(found.value < floor, floor, found.value)
 
 
 def _kind(reference: Array) -> Any:
     """Turns a NumPy array into the reference's kind, with the array's own dtype."""
-    if not backend.is_torch(reference):
+    if not backend.is_torch(reference) or on_device(reference):
         return lambda z: z
     return lambda z: backend.torch_module().as_tensor(z, device=reference.device)
 
 
-def _initial(init: Any, flat: tuple[np.ndarray, ...]) -> np.ndarray:
+def _initial(init: Any, flat: tuple[Array, ...]) -> Array:
     """The potential g (k, m) to start from."""
     if isinstance(init, SinkhornResult):
         g = init._flat[5]
     elif isinstance(init, tuple) and len(init) == 2:
-        g = np.asarray(host(init[1]), np.float64)
-        if not np.isfinite(g).all():
-            raise ValueError("init must be finite")
-        if g.ndim and g.shape[-1] == flat[3].shape[-1] and g.size == flat[3].size:
+        g = init[1] if backend.is_torch(init[1]) else np.asarray(init[1], np.float64)
+        checks.finite("init", g)
+        if g.ndim and g.shape[-1] == flat[3].shape[-1] and math.prod(g.shape) == math.prod(flat[3].shape):
             g = g.reshape(flat[3].shape)
     else:
         raise TypeError(f"init must be a SinkhornResult or a pair (f, g); got {type(init).__name__}")
     if g.shape != flat[3].shape:
-        raise ValueError(f"init must have potentials of shape {flat[3].shape}; got {g.shape}")
-    return g
+        raise ValueError(f"init must have potentials of shape {tuple(flat[3].shape)}; got {tuple(g.shape)}")
+    g = plain(g)
+    if on_device(g) and not on_device(flat[3]):
+        g = g.cpu().numpy()
+    return backend.like(g, flat[3])
 
 
-def _solve_flat(
-    flat: tuple[Array, Array, Array, Array], init: np.ndarray | None, first: Array, limits: Limits
-) -> numpy_engine.Solution:
-    single = backend.dtype_name(first) == "float32"
-    if backend.on_cpu(first):
-        return numpy_engine.solve(*flat, limits, single=single, init=init)[0]
-    device = _kind(first)
-    start = None if init is None else device(init)
-    (found,) = engine_for(first).solve(*map(device, flat), limits, single=single, init=start)
-    return numpy_engine.Solution._make(None if z is None else host(z) for z in found)
+def __dir__() -> list[str]:
+    return __all__

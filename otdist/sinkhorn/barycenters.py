@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from .._core import checks
 from .._core.backend import Array
-from . import numpy_engine
 from .numpy_engine import Limits
+from .operators import engine_for
 
 
 class Barycenter(NamedTuple):
@@ -22,9 +23,9 @@ class Barycenter(NamedTuple):
 
 
 def barycenter(
-    start: np.ndarray,
-    clouds: list[np.ndarray],
-    masses: list[np.ndarray],
+    start: Array,
+    clouds: list[Array],
+    masses: list[Array],
     shares: np.ndarray,
     *,
     epsilon: float,
@@ -38,25 +39,24 @@ def barycenter(
     potentials of the one before.
     """
     z, n = start, len(start)
-    weights = np.full((1, n), 1 / n)
+    weights = start[None, :, 0] * 0 + 1 / n
     limits = Limits(epsilon, tol, 5000, (1.0, 1.0))
-    known: list[np.ndarray | None] = [None] * (len(clouds) + 1)
-    scale = np.sqrt(
-        sum(s * (m @ (c**2).sum(1) - ((m @ c) ** 2).sum()) for s, c, m in zip(shares, clouds, masses, strict=True))
-    )
+    known: list[Array | None] = [None] * (len(clouds) + 1)
+    spreads = [m @ (c**2).sum(1) - ((m @ c) ** 2).sum() for c, m in zip(clouds, masses, strict=True)]
+    scale = math.sqrt(max(float(sum(float(s) * v for s, v in zip(shares, spreads, strict=True))), 0.0))
     moved, steps = np.inf, 0
     while moved > tol and steps < max_iter:
-        drift = np.zeros_like(z)
+        drift = z * 0
         targets = [*zip(shares, clouds, masses, strict=True), (-1.0, z, weights[0])]
         for k, (share, cloud, mass) in enumerate(targets):
-            (found,) = numpy_engine.solve(
+            (found,) = engine_for(z).solve(
                 z[None], cloud[None], weights, mass[None], limits, single=False, init=known[k], points=(True, False)
             )
             known[k] = found.g
             assert found.grad_x is not None
-            drift -= share * (0.5 * n) * found.grad_x[0]
+            drift -= float(share) * (0.5 * n) * found.grad_x[0]
         z = z + drift
-        moved = float(np.sqrt((drift**2).sum(1).mean()) / scale) if scale > 0 else 0.0
+        moved = math.sqrt(float((drift**2).sum(1).mean())) / scale if scale > 0 else 0.0
         steps += 1
     return Barycenter(z, steps, moved, moved <= tol)
 

@@ -10,13 +10,15 @@ known, is fitted as a control variate. An array of directions gives the plain av
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from .._core import backend, checks, random
+from .._core.annotations import A, Numbers, NumPy, Seed
 from .._core.backend import Array
-from .._core.clouds import Gradients, validate_clouds, validate_points, weight_gradients
+from .._core.clouds import Gradients, cast_gradients, validate_clouds, validate_points, weight_gradients
 from .._core.jax_operator import takes_jax
 from . import barycenters, direction_sets, max_sliced, scaling, small_pair, spherical
 from .operator import estimates, sliced_cost, value_and_grad
@@ -66,7 +68,15 @@ class Barycenter(NamedTuple):
 
 
 @takes_jax("w2_squared_and_grad", x=2, y=2, a=1, b=1)
-def w2_squared(x: Any, y: Any, a: Any = None, b: Any = None, *, directions: Any = 128, rng: Any = None) -> Array:
+def w2_squared(
+    x: A | Numbers,
+    y: A | Numbers,
+    a: A | Numbers | None = None,
+    b: A | Numbers | None = None,
+    *,
+    directions: A | Numbers = 128,
+    rng: Seed = None,
+) -> A:
     """Squared sliced 2-Wasserstein distance.
 
     ``SW2² = E_θ W2²(θᵀx, θᵀy)``, θ uniform on the unit sphere; ``SW2² <= W2² / d``, with equality for translations.
@@ -125,7 +135,15 @@ def w2_squared(x: Any, y: Any, a: Any = None, b: Any = None, *, directions: Any 
 
 
 @takes_jax("w2_squared_and_grad", root=True, x=2, y=2, a=1, b=1)
-def w2(x: Any, y: Any, a: Any = None, b: Any = None, *, directions: Any = 128, rng: Any = None) -> Array:
+def w2(
+    x: A | Numbers,
+    y: A | Numbers,
+    a: A | Numbers | None = None,
+    b: A | Numbers | None = None,
+    *,
+    directions: A | Numbers = 128,
+    rng: Seed = None,
+) -> A:
     """Sliced 2-Wasserstein distance, the root of `w2_squared`; its gradient is 0 where the distance is 0.
 
     Examples
@@ -143,7 +161,17 @@ def w2(x: Any, y: Any, a: Any = None, b: Any = None, *, directions: Any = 128, r
     return cast_back(scaling.multiplied(backend.root(value), divisor, 1))
 
 
-def wp(x: Any, y: Any, a: Any = None, b: Any = None, *, p: float = 1, directions: Any = 128, rng: Any = None) -> Array:
+@takes_jax("_wp_and_grad", x=2, y=2, a=1, b=1)
+def wp(
+    x: A | Numbers,
+    y: A | Numbers,
+    a: A | Numbers | None = None,
+    b: A | Numbers | None = None,
+    *,
+    p: float = 1,
+    directions: A | Numbers = 128,
+    rng: Seed = None,
+) -> A:
     """Sliced p-Wasserstein distance, ``(E_θ W_p^p(θᵀx, θᵀy))^(1/p)``.
 
     Parameters
@@ -171,17 +199,15 @@ def wp(x: Any, y: Any, a: Any = None, b: Any = None, *, p: float = 1, directions
     >>> float(sliced.wp(x, x + 3.0, p=1, directions=np.array([[1.0, 0.0], [0.0, -1.0]])))
     3.0
     """
-    p = checks.positive_number("p", p)
-    if p < 1:
-        raise ValueError(f"p must be at least 1; got {p:g}")
+    p = checks.exponent(p)
     arrays, _, cast_back, options = _validate(x, y, a, b, directions, rng, p)
     value, divisor = scaling.cost(arrays, options, 1)
     return cast_back(scaling.multiplied(scaling.root(value, p), divisor, 1))
 
 
 def w2_squared_and_grad(
-    x: Any, y: Any, a: Any = None, b: Any = None, *, directions: Any = 128, rng: Any = None
-) -> tuple[Array, Gradients]:
+    x: NumPy, y: NumPy, a: NumPy | None = None, b: NumPy | None = None, *, directions: NumPy = 128, rng: Seed = None
+) -> tuple[np.ndarray, Gradients]:
     """`w2_squared` with its gradients by x, y, a and b, for NumPy; None for weights that were not given.
 
     The gradient by weights is that of the distance as it is computed, with weights divided by their sum.
@@ -199,19 +225,57 @@ def w2_squared_and_grad(
         value, (by_x, by_y, _), _ = small
         return value, Gradients(by_x, by_y, None, None)
     arrays, totals, cast_back, options = _validate(x, y, a, b, directions, rng)
+    value, by_weights, divisor = _with_gradients(arrays, totals, options)
+    powers = (1, 1, 2, 2)
+    found = (None if g is None else scaling.multiplied(g, divisor, k) for g, k in zip(by_weights, powers, strict=True))
+    value = scaling.multiplied(value, divisor, 2)
+    return cast_back(value), cast_gradients(found, cast_back)
+
+
+def _wp_and_grad(
+    x: NumPy,
+    y: NumPy,
+    a: NumPy | None = None,
+    b: NumPy | None = None,
+    *,
+    p: float = 1,
+    directions: Any = 128,
+    rng: Any = None,
+) -> Any:
+    """`wp` with its gradients, for JAX."""
+    p = checks.exponent(p)
+    arrays, totals, cast_back, options = _validate(x, y, a, b, directions, rng, p)
+    value, by_weights, divisor = _with_gradients(arrays, totals, options)
+    distance = scaling.root(value, p)
+    slope = np.divide(distance, p * value, out=np.zeros_like(np.asarray(value)), where=np.asarray(value) > 0)
+    found = []
+    for g, k in zip(by_weights, (0, 0, 1, 1), strict=True):
+        wide = None if g is None else slope.reshape(slope.shape + (1,) * (g.ndim - slope.ndim)) * g
+        found.append(None if wide is None else scaling.multiplied(wide, divisor, k))
+    return cast_back(scaling.multiplied(distance, divisor, 1)), cast_gradients(found, cast_back)
+
+
+def _with_gradients(
+    arrays: list[Array], totals: list[Array | None], options: dict[str, Any]
+) -> tuple[Array, list[Array | None], float]:
+    """SW_p^p of the points over a divisor, its gradients, and the divisor."""
     checks.numpy_only("sliced.w2_squared_and_grad", arrays[0])
     value, grads = value_and_grad(tuple(arrays), **options)
     divisor = 1.0 if scaling.is_ordinary(value) else scaling.divisor_of(arrays)
     if divisor != 1:
         value, grads = value_and_grad(tuple(scaling.divided(arrays, divisor, 2)), **options)
-    powers = (1, 1, 2, 2)
-    by_weights = weight_gradients(grads, arrays, totals)
-    found = (None if g is None else scaling.multiplied(g, divisor, k) for g, k in zip(by_weights, powers, strict=True))
-    value = scaling.multiplied(value, divisor, 2)
-    return cast_back(value), Gradients(*(None if g is None else cast_back(g) for g in found))
+    return value, weight_gradients(grads, arrays, totals), divisor
 
 
-def estimate(x: Any, y: Any, a: Any = None, b: Any = None, *, directions: Any = 128, rng: Any = None) -> Estimate:
+def estimate(
+    x: A | Numbers,
+    y: A | Numbers,
+    a: A | Numbers | None = None,
+    b: A | Numbers | None = None,
+    *,
+    directions: A | Numbers = 128,
+    rng: Seed = None,
+) -> Estimate:
     """`w2_squared` with the standard error that comes from looking along finitely many directions.
 
     The value is that of `w2_squared` with the same arguments, and differentiable like it. The standard error is a
@@ -260,7 +324,7 @@ def estimate(x: Any, y: Any, a: Any = None, b: Any = None, *, directions: Any = 
     return Estimate(cast_back(value), cast_back(error), options["count"] or arrays[4].shape[-2])
 
 
-def directions(n: int, d: int, *, kind: str = "orthogonal", rng: Any = None, like: Any = None) -> Array:
+def directions(n: int, d: int, *, kind: str = "orthogonal", rng: Seed = None, like: A | Numbers | None = None) -> A:
     """Random directions: unit rows (n, d), each uniform on the sphere.
 
     Parameters
@@ -290,20 +354,20 @@ def directions(n: int, d: int, *, kind: str = "orthogonal", rng: Any = None, lik
     True
     """
     n, d = checks.positive_integer("n", n), checks.positive_integer("d", d)
-    found = direction_sets.draw(n, d, kind, random.generator(random.seed(rng)))
+    found: Any = direction_sets.draw(n, d, kind, random.generator(random.seed(rng)))
     return found if like is None else backend.like(found, like)
 
 
 def max_w2_squared(
-    x: Any,
-    y: Any,
-    a: Any = None,
-    b: Any = None,
+    x: A | Numbers,
+    y: A | Numbers,
+    a: A | Numbers | None = None,
+    b: A | Numbers | None = None,
     *,
     starts: int = 32,
     max_iter: int = 200,
     tol: float = 1e-6,
-    rng: Any = None,
+    rng: Seed = None,
 ) -> MaxSliced:
     """The largest squared distance along any direction, ``max_θ W2²(θᵀx, θᵀy)``.
 
@@ -367,7 +431,9 @@ def max_w2_squared(
     if divisor != 1:
         arrays = scaling.divided(arrays, divisor, 2)
     found = max_sliced.search(tuple(sliced_cost.broadcast(tuple(arrays))[:4]), starts, max_iter, tol, options["seed"])
-    batch = np.broadcast_shapes(*(z.shape[: z.ndim - k] for z, k in zip(arrays[:4], (2, 2, 1, 1), strict=True)))
+    batch: tuple[int, ...] = np.broadcast_shapes(
+        *(z.shape[: z.ndim - k] for z, k in zip(arrays[:4], (2, 2, 1, 1), strict=True))
+    )
     n_iter, converged, reached, n_starts = (
         np.array([getattr(end, name) for end in found], kind).reshape(batch) if batch else getattr(found[0], name)
         for name, kind in (("n_iter", int), ("converged", bool), ("found", int), ("n_starts", int))
@@ -383,13 +449,13 @@ def max_w2_squared(
 
 
 def barycenter(
-    clouds: Any,
-    weights: Any = None,
+    clouds: Sequence[A | Numbers] | A,
+    weights: A | Numbers | None = None,
     *,
     n: int | None = None,
-    init: Any = None,
-    directions: Any = 128,
-    rng: Any = None,
+    init: A | Numbers | None = None,
+    directions: A | Numbers = 128,
+    rng: Seed = None,
     max_iter: int = 500,
     tol: float = 1e-3,
 ) -> Barycenter:
@@ -462,7 +528,7 @@ def barycenter(
         checks.same_size("the number of coordinates", "clouds[0]", d, "init", x.shape[-1])
 
     def distance_to(y: np.ndarray) -> barycenters.Distance:
-        def distance(points: np.ndarray) -> tuple[float, np.ndarray]:
+        def distance(points: np.ndarray) -> tuple[Any, np.ndarray]:
             value, grads = w2_squared_and_grad(points, y, directions=theta)
             return value, grads.x
 
@@ -501,7 +567,8 @@ def _as_double(x: Any) -> np.ndarray:
     return np.array(x.detach().cpu().double().numpy() if backend.is_torch(x) else x, dtype=np.float64)
 
 
-def spherical_w2_squared(x: Any, y: Any, *, directions: Any = 128, rng: Any = None) -> Array:
+@takes_jax("_spherical_w2_squared_and_grad", x=2, y=2)
+def spherical_w2_squared(x: A | Numbers, y: A | Numbers, *, directions: A | Numbers = 128, rng: Seed = None) -> A:
     """Squared spherical sliced 2-Wasserstein distance between points on the unit sphere.
 
     ``SSW2² = E_(u,v) W2²(P x, P y)``, (u, v) a uniform orthonormal pair, ``P x = atan2(v·x, u·x)`` the projection on
@@ -545,6 +612,18 @@ def spherical_w2_squared(x: Any, y: Any, *, directions: Any = 128, rng: Any = No
     >>> round(float(sliced.spherical_w2_squared(x, y, rng=0) / np.pi**2), 12)
     0.25
     """
+    arrays, cast_back = _validate_spherical(x, y, directions, rng)
+    return cast_back(spherical.spherical_cost(*arrays))
+
+
+def _spherical_w2_squared_and_grad(x: NumPy, y: NumPy, *, directions: Any = 128, rng: Any = None) -> Any:
+    """`spherical_w2_squared` with its gradients, for JAX."""
+    arrays, cast_back = _validate_spherical(x, y, directions, rng)
+    by_x, by_y, _ = spherical.spherical_cost.gradients(*arrays)
+    return cast_back(spherical.spherical_cost(*arrays)), cast_gradients((by_x, by_y, None, None), cast_back)
+
+
+def _validate_spherical(x: Any, y: Any, directions: Any, rng: Any) -> tuple[tuple[Array, Array, Array], Any]:
     given = x, y
     (x, y), cast_back = checks.arrays(x=x, y=y)
     if backend.in_transform():
@@ -562,7 +641,7 @@ def spherical_w2_squared(x: Any, y: Any, *, directions: Any = 128, rng: Any = No
     else:
         circles = checks.beside("directions", directions, x)
         spherical.validate_circles(circles, x.shape[-1], direction_sets.length_tolerance(directions))
-    return cast_back(spherical.spherical_cost(x, y, circles))
+    return (x, y, circles), cast_back
 
 
 def _with_gradient_of_maximum(value: Array, arrays: list[Array], found: list[Any], batch: tuple[int, ...]) -> Array:
@@ -614,3 +693,7 @@ def _validate_directions(directions: Any, points: Array, name: str = "x") -> Arr
         raise ValueError(f"directions must have rows of length 1; got a row of length {worst**0.5:.6g}")
     half = tolerance > 2e-3  # where rounding alone is of that order
     return theta / backend.namespace(theta).linalg.norm(theta, axis=1, keepdims=True) if half else theta
+
+
+def __dir__() -> list[str]:
+    return __all__

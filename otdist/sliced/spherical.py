@@ -96,7 +96,7 @@ def _match(x: Array, y: Array) -> tuple[Array, Array]:
 
     def shifted(j: Array) -> tuple[Array, Array]:
         place = (numbers + j) % n
-        turns = (numbers + j - place) // n
+        turns = backend.astype((numbers + j - place) // n, xp.float64)  # a tensor of integers would become float32
         return x - _take(y, place) - 2 * np.pi * turns, place
 
     for _ in range((2 * n).bit_length()):

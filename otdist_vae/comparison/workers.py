@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from threadpoolctl import threadpool_limits
 
 from .. import data, runs
 from ..regularizers import CHOICES
@@ -59,6 +60,18 @@ def duration(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
 
 
+def one_blas_thread() -> Any:
+    """One thread of BLAS and OpenMP, until `restore_original_limits` of what is returned, or in a `with`.
+
+    Matrices are small here: more threads wait for each other for most of their processor time.
+    """
+    import sklearn.ensemble
+    import sklearn.linear_model
+    import sklearn.svm  # noqa: F401  # only libraries that are loaded are limited
+
+    return threadpool_limits(1)
+
+
 Report = Callable[[Cell, Result, float], None]
 
 
@@ -73,7 +86,7 @@ def run(
         If a worker process was killed.
     """
     if jobs == 1:
-        with one_thread():  # as in every worker, so that numbers do not depend on how many work
+        with one_thread(), one_blas_thread():  # as in every worker, so that numbers do not depend on how many work
             for cell in (cell for stage in stages for cell in stage):
                 start = time.monotonic()
                 report(cell, compute(protocol, cell, examples, folder), time.monotonic() - start)
@@ -114,6 +127,7 @@ def _begin(protocol: Protocol, folder: Path) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process; the first one ends the others
     threading.Thread(target=_end_with_parent, daemon=True).start()
     torch.set_num_threads(1)
+    one_blas_thread()
     _WORK.update(protocol=protocol, folder=folder, examples=runs.examples_of(protocol.config))
 
 

@@ -1,0 +1,70 @@
+"""Where the tensors of a run live: on the host, or on a card that `python -m bench --device cuda` names."""
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+from bench.workload import Workload
+
+_current = "cpu"
+
+
+class NoSuchDevice(Exception):
+    """PyTorch has no device of the name that was asked for."""
+
+
+@contextlib.contextmanager
+def use(name: str) -> Iterator[None]:
+    """Place tensors there."""
+    global _current
+    if name != "cpu":
+        import torch
+
+        try:
+            torch.empty(0, device=name)
+        except (RuntimeError, AssertionError) as error:  # PyTorch raises either, as it was built
+            raise NoSuchDevice(f"there is no device {name!r} here: {error}") from None
+    before, _current = _current, name
+    try:
+        yield
+    finally:
+        _current = before
+
+
+def place(array: Any) -> Any:
+    """A NumPy array as a tensor where this run has its tensors."""
+    import torch
+
+    return torch.from_numpy(array).to(_current)
+
+
+def synchronize() -> None:
+    """Wait until the card has done what it was asked for: without it a clock tells how long asking takes."""
+    if _current == "cpu":
+        return
+    import torch
+
+    if _current.startswith("cuda"):
+        torch.cuda.synchronize(_current)
+    else:
+        torch.accelerator.synchronize()
+
+
+def described() -> dict[str, object]:
+    """What the card is, for the table; nothing on the host."""
+    if _current == "cpu":
+        return {}
+    import torch
+
+    if not _current.startswith("cuda"):
+        return {"device": _current}
+    facts = torch.cuda.get_device_properties(_current)
+    return {"device": f"{facts.name}, {facts.total_memory / 2**30:.0f} GiB, CUDA {torch.version.cuda}"}
+
+
+def fitting(workloads: list[Workload]) -> list[Workload]:
+    """What can be measured on a card: calls of tensors, against rivals that take tensors too."""
+    return [
+        replace(w, rivals=tuple(r for r in w.rivals if r.contender.on_device)) for w in workloads if w.ours.on_device
+    ]
