@@ -111,9 +111,7 @@ ROWS = {
     "line.wp": cloud_row(line.wp, NUMBERS, normal(7), p=3),
     "sliced.w2_squared": cloud_row(sliced.w2_squared, POINTS, normal(6, 3), rng=0),
     "sliced.w2": cloud_row(sliced.w2, POINTS, normal(6, 3), rng=0),
-    "sliced.w2_squared, one small pair": cloud_row(
-        sliced.w2_squared, normal(6, 3) + 1, normal(6, 3), directions=ROWS_OF_3
-    ),
+    "sliced.w2_squared, small": cloud_row(sliced.w2_squared, SMALL[0], SMALL[1], directions=UNIT),
     "sliced.w2, small": cloud_row(sliced.w2, SMALL[0], SMALL[1], directions=UNIT),
     "sliced.estimate": Row(
         lambda x: sliced.estimate(x, POINTS, directions=32, rng=0).value, normal(6, 3), refused=VALUES
