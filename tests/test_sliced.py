@@ -200,6 +200,49 @@ def gradients_that_rounding_allows(x: np.ndarray, y: np.ndarray, theta: np.ndarr
     return 2 / (n * size) * (low - slack), 2 / (n * size) * (high + slack)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_one_small_pair_is_an_ordinary_node(dtype):
+    """Its gradients are computed with the value and scaled in place where nobody can ask for them again."""
+    x, y = (torch.tensor(z, dtype=dtype) for z in clouds(3, 9, 9, 4)[:2])
+    theta = sliced.directions(5, 4, rng=0, like=x)
+    value, grads = sliced.w2_squared_and_grad(x.numpy(), y.numpy(), directions=theta.numpy())
+    near = {"rtol": 100 * torch.finfo(dtype).eps, "atol": 100 * torch.finfo(dtype).eps}
+    tx = x.clone().requires_grad_()
+    one = sliced.w2_squared(tx, y, directions=theta)  # of one cloud alone: the other is sorted without its order
+    assert one.dtype == dtype
+    assert one.item() == float(value)
+    for _ in range(2):
+        (found,) = torch.autograd.grad(3 * one, tx, retain_graph=True)
+        torch.testing.assert_close(found, 3 * torch.tensor(grads.x), **near)
+    (several,) = torch.autograd.grad(one, tx, torch.tensor([1.0, 2.0], dtype=dtype), is_grads_batched=True)
+    torch.testing.assert_close(several[1], 2 * torch.tensor(grads.x), **near)
+    (twice,) = torch.autograd.grad(sliced.w2_squared(tx, y, directions=theta), tx, create_graph=True)
+    with pytest.raises(NotImplementedError, match="sliced_cost has no second derivative"):
+        twice.sum().backward()
+    for needs in ((True, False, True), (False, True, False), (True, True, True)):
+        arrays = [z.clone().requires_grad_(need) for z, need in zip((x, y, theta), needs, strict=True)]
+        sliced.w2(arrays[0], arrays[1], directions=arrays[2]).backward()
+        for z, g in zip(arrays[:2], grads, strict=False):
+            if z.requires_grad:
+                torch.testing.assert_close(z.grad, torch.tensor(g) / (2 * float(value) ** 0.5), **near)
+    with torch.no_grad():
+        assert not sliced.w2_squared(tx, y, directions=theta).requires_grad
+    assert torch.equal(tx.detach(), x)  # the arguments are as they were
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_one_small_pair_is_refused_as_any(bad):
+    x, y, _, _ = clouds(3, 9, 9, 4)
+    theta = sliced.directions(5, 4, rng=0)
+    x[2, 1] = bad
+    for kind in (np.asarray, torch.as_tensor):
+        with pytest.raises(ValueError, match="x must be finite; got 1 NaN or infinite of 36 entries"):
+            sliced.w2_squared(kind(x), kind(y), directions=kind(theta))
+        with pytest.raises(ValueError, match="directions must have rows of length 1; got a row of length 2"):
+            sliced.w2(kind(y), kind(y), directions=kind(2 * theta))
+    assert sliced.w2_squared(y, y, directions=theta) == 0
+
+
 def test_duplicated_points_share_a_gradient():
     x, y, _, _ = clouds(7, 5, 8, 3)
     twice = np.concatenate([x, x])

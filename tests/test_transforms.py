@@ -77,6 +77,8 @@ def covs(c: torch.Tensor) -> torch.Tensor:
 
 
 MEANS = normal(2, 3)
+SMALL = torch.randn(3, 6, 3, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+UNIT = torch.nn.functional.normalize(SMALL[2], dim=-1)
 ROWS = {
     "gaussian.w2_squared": gaussian_row("w2_squared", twice=True),
     "gaussian.w2": gaussian_row("w2", twice=True),
@@ -109,6 +111,8 @@ ROWS = {
     "line.wp": cloud_row(line.wp, NUMBERS, normal(7), p=3),
     "sliced.w2_squared": cloud_row(sliced.w2_squared, POINTS, normal(6, 3), rng=0),
     "sliced.w2": cloud_row(sliced.w2, POINTS, normal(6, 3), rng=0),
+    "sliced.w2_squared, small": cloud_row(sliced.w2_squared, SMALL[0], SMALL[1], directions=UNIT),
+    "sliced.w2, small": cloud_row(sliced.w2, SMALL[0], SMALL[1], directions=UNIT),
     "sliced.estimate": Row(
         lambda x: sliced.estimate(x, POINTS, directions=32, rng=0).value, normal(6, 3), refused=VALUES
     ),
