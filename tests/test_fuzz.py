@@ -403,6 +403,12 @@ ROWS = {
         sinkhorn.w2_squared, with_options(EPSILON, reach=some(None, None, 1.0, power=1)), 2, loose=4e-3
     ),
     "sinkhorn.w2": Row(sinkhorn.w2, EPSILON, 1, loose=4e-3),
+    "sinkhorn.wp": Row(
+        sinkhorn.wp,
+        with_options(clouds, epsilon=some(0.5, 5.0, power=1), tol=some(1e-3, 1e-6), reach=some(None, 1.0, power=1)),
+        1,
+        loose=4e-3,
+    ),
     "sinkhorn.w2_squared_and_grad": Row(
         sinkhorn.w2_squared_and_grad, EPSILON, {"0": 2, "1": None}, loose=4e-3, numpy_only=True
     ),

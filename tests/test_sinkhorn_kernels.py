@@ -33,7 +33,8 @@ class Dense:
         E = np.empty(N * M if kept else 6 * M, dtype)
         panels = packed(self.y, self.lanes, dtype)
         self.clouds = packed(self.x, 6, dtype), panels, d, float(scale), self.G
-        self.part = passes.ABSORB.address(dtype), *self.clouds, True, E, self.v, np.empty(N, dtype), weights
+        rows = 2.0, self.G, True, E, self.v, np.empty(N, dtype), weights
+        self.part = passes.ABSORB.address(dtype), *self.clouds[:4], *rows
 
         square = ((self.x[:, None].astype(np.longdouble) - self.y) ** 2).sum(-1)
         self.absorbed = self.G[:m].astype(np.longdouble) - np.longdouble(scale) * square

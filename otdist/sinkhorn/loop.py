@@ -231,8 +231,8 @@ def iterate(
             c[j] = 0.0
         stale = not refresh_kernel(h, b, at, G, v, r)
         _sweep(
-            at_sweep, at_absorb, groups, panels, d, scale, G, stale, E, v, shift, a_work, numbers[1], not symmetric,
-            F, c, sums,
+            at_sweep, at_absorb, groups, panels, d, scale, 2.0, G, stale, E, v, shift, a_work, numbers[1],
+            not symmetric, F, c, sums,
         )  # fmt: skip
         for j in range(M):
             c[j] *= v[j]
@@ -357,8 +357,8 @@ def gradients(addresses, clouds, x, y, a, b, d, scale, numbers, unit, F, E, low,
         Ptx[j] = 0.0
     pack_columns(y, m, q, v, B)
     _products(
-        addresses[2], addresses[0], groups, panels, d, scale, v, False, E, v, shift, a_work, F, B, ones, n, q, p,
-        Py, Ptx, rest,
+        addresses[2], addresses[0], groups, panels, d, scale, 2.0, v, False, E, v, shift, a_work, F, B, ones, n, q,
+        p, Py, Ptx, rest,
     )  # fmt: skip
     for i in range(n if by_x else 0):
         mass = a[i] if numbers[1] == 1.0 else a[i] * np.exp2(F[i] * (1.0 - 1.0 / numbers[1]))

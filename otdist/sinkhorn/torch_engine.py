@@ -12,6 +12,7 @@ from .constants import ANNEAL_ABOVE, ANNEAL_FACTOR, LOG2E
 from .normalization import float32_resolves, normalization
 from .numpy_engine import Limits, Solution
 from .torch_passes import TorchPasses, inverse_epsilon
+from .torch_powers import TorchPowerPasses
 
 
 def flatten(
@@ -41,8 +42,8 @@ def solve(
 ) -> list[Solution]:
     """As `numpy_engine.solve`."""
     inside = normalization(x, y)
-    low = float32_resolves(inside, limits.epsilon, limits.tol) & single
-    scale = inverse_epsilon(inside.unit, limits.epsilon)
+    low = float32_resolves(inside, limits.epsilon, limits.tol) & (single and limits.power == 2)
+    scale = inverse_epsilon(inside.unit ** (0.5 * limits.power), limits.epsilon)
     unit, center = inside.unit[:, None, None], inside.center[:, None]
     x, y = (x - center) / unit, (y - center) / unit
     start = None if init is None else init.double() * (LOG2E / limits.epsilon)
@@ -65,7 +66,11 @@ def _term(
     limits: Limits,
 ) -> Solution:
     """One term: problems of the same precision and the same stages move together."""
-    whole, symmetric = TorchPasses(x, y, a, b, scale, limits.dampings), y is x
+    symmetric = y is x
+    if limits.power == 2:
+        whole = TorchPasses(x, y, a, b, scale, limits.dampings)
+    else:
+        whole = TorchPowerPasses(x, y, a, b, scale, limits.dampings, limits.power)
     steep = (whole.steepness / ANNEAL_ABOVE).clip(1.0).nan_to_num(1.0)
     stages = torch.ceil(torch.log2(steep) / math.log2(ANNEAL_FACTOR)) if start is None else torch.zeros_like(steep)
     f, g, value, error = torch.empty_like(a), torch.empty_like(b), torch.empty_like(scale), torch.empty_like(scale)
@@ -84,7 +89,7 @@ def _term(
         value[at], error[at], n_iter[at] = state.value, state.error, state.passes
         for out, grad in ((grad_x, by_x), (grad_y, by_y)):
             if grad is not None:
-                out[at] = unit[at] * grad
+                out[at] = unit[at] ** (limits.power - 1) * grad
     base = limits.epsilon / LOG2E
     means = [(w[:, None] @ z)[:, 0] / w.sum(-1, keepdim=True) for z, w in ((x, a), (y, b))]
     shift = ((unit[:, 0] * (means[0] - means[1])) ** 2).sum(-1)
