@@ -14,7 +14,7 @@ KNOWN = [
     (r"(line|exact)\..*", r"NaN in (0|cost)"),
     (r"inference\..*", r"NaN in"),
     (r"(gaussian|diagonal)\..*", r"NaN in (0|1|a gradient)"),
-    (r"(sinkhorn|metrics)\..*", r"OverflowError|finite float|infinity"),
+    (r"metrics\..*", r"OverflowError|finite float|infinity"),
     (r"(gaussian|inference|metrics)\..*", r"LinAlgError|OutOfRange|cov_[xy] must be finite"),
     # Found indefinite only when factored, where families' covs_x and covs_y are called cov_x and cov_y.
     (r"gaussian\.(mixture|pairwise)_\w+", r"names no argument: ValueError: cov_[xy] must be positive semidefinite"),
@@ -24,7 +24,6 @@ KNOWN = [
     (r"sliced\.spherical_w2_squared", r"not enough values to unpack"),
     (r"gaussian\..*", r"MKL FFT error"),
     (r"gaussian\.transport_map", r"matrix is a \w+ of (torch\.)?float32; the arguments promote"),
-    (r"sinkhorn\..*", r"solve_term takes other types"),
     # What is no list of clouds.
     (r"sliced\.barycenter", r"an error from inside"),
     # Tensors that require a gradient, and bfloat16.

@@ -22,7 +22,7 @@ from .._core.backend import Array
 from .._core.clouds import validate_clouds, weight_gradients
 from .._core.jax_operator import takes_jax
 from . import certificates, numpy_engine
-from .barycenters import Barycenter, validated_shares
+from .barycenters import Barycenter, validated
 from .barycenters import barycenter as nearest
 from .numpy_engine import Limits
 from .operators import cost_at, damping, divergence, engine_for, warn
@@ -198,8 +198,11 @@ def w2_squared(
 
     Parameters
     ----------
-    x, y, a, b, epsilon, tol, max_iter, reach
+    x, y, a, b, epsilon, tol, max_iter
         As in `solve`.
+    reach : float, optional
+        As in `solve`, and the same for both sides: with two that differ, ``S_ε`` of equal clouds is above 0, and the
+        terms of each cloud with itself take nothing away that would mend it.
 
     Returns
     -------
@@ -225,7 +228,7 @@ def w2_squared(
     8.0
     """
     options = _options(epsilon, tol, max_iter, reach)
-    arrays, _, cast_back = _validate(x, y, a, b, unbalanced=reach is not None)
+    arrays, _, cast_back = _validate(x, y, a, b, unbalanced=options["reach"] != math.inf)
     return cast_back(divergence(*arrays, **options))
 
 
@@ -252,7 +255,7 @@ def w2(
     0.0
     """
     options = _options(epsilon, tol, max_iter, reach)
-    arrays, _, cast_back = _validate(x, y, a, b, unbalanced=reach is not None)
+    arrays, _, cast_back = _validate(x, y, a, b, unbalanced=options["reach"] != math.inf)
     return cast_back(backend.root(divergence(*arrays, **options)))
 
 
@@ -313,7 +316,7 @@ def wp(
     if not 1 <= p <= 2:
         raise ValueError(f"p must be between 1 and 2, where the divergence is nonnegative; got {p:g}")
     options = _options(epsilon, tol, max_iter, reach, p)
-    arrays, _, cast_back = _validate(x, y, a, b, unbalanced=reach is not None)
+    arrays, _, cast_back = _validate(x, y, a, b, unbalanced=options["reach"] != math.inf)
     return cast_back(backend.nth_root(divergence(*arrays, **options), p))
 
 
@@ -344,10 +347,10 @@ def w2_squared_and_grad(
            [-2.]])
     """
     options = _options(epsilon, tol, max_iter, reach)
-    arrays, totals, cast_back = _validate(x, y, a, b, unbalanced=reach is not None)
+    arrays, totals, cast_back = _validate(x, y, a, b, unbalanced=options["reach"] != math.inf)
     checks.numpy_only("sinkhorn.w2_squared_and_grad", arrays[0])
     value, grads = divergence.value_and_grad(*arrays, **options)
-    if reach is None:
+    if options["reach"] == math.inf:
         found = weight_gradients(grads, arrays, totals)
     else:
         given = True, True, a is not None, b is not None
@@ -477,23 +480,13 @@ def barycenter(
     """
     _refuse_transforms("barycenter")
     epsilon, tol, max_iter = _numbers(epsilon, tol, max_iter)
-    if not len(clouds):
-        raise ValueError("clouds must not be empty")
-    of_each = [None] * len(clouds) if masses is None else list(masses)
-    checks.same_size("the number of", "clouds", len(clouds), "masses", len(of_each))
-    flats = []
-    for cloud, mass in zip(clouds, of_each, strict=True):
-        arrays, _, cast_back = validate_clouds(start, cloud, None, mass, core=2)
-        flats.append(numpy_engine.flatten(*(host(z) for z in arrays)))
-        if arrays[0].ndim != 2 or arrays[1].ndim != 2:
-            raise ValueError("start and clouds must be single clouds (n, d), without a batch")
+    given = validated(start, clouds, masses, weights)
     found = nearest(
-        flats[0][0][0], [flat[1][0] for flat in flats], [flat[3][0] for flat in flats],
-        validated_shares(weights, len(clouds)), epsilon=epsilon, tol=tol, max_iter=max_iter,
-    )  # fmt: skip
+        *(given.start, given.clouds, given.masses, given.shares), epsilon=epsilon, tol=tol, max_iter=max_iter
+    )
     if not found.converged:
         checks.warn(f"the barycenter still moved by {found.moved:.2g} of its spread after max_iter={max_iter} steps")
-    return found._replace(points=cast_back(backend.like(found.points, arrays[0])))
+    return found._replace(points=given.cast_back(backend.like(found.points, given.first)))
 
 
 def _refuse_transforms(name: str) -> None:
@@ -522,8 +515,13 @@ def _reaches(reach: Any) -> tuple[float, float]:
 
 def _options(epsilon: Any, tol: Any, max_iter: Any, reach: Any, p: float = 2.0) -> dict[str, Any]:
     epsilon, tol, max_iter = _numbers(epsilon, tol, max_iter)
-    reach = math.inf if reach is None else checks.positive_number("reach", reach)
-    return {"epsilon": epsilon, "tol": tol, "max_iter": max_iter, "reach": reach, "power": float(p)}
+    of_x, of_y = _reaches(reach)
+    if of_x != of_y:
+        raise ValueError(
+            f"reach must be the same for both sides; got {of_x:g} and {of_y:g}, with which the debiased divergence of "
+            "equal clouds is not 0 (sinkhorn.solve takes two)"
+        )
+    return {"epsilon": epsilon, "tol": tol, "max_iter": max_iter, "reach": of_x, "power": float(p)}
 
 
 def _validate(x: Any, y: Any, a: Any, b: Any, *, unbalanced: bool) -> tuple[list[Array], list[Array | None], Any]:

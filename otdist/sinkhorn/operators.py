@@ -78,7 +78,7 @@ def _divergence(
         if out is not None:
             out[same] = 0.0  # both plans have errors within the tolerance: what is known exactly is said exactly
     value = backend.astype(value.reshape(batch), dtype)
-    return value, _cast(grads, asked, shapes, value)
+    return value, _cast(grads, asked, shapes, value.reshape(-1)[:0], dtype)
 
 
 def engine_for(x: Array) -> Any:
@@ -204,14 +204,18 @@ def _cost(
     )
     # The potentials and the value are not arguments: whoever asks is told that they move nothing.
     rest = tuple(z * 0 if need else None for z, need in zip((f, g, value), asked[4:], strict=True))
-    return value, (*_cast(grads, asked, shapes, value), *rest)
+    return value, (*_cast(grads, asked, shapes, value.reshape(-1)[:0], x.dtype), *rest)
 
 
-def _cast(grads: Any, asked: tuple[bool, ...], shapes: Any, value: Array) -> tuple[Array | None, ...]:
-    """Gradients in the arguments' shapes and value's type; empty ones for weights that were asked for and not given."""
-    nothing = value.reshape(-1)[:0]
+def _cast(grads: Any, asked: tuple[bool, ...], shapes: Any, nothing: Array, dtype: Any) -> tuple[Array | None, ...]:
+    """Gradients in the arguments' shapes and type; `nothing` for weights that were asked for and not given."""
+    xp = backend.namespace(nothing)
+    if dtype != xp.float64:
+        # A weight's is a squared distance; infinite ones would be NaN after the derivative of the normalisation.
+        most = float(xp.finfo(dtype).max)
+        grads = [g if g is None or k < 2 else g.clip(-most, most) for k, g in enumerate(grads)]
     return tuple(
-        backend.astype((nothing if g is None else g).reshape(s), value.dtype) if need else None
+        backend.astype((nothing if g is None else g).reshape(s), dtype) if need else None
         for g, need, s in zip(grads, asked, shapes, strict=False)
     )
 
