@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from importlib import import_module
 from typing import Any
 
 import numba
@@ -26,7 +27,7 @@ def _import_arraymath() -> None:
         return
     try:
         linalg.ensure_blas = lambda: None
-        import numba.np.arraymath
+        import_module("numba.np.arraymath")
     finally:
         linalg.ensure_blas = ask
 

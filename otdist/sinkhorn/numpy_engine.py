@@ -272,7 +272,8 @@ def _solve_small(batch: Batch, found: Results, limits: Limits, newton_after: int
     debias = terms > 1
     apart = k * (n * m + (n * n + m * m if debias else 0)) >= SIDE_BY_SIDE
     sizes = np.array([k, n, m, d, *found.points])
-    given = [z.ravel() for z in (batch.x, batch.y, batch.a, batch.b, *batch.inside[:2])]
+    arrays = tuple(z.ravel() for z in (batch.x, batch.y, batch.a, batch.b, *batch.inside[:2]))
+    out = found.potentials, found.gradients, found.stats.reshape(-1)
     tol = limits.tol if limits.tol >= 1e-5 else 1e-3
 
     def task(part: tuple[Any, np.ndarray]) -> None:
@@ -282,10 +283,8 @@ def _solve_small(batch: Batch, found: Results, limits: Limits, newton_after: int
         entries, low, work = _scratch_sizes(n, m, d, dtype, debias)
         entries = -(-entries // 16) * 16
         room = _scratch(entries + low, "single" if dtype is np.float32 else "double", dtype)
-        solve_small(
-            addresses(dtype), chosen, sizes, integers, numbers, *given, found.potentials, found.gradients,
-            found.stats.reshape(-1), room[:entries], room[entries:], _scratch(work, "work", np.float64),
-        )  # fmt: skip
+        scratch = room[:entries], room[entries:], _scratch(work, "work", np.float64)
+        solve_small(addresses(dtype), chosen, sizes, integers, numbers, arrays, out, scratch)
 
     if k == 1 and not apart:
         task((np.float32 if batch.single[0] else np.float64, np.arange(terms)))

@@ -137,19 +137,21 @@ class NumpyPasses:
             self.v[:m], self.absorbed[:] = live, h
         return not serves
 
-    def part(self, stale: bool) -> Callable[[slice, int], tuple]:
+    def part(self, stale: bool) -> Callable[[slice, int], Any]:
         """What gives the loops a part of the rows: those kept or, if they are too old, new ones."""
-        from .passes import ABSORB, ABSORB_POWER
+        from .passes import ABSORB, ABSORB_POWER, Part
 
         d, m = self.x.shape[1], self.full[1]
         at = (ABSORB if self.power == 2 else ABSORB_POWER).address(self.dtype)
 
-        def rows(where: slice, count: int) -> tuple:
+        def rows(where: slice, count: int) -> Part:
             kept = self.matrix
             E = np.empty(count * m, self.dtype) if kept is None else kept[where.start * m : where.stop * m]
             groups = self.groups[where.start * d : where.stop * d]
-            return (at, groups, self.panels, d, self.scale, self.power, self.G, stale, E, self.v, self.shift[where],
-                    self.weights[where])  # fmt: skip
+            cost = d, self.scale, self.power
+            return Part(
+                at, groups, self.panels, *cost, self.G, stale, E, self.v, self.shift[where], self.weights[where]
+            )
 
         return rows
 
@@ -164,7 +166,7 @@ class NumpyPasses:
             rows = tasks[t]
             work = np.empty(GROUP + self.full[1], self.dtype)
             of = part(rows, min(tile, rows.stop - rows.start))
-            sweep(*of, float(self.dampings[0]), not self.symmetric, F[rows], c[t], work)
+            sweep(of, float(self.dampings[0]), not self.symmetric, F[rows], c[t], work)
 
         on_threads(task, range(len(tasks)), n * m)
         return F[None, :n], (c.sum(0) * self.v)[None, :m]
@@ -190,8 +192,7 @@ class NumpyPasses:
             sums = np.zeros(xP.size, self.dtype)
             work = np.empty(GROUP * 16 + (len(xP) + 1) * 48, self.dtype)
             given = np.ascontiguousarray(x[inside], np.float64).reshape(-1)
-            kept = *part(rows, count), F[0, inside], B, given, inside.stop - inside.start, q, p
-            products(*kept, Py[inside].reshape(-1), sums, work)
+            products(part(rows, count), F[0, inside], B, given, Py[inside].reshape(-1), sums, work)
             with adding:
                 finished[t] = sums
                 while len(added) in finished:  # in the order of the tasks, whoever comes first
@@ -213,7 +214,7 @@ class NumpyPasses:
         for rows in self.parts(tile):
             inside = slice(rows.start, min(rows.stop, n))
             block = P[: inside.stop - inside.start]
-            plan_rows(*part(rows, rows.stop - rows.start), F[0, inside], block.reshape(-1), m)
+            plan_rows(part(rows, rows.stop - rows.start), F[0, inside], block.reshape(-1))
             yield inside, block
 
     def hessian(self, h: np.ndarray, F: np.ndarray) -> np.ndarray:

@@ -19,13 +19,14 @@ nothing and columns whose G is -∞; so columns always come as whole vectors.
 """
 
 import math
+from typing import Any, NamedTuple
 
 import numpy as np
 from numba import types
 
 from .._core.compiled import njit
 from .._core.simd import BYTES, LANES, fill, load, store
-from .addresses import REALS, Addressed
+from .addresses import REALS, Addressed, bundle
 from .rows import (
     GROUP,
     add_products,
@@ -63,6 +64,33 @@ INNER = OPTIONS | {"no_cpython_wrapper": True, "cache": False, "forceinline": Tr
 # products with columns, over a part's rows.
 DEEP = 48
 STRIP = 256
+
+
+class Part(NamedTuple):
+    """Rows of a matrix: what computes them, where they are, and by what they are multiplied.
+
+    E holds the part's rows or, where they are computed whenever they are needed, fewer; `stale`: they have to be
+    computed, by the function at `absorb_at`. Arrays but for the address's are in the working type.
+    """
+
+    absorb_at: int
+    groups: Any
+    panels: Any
+    d: int
+    scale: float
+    power: float
+    G: Any
+    stale: bool
+    E: Any
+    v: Any
+    shift: Any
+    a: Any
+
+
+def part_type(W):
+    """The compiled type of a `Part` whose arrays have this type."""
+    kinds = types.int64, W, W, types.int64, types.float64, types.float64, W, types.boolean, W, W, W, W
+    return bundle(kinds, Part)
 
 
 @njit(**INNER)
@@ -164,13 +192,13 @@ def c_transform(groups, panels, d, scale, G, out, work):
 
 
 @njit(**OPTIONS)
-def sweep(absorb_at, groups, panels, d, scale, power, G, stale, E, v, shift, a, damping, columns, F, c, work):
-    """The pass over a part's rows: F and, added to c in float64, Σ_i u_i E_ij.
+def sweep(of, damping, columns, F, c, work):
+    """The pass over a `Part`'s rows: F and, added to c in float64, Σ_i u_i E_ij.
 
-    E holds the part's rows or, where they are computed whenever they are needed, fewer. `stale`: they have to be
-    computed. F and c have the filled-up lengths of shift and v. Without `columns` c is left alone. work: 6 + len(v)
-    numbers in the type of E.
+    F and c have the filled-up lengths of shift and v. Without `columns` c is left alone. work: 6 + len(v) numbers in
+    the type of E.
     """
+    absorb_at, groups, panels, d, scale, power, G, stale, E, v, shift, a = of
     M, P, N = len(v), len(v) * v.itemsize // BYTES, len(shift)
     kept, step, partial, u = len(E) == N * M, min(DEEP, len(E) // M), view(work, 0, M), view(work, M, GROUP)
     zero = fill(E.dtype.type(0))
@@ -211,10 +239,7 @@ def sweep(absorb_at, groups, panels, d, scale, power, G, stale, E, v, shift, a, 
 
 SWEEP = Addressed(
     sweep,
-    lambda W: (
-        *(types.int64, W, W, types.int64, types.float64, types.float64, W, types.boolean, W, W, W, W),
-        *(types.float64, types.boolean, REALS, REALS, W),
-    ),
+    lambda W: (part_type(W), types.float64, types.boolean, REALS, REALS, W),
 )
 
 
@@ -248,12 +273,14 @@ def column_products(E, width, size, A, columns, out):
 
 
 @njit(**OPTIONS)
-def products(absorb_at, groups, panels, d, scale, power, G, stale, E, v, shift, a, F, B, x, n, q, p, Py, Ptx, work):
+def products(of, F, B, x, Py, Ptx, work):
     """Py (n, q) += P y, of y (m, q) packed in B by `pack_columns`, and Ptx (p', len(v)) += Σ_i u_i x_ik E_ij, x (n, p).
 
-    q = 0 or p = 0 says that one of the two is not wanted. Py is in float64, Ptx in the type
-    of E. work: 6 + 6 · 16 + (p' + 1) · min(48, rows of E) numbers, all of p' columns being whole groups of six.
+    F (n,); an empty Py or x says that one of the two is not wanted. Py is in float64, Ptx in the type of E.
+    work: 6 + 6 · 16 + (p' + 1) · min(48, rows of E) numbers, all of p' columns being whole groups of six.
     """
+    absorb_at, groups, panels, d, scale, power, G, stale, E, v, shift, a = of
+    n, q, p = len(F), len(Py) // len(F), len(x) // len(F)
     M, N = len(v), len(shift)
     kept, step, width = len(E) == N * M, min(DEEP, len(E) // M), -(-p // GROUP) * GROUP
     tile, u, packed = (
@@ -283,10 +310,7 @@ def products(absorb_at, groups, panels, d, scale, power, G, stale, E, v, shift, 
 
 PRODUCTS = Addressed(
     products,
-    lambda W: (
-        *(types.int64, W, W, types.int64, types.float64, types.float64, W, types.boolean, W, W, W, W),
-        *(REALS, W, REALS, types.int64, types.int64, types.int64, REALS, W, W),
-    ),
+    lambda W: (part_type(W), REALS, W, REALS, REALS, W, W),
 )
 
 
@@ -307,11 +331,13 @@ def pack_columns(y, m, q, v, out):
 
 
 @njit(**OPTIONS)
-def plan_rows(absorb_at, groups, panels, d, scale, power, G, stale, E, v, shift, a, F, out, m):
-    """P_ij = u_i E_ij v_j into out (n, m)."""
+def plan_rows(of, F, out):
+    """P_ij = u_i E_ij v_j into out (n, m), F (n,)."""
+    absorb_at, groups, panels, d, scale, power, G, stale, E, v, shift, a = of
+    m = len(out) // len(F)
     if stale:
         _absorb(absorb_at, groups, panels, d, scale, power, G, E, shift)
-    for i in range(len(out) // m):
+    for i in range(len(F)):
         u = a[i] * np.exp2(F[i] - np.float64(shift[i]))
         for j in range(m):
             out[i * m + j] = u * np.float64(E[i * len(v) + j]) * np.float64(v[j])
