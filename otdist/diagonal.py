@@ -47,7 +47,8 @@ def w2_squared(mean_x: Any, scale_x: Any, mean_y: Any = 0.0, scale_y: Any = 1.0)
     Returns
     -------
     (...)
-        One value for each pair, in squared units of the mean. Differentiable in every argument, any number of times.
+        One value for each pair, in squared units of the mean; infinite where that is beyond the range of the dtype.
+        Differentiable in every argument, any number of times.
 
     Raises
     ------
@@ -71,7 +72,8 @@ def w2_squared(mean_x: Any, scale_x: Any, mean_y: Any = 0.0, scale_y: Any = 1.0)
     if value is not None:
         return value
     (mean_x, scale_x, mean_y, scale_y), cast_back = _validate(mean_x, scale_x, mean_y, scale_y)
-    return cast_back(((mean_x - mean_y) ** 2 + (scale_x - scale_y) ** 2).sum(-1))
+    with backend.silent_overflow(mean_x):
+        return cast_back(((mean_x - mean_y) ** 2 + (scale_x - scale_y) ** 2).sum(-1))
 
 
 @takes_jax("w2_squared_and_grad", root=True, mean_x=1, scale_x=1, mean_y=1, scale_y=1)
@@ -102,9 +104,11 @@ def w2_squared_and_grad(mean_x: Any, scale_x: Any, mean_y: Any = 0.0, scale_y: A
     (mean_x, scale_x, mean_y, scale_y), cast_back = _validate(mean_x, scale_x, mean_y, scale_y)
     checks.numpy_only("diagonal.w2_squared_and_grad", mean_x, "mean_x")
     dm, ds = mean_x - mean_y, scale_x - scale_y
-    slopes = zip((2 * dm, 2 * ds, -2 * dm, -2 * ds), (mean_x, scale_x, mean_y, scale_y), strict=True)
-    grads = (backend.sum_to(backend.broadcast_to(g, (dm + ds).shape), x.shape) for g, x in slopes)
-    return cast_back((dm**2 + ds**2).sum(-1)), Gradients(*map(cast_back, grads))
+    shape = np.broadcast_shapes(dm.shape, ds.shape)
+    with np.errstate(over="ignore"):
+        slopes = zip((2 * dm, 2 * ds, -2 * dm, -2 * ds), (mean_x, scale_x, mean_y, scale_y), strict=True)
+        grads = [backend.sum_to(backend.broadcast_to(g, shape), x.shape) for g, x in slopes]
+        return cast_back((dm**2 + ds**2).sum(-1)), Gradients(*map(cast_back, grads))
 
 
 def pairwise_w2_squared(mean_x: Any, scale_x: Any, mean_y: Any, scale_y: Any) -> Array:
@@ -195,12 +199,26 @@ def _squared_distances(u: Array, v: Array) -> Array:
     xp = backend.namespace(u)
     dtype = u.dtype
     u, v = backend.astype(u, xp.float64), backend.astype(v, xp.float64)
-    centre = v.mean(-2)[..., None, :] if v.shape[-2] else 0.0  # what both share costs digits and changes nothing
+    # What both share costs digits and changes nothing.
+    centre = (v / v.shape[-2]).sum(-2)[..., None, :] if v.shape[-2] else 0.0
     u, v = u - centre, v - centre
+    unit = _unit(u, v)  # lest -2u·v and the squares overflow to infinities of both signs
+    u, v = u / unit, v / unit
     uu, vv = (u * u).sum(-1)[..., None], (v * v).sum(-1)[..., None]
     left = backend.concatenate(-2 * u, uu, xp.ones_like(uu))
     right = backend.concatenate(v, xp.ones_like(vv), vv)
-    return backend.astype(backend.clip_below(left @ right.mT), dtype)
+    with backend.silent_overflow(u):
+        return backend.astype(backend.clip_below(left @ right.mT) * unit * unit, dtype)
+
+
+def _unit(u: Array, v: Array) -> Any:
+    """A power of two near the largest number of each pair of families (..., 1, 1); a constant to derivatives."""
+    if 0 in u.shape or 0 in v.shape:
+        return 1.0
+    xp = backend.namespace(u)
+    tops = (xp.amax(abs(z.detach() if backend.is_torch(z) else z), (-2, -1))[..., None, None] for z in (u, v))
+    largest = xp.maximum(*tops)
+    return xp.exp2(xp.floor(xp.log2(xp.where(largest > 0, largest, xp.ones_like(largest)))))
 
 
 def _nonnegative(name: str, scale: Any) -> None:

@@ -346,6 +346,7 @@ GRID = "0.1,0.3,1,3,10"
     "--tune", is_flag=False, flag_value=GRID, help=f"Choose each weight on validation data; factors of it or {GRID}."
 )
 @click.option("--labels", help="Numbers of labels to augment, or none; 50,200,1000 where the data have them.")
+@click.option("--augment", help="Regularizers whose models make additional examples, or none; all if not given.")
 @click.option("--jobs", default=1, show_default=True, help="Processes; the numbers do not depend on them.")
 @click.option("--max-epochs", cls=Setting, type=int, help="Passes over the data.")
 @click.option("--latent-dim", cls=Setting, type=int, help="Dimension of the codes.")
@@ -357,7 +358,8 @@ def compare(out: Path, jobs: int, changes: tuple[str, ...], resume: str | None, 
     """Train one model with each regularizer, several seeds each, and compare them on held-out data.
 
     Leaves comparison.html, a page that needs nothing else, and the same as .md, .csv, .json and pictures; the models
-    too. Whatever stops it, --resume auto goes on from the last finished piece.
+    too. Whatever stops it, --resume auto goes on from the last finished piece; so does a call that asks for more seeds,
+    regularizers or labels. A piece that fails is reported, and left out with what it would be paired with.
 
     \b
     Example:
@@ -394,8 +396,9 @@ def compare(out: Path, jobs: int, changes: tuple[str, ...], resume: str | None, 
 def _asked(given: dict[str, Any]) -> dict[str, Any]:
     """What the command line says of a comparison's protocol."""
     asked: dict[str, Any] = {} if given["seeds"] is None else {"seeds": given["seeds"]}
-    if given["regularizers"] is not None:
-        asked["names"] = [name.strip() for name in given["regularizers"].split(",")]
+    for option, name in (("regularizers", "names"), ("augment", "augmented")):
+        if given[option] is not None:
+            asked[name] = [] if given[option] == "none" else [part.strip() for part in given[option].split(",")]
     for option, name, kind in (("tune", "factors", float), ("labels", "labels", int)):
         text = given[option]
         if text is not None:

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from . import chunked
+from .samplers import DENSITIES
 
 if TYPE_CHECKING:
     from .model import WVAE
@@ -33,6 +34,8 @@ CONSTANT = 1e-12  # variance over mean square: below this it is rounding
 FEW_STEPS = 100  # Adam moves a weight by about the learning rate a step: .1 in all at the default
 UNMOVED = 0.05  # a reconstruction error that fell by less than this share has not begun to fall
 STILL_FALLING = 0.15  # share of the loss's whole fall in the last fifth of the epochs; a straight line has .2
+FEW_TO_CLASSIFY = 30  # fewer held-out examples know the share that is classified rightly to a tenth at best
+USELESS = 0.5  # samples teach less than this share of what real examples teach beyond the commonest class
 BURST = 3.0  # root mean squared error over that of answering 0 to everything
 EXTREME = 100.0  # the largest change of the weight that is proposed
 
@@ -86,6 +89,11 @@ class Measurements:
         Mean squared reconstruction errors.
     sample_distance, held_distance
         Median distance to the nearest training example, of samples and of held-out data.
+    sampler
+        Where samples' codes come from.
+    useful, useful_error, useful_real, useful_chance
+        With classes: the share of held-out data that a classifier trained on samples gets right, its standard error,
+        the share of one trained on as many real examples, and of the commonest class. None without classes.
     """
 
     steps: int
@@ -105,10 +113,21 @@ class Measurements:
     held_error: float
     sample_distance: float
     held_distance: float
+    sampler: str
+    useful: float | None = None
+    useful_error: float | None = None
+    useful_real: float | None = None
+    useful_chance: float | None = None
 
 
-def measure(model: WVAE, x: Any, held: Any, y: Any = None, held_y: Any = None) -> Measurements:
-    """Measure a fitted model on its training data `x` (n, ...) and on held-out data `held` (m, ...)."""
+def measure(
+    model: WVAE, x: Any, held: Any, y: Any = None, held_y: Any = None, *, sampler: str | None = None
+) -> Measurements:
+    """Measure a fitted model on its training data `x` (n, ...) and on held-out data `held` (m, ...).
+
+    With classes and labels the usefulness of samples is measured too, which takes a few seconds. `sampler` is as in
+    :meth:`otdist_vae.WVAE.sample`.
+    """
     x, y = _thin(np.asarray(x), y)
     held, held_y = _thin(np.asarray(held), held_y)
     if model.classes is None:
@@ -118,7 +137,7 @@ def measure(model: WVAE, x: Any, held: Any, y: Any = None, held_y: Any = None) -
     unit = spread if varies else 1.0
     errors = [_error(model, a, b) / unit for a, b in ((x, y), (held, held_y))]
     variance = float(((np.asarray(held, dtype=float) - middle) ** 2).mean()) / unit
-    drawn, root = np.asarray(model.sample(len(held), held_y)), math.sqrt(unit * math.prod(x.shape[1:]))
+    drawn, root = np.asarray(model.sample(len(held), held_y, sampler=sampler)), math.sqrt(unit * math.prod(x.shape[1:]))
     last = model.history[-1]
     return Measurements(
         steps=int(model.report.get("steps", 0)),
@@ -129,9 +148,24 @@ def measure(model: WVAE, x: Any, held: Any, y: Any = None, held_y: Any = None) -
         held_error=errors[1],
         sample_distance=_nearest(drawn, x) / root,
         held_distance=_nearest(held, x) / root,
+        sampler=model.sampler_name(sampler),
+        **_usefulness(model, (x, y), (held, held_y), sampler),
         **_of_history(model, *model.inputs(x, y)),
         **_of_codes(model, *model.inputs(x, y)),
     )
+
+
+def _usefulness(model: WVAE, real: tuple[Any, Any], held: tuple[Any, Any], sampler: str | None) -> dict[str, Any]:
+    """What a classifier trained on samples does; nothing without classes, or with too few examples to tell."""
+    from . import evaluation
+
+    if model.classes is None or len(model.classes) < 2 or real[1] is None or held[1] is None:
+        return {}
+    if len(np.unique(real[1])) < 2 or len(held[0]) < FEW_TO_CLASSIFY:
+        return {}
+    found = evaluation.usefulness(model, *held, reference=real[0], reference_y=real[1], sampler=sampler)
+    names = {"accuracy": "useful", "error": "useful_error", "real": "useful_real", "chance": "useful_chance"}
+    return {name: getattr(found, field) for field, name in names.items()}
 
 
 def _squared_errors(model: WVAE, reconstruction: float) -> float:
@@ -266,6 +300,7 @@ def diagnose(model: WVAE, measured: Measurements) -> list[Finding]:
         _dead(measured),
         _weight(model, measured),
         _memory(measured),
+        _useless(measured),
     ]
     return [finding for finding in findings if finding]
 
@@ -337,6 +372,8 @@ def _off_the_prior(model: WVAE, s: Measurements) -> Finding | None:
     regularizer, name = model.regularizer, type(model.regularizer).__name__
     seen = f"the codes' variance is {_short(s.variance)} times the prior's ({_evidence(s)})."
     sampled = "sampler='gaussian' or 'mixture' and not the prior"
+    if s.sampler != "prior":
+        sampled = f"nothing for samples, whose codes come from the {DENSITIES[s.sampler]} and not from the prior"
     pulls = s.pressure > 0
     more = f"a weight above {model.weight:.3g}" if pulls else "a regularizer and a weight"
     if not pulls:
@@ -346,13 +383,17 @@ def _off_the_prior(model: WVAE, s: Measurements) -> Finding | None:
         cure = "unbiased=True, a larger batch_size, or the sliced regularizer, which hardly has this bias."
         return Finding("minibatch shrinkage", f"{seen} This is not the weight: {batch}", cure)
     if s.variance > WIDE:
-        return Finding("exploding codes", f"{seen} Draws from the prior miss most of them.", f"{more}; or {sampled}.")
+        return Finding("exploding codes", f"{seen} Draws from the prior miss most of them.", _either(s, more, sampled))
     if s.variance < NARROW and pulls:
         if regularizer.needs_normal_prior:
             seen += f" Per-sample {name} does this at every weight: codes shrink and the decoder's gain grows."
             more = "kl or an aggregate regularizer"
         return Finding("shrunken codes", seen, f"{sampled}; or {more} for codes that fill it.")
     return Finding("codes off the prior", seen, f"{sampled}; or {more}, or an aggregate regularizer.")
+
+
+def _either(s: Measurements, first: str, second: str) -> str:
+    return f"{first}; or {second}." if s.sampler == "prior" else f"{second}; or {first}."
 
 
 def _dead(s: Measurements) -> Finding | None:
@@ -394,6 +435,21 @@ def _memory(s: Measurements) -> Finding | None:
     )
 
 
+def _useless(s: Measurements) -> Finding | None:
+    """Samples do not say of their class what real examples say, beyond the errors of both shares."""
+    if s.useful is None or s.useful_error is None or s.useful_real is None or s.useful_chance is None:
+        return None
+    taught, learned = s.useful_real - s.useful_chance, s.useful - s.useful_chance
+    if taught < 4 * s.useful_error or learned + 2 * s.useful_error > USELESS * taught:
+        return None
+    seen = (
+        f"a classifier trained on samples gets {100 * s.useful:.0f}% of the held-out data right, one trained on real "
+        f"examples {100 * s.useful_real:.0f}%; always naming the commonest class, {100 * s.useful_chance:.0f}%."
+    )
+    another = "sampler='auto'" if s.sampler == "prior" else "a smaller weight"
+    return Finding("samples of no use", seen, f"more steps, {another}, or augment's method posterior.")
+
+
 def report(measured: Measurements, findings: list[Finding]) -> str:
     """What the doctor says, as Markdown."""
     lines = [f"- **{f.name}**: {f.seen}\n  Try: {f.remedy}" for f in findings]
@@ -403,7 +459,8 @@ def report(measured: Measurements, findings: list[Finding]) -> str:
             "Nothing found: the reconstructions generalise, and the codes carry information and "
             f"{codes} draws of the prior ({_evidence(measured)})."
         ]
-    rows = [f"| {k.replace('_', ' ')} | {_shown(v)} |" for k, v in asdict(measured).items()]
+    known = {name: value for name, value in asdict(measured).items() if value is not None}
+    rows = [f"| {name.replace('_', ' ')} | {_shown(value)} |" for name, value in known.items()]
     return "\n".join([*lines, "", "| measured | value |", "|---|---|", *rows]) + "\n"
 
 
@@ -415,4 +472,6 @@ def _shown(value: Any) -> str:
     if isinstance(value, list):
         first = ", ".join(f"{v:.2g}" for v in value[:16])
         return first + (f", ... ({len(value)} units)" if len(value) > 16 else "")
+    if isinstance(value, str):
+        return value
     return ("yes" if value else "no") if isinstance(value, bool) else f"{value:.3g}"

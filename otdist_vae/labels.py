@@ -47,6 +47,15 @@ def _of_one_kind(labels: np.ndarray) -> np.ndarray:
     raise TypeError(f"y must be class labels of one kind: whole numbers, strings, booleans or dates; got {names}")
 
 
+def spoken(label: Any) -> str:
+    """A label as a page names it: a number needs the word, a name does not.
+
+    >>> spoken(3), spoken("setosa")
+    ('class 3', 'setosa')
+    """
+    return str(label) if isinstance(label, str) else f"class {label}"
+
+
 def checked(y: Any, n: int) -> np.ndarray:
     """Labels (n,). Raises ValueError or TypeError naming y and what arrived."""
     labels = plain(y)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
+import math
 import os
 import secrets
 from pathlib import Path
@@ -246,7 +247,7 @@ class WVAE(Estimator):
         run = training.Run(
             batches=Batches(*self._indexed(*train_part), sampler),
             held_out=held and Batches(*self._indexed(*held), BatchSampler(len(held[0]), settings.batch_size, None)),
-            max_epochs=max_epochs or max(MIN_EPOCHS, -(-MIN_STEPS // max(1, len(sampler)))),
+            max_epochs=_epochs(max_epochs, settings.max_steps, max(1, len(sampler))),
             weight=self.weight,
             schedule=self.schedule,
             seed=self.seed,
@@ -703,6 +704,13 @@ def _settings(max_epochs: int | None, folder: Any, resume: Any, options: dict[st
     if unknown:
         raise TypeError(f"fit has no option {sorted(unknown)[0]!r}; it takes {', '.join(OPTION_NAMES)}")
     return Options(**options)
+
+
+def _epochs(wanted: int | None, max_steps: int | None, steps_per_epoch: int) -> int:
+    """Passes over the data: what is asked for, or enough of them that the network gets its steps."""
+    if max_steps is None:
+        return wanted or max(MIN_EPOCHS, math.ceil(MIN_STEPS / steps_per_epoch))
+    return min(wanted or max_steps, math.ceil(max_steps / steps_per_epoch))
 
 
 def _held_out(rows: Any, validation: Any, with_labels: bool) -> tuple[Any, Any]:

@@ -48,6 +48,8 @@ class Options:
     rate_schedule
         How the learning rate moves over `max_epochs`: "constant", "linear" or "cosine" down to 0, or in Python a
         function from an optimizer to a torch.optim.lr_scheduler, stepped after each epoch.
+    max_steps
+        Steps of the optimizer, rounded up to whole epochs; with `max_epochs`, whichever ends first. None is no limit.
     gradient_clip
         Largest gradient norm, or None.
     early_stopping
@@ -74,6 +76,7 @@ class Options:
     weight_decay: float = 0.0
     optimizer: Any = "adamw"
     rate_schedule: Any = "constant"
+    max_steps: int | None = None
     gradient_clip: float | None = None
     early_stopping: int | None = None
     precision: str = "32-true"
@@ -93,7 +96,7 @@ class Options:
         for name in ("batch_size", "checkpoint_every", "learning_rate", "num_nodes"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} must be positive; got {getattr(self, name)}")
-        for name in ("gradient_clip", "early_stopping"):
+        for name in ("gradient_clip", "early_stopping", "max_steps"):
             if getattr(self, name) is not None and not getattr(self, name) > 0:
                 raise ValueError(f"{name} must be positive or None; got {getattr(self, name)}")
         if self.weight_decay < 0:

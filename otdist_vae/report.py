@@ -21,6 +21,7 @@ import numpy as np
 
 from . import diagnostics, evaluation, plots, runs, samplers, sheets, svg, walks
 from . import features as feature_spaces
+from .labels import spoken
 
 PAGE = "report.html"
 # bytes of images before compression, so that a page of incompressible ones has less than 5 MB
@@ -117,7 +118,7 @@ def _material(run: runs.LoadedRun) -> Material:
     shown = run.examples.classes_to_show()
     limits = (float(run.examples.x.min()), float(run.examples.x.max()))
     kept, kept_y = run.part(run.kept)
-    measured = diagnostics.measure(run.model, kept, held, kept_y, held_y)
+    measured = diagnostics.measure(run.model, kept, held, kept_y, held_y, sampler=run.config["sampler"])
     colours = run.model.classes is not None and run.examples.y is not None
     labels = y if colours else (None if shown is None else shown[some])
     return Material(run, x, labels, codes, held, held_y, limits, measured)
@@ -313,7 +314,7 @@ def _map(m: Material, sheet_of: dict[str, sheets.Sheet], embedded: dict[str, Any
     for k, name in enumerate(classes):
         mine = np.arange(len(index)) if labels is None else np.flatnonzero(labels == name)
         inside.append(svg.dots(where, flat[mine], svg.colour(k), numbers=mine.tolist(), radius=4))
-    embedded["map"] = [f"example {i}" + ("" if m.y is None else f", class {m.y[i]}") for i in index]
+    embedded["map"] = [f"example {i}" + ("" if m.y is None else f", {spoken(m.y[i])}") for i in index]
     if m.is_image:
         sheet_of["map"] = sheets.sheet(m.x[index], m.limits, longest=SIDE)
     key = "" if m.y is None else svg.legend({str(c): svg.colour(k) for k, c in enumerate(classes[:20])})

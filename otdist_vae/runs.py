@@ -415,6 +415,6 @@ def doctor(folder: Path) -> Report:
 
     loaded = read(folder)
     (x, y), (held, held_y) = loaded.part(loaded.kept), loaded.part(loaded.held)
-    measured = diagnostics.measure(loaded.model, x, held, y, held_y)
+    measured = diagnostics.measure(loaded.model, x, held, y, held_y, sampler=loaded.config["sampler"])
     text = diagnostics.report(measured, diagnostics.diagnose(loaded.model, measured))
     return Report(text, {"doctor.md": text.encode()})

@@ -26,6 +26,7 @@ from .callbacks import BestWeights, CheckpointWriter, ProgressBar
 from .checkpoints import CHECKPOINT, AtomicCheckpointIO, read_checkpoint
 from .options import OPTIMIZERS, RATE_SCHEDULES, Options, hardware
 from .schedules import Schedule
+from .threads import is_small_step, one_thread
 
 STAGES = ("forward", "regularizer", "backward")
 
@@ -279,11 +280,12 @@ def train(model: autoencoder.Autoencoder, run: Run) -> LitAutoencoder:
         If a step asks for more memory than there is.
     """
     module = _module(model, run)
+    small = is_small_step(model, run.batches.batch_indices.batch_size)
     if run.resume is not None:
         saved = read_checkpoint(run.resume)["otdist_vae"]
         if saved["finished"]:  # stopped early then, and so now
             run.max_epochs = min(run.max_epochs, len(saved["history"]))
-    with _preserving_global_state(run.seed), _refusals_of_lightning():
+    with _preserving_global_state(run.seed), _refusals_of_lightning(), one_thread(small):
         best, trainer = _trainer(run)
         if run.folder is not None:
             prepare(run.folder)

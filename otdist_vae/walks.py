@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from .labels import spoken
+
 STEPS = 11  # of a walk along a coordinate, and of an interpolation
 PLANE = 9  # steps of each of the plane's directions
 REACH = 3.0  # deviations of the codes to either side of a walk
@@ -39,7 +41,7 @@ def starts(codes: np.ndarray, labels: np.ndarray | None, *, conditional: bool, m
     for name in [] if labels is None else np.unique(labels):
         if len(found) == max(most, 1):
             break
-        found.append(Start(f"class {name}", codes[labels == name].mean(0), name if conditional else None))
+        found.append(Start(spoken(name), codes[labels == name].mean(0), name if conditional else None))
     return found
 
 

@@ -112,7 +112,7 @@ def rounded(value: np.ndarray, dtype: str) -> np.ndarray:
 def typed(value: np.ndarray, dtype: str, library: str) -> Any:
     """As an array or tensor of the dtype."""
     if library == "torch":
-        return torch.from_numpy(np.ascontiguousarray(value)).to(getattr(torch, dtype))
+        return torch.from_numpy(np.array(value, order="C")).to(getattr(torch, dtype))
     with np.errstate(over="ignore", under="ignore"):
         return np.asarray(value).astype(dtype)
 

@@ -19,16 +19,10 @@ KNOWN = [
     # Found indefinite only when factored, where families' covs_x and covs_y are called cov_x and cov_y.
     (r"gaussian\.(mixture|pairwise)_\w+", r"names no argument: ValueError: cov_[xy] must be positive semidefinite"),
     # A batch without problems.
-    (r"sliced\..*", r"IndexError: list index out of range"),
-    (r"sliced\.max_w2_squared", r"cannot reshape array of size 0"),
-    (r"sliced\.spherical_w2_squared", r"not enough values to unpack"),
     (r"gaussian\..*", r"MKL FFT error"),
     (r"gaussian\.transport_map", r"matrix is a \w+ of (torch\.)?float32; the arguments promote"),
-    # What is no list of clouds.
-    (r"sliced\.barycenter", r"an error from inside"),
     # Tensors that require a gradient, and bfloat16.
     (r"metrics\..*", r"(Can't call numpy|ScalarType BFloat16|Converting a tensor with requires_grad)"),
-    (r"sliced\.spherical_w2_squared", r"must have rows of length 1"),
     # Metrics keep half precision as float32, promote each update by itself, and name the functions' arguments in place
     # of their own.
     (r"metrics\..*", r"the arguments promote to (torch\.)?b?float(16|32)"),

@@ -154,7 +154,12 @@ def test_float32_and_torch_in_are_out():
         (lambda: covariance.Diagonal(np.array([1.0, -1.0])), "variance must be nonnegative; got -1"),
         (lambda: covariance.Diagonal(1.0), r"variance must have shape \(\.\.\., d\); got \(\)"),
         (lambda: covariance.Isotropic(1.0, 0), "d must be a positive integer; got 0"),
+        (lambda: covariance.Diagonal(np.zeros((2, 0))), "variance must have at least one coordinate"),
         (lambda: covariance.Factor(np.full((2, 2), np.nan)), "root must be finite"),
+        (lambda: covariance.Factor(np.zeros((0, 2))), "root must have at least one coordinate"),
+        (lambda: covariance.Factor(np.full((2, 1), 1e200)).to_dense(), "root rootᵀ is beyond the range of float64"),
+        (lambda: covariance.Kronecker(np.zeros((2, 3)), np.eye(2)), r"left must have shape \(\.\.\., d, d\)"),
+        (lambda: covariance.Kronecker(np.eye(2), np.zeros((0, 0))), "right must have at least one coordinate"),
         (lambda: covariance.Circulant(np.ones(4), (3,)), r"spectrum must have shape \(\.\.\., 2\) on a grid \(3,\)"),
         (lambda: covariance.Circulant(np.arange(12.0).reshape(4, 3), (4, 4)), "spectrum must be symmetric"),
     ],
@@ -172,3 +177,44 @@ def test_refusals_name_the_argument():
         gaussian.w2(zero, np.eye(4), zero, covariance.Diagonal(torch.ones(4)))
     with pytest.raises(ValueError, match=r"cov_x\.left must be symmetric"):
         gaussian.w2(zero, covariance.Kronecker(np.triu(np.ones((2, 2))), np.eye(2)), zero, np.eye(4))
+
+
+def test_the_grid_is_whole_numbers():
+    with pytest.raises(TypeError, match="shape must be a positive integer; got float"):
+        covariance.Circulant(np.ones(3), 0.5)
+
+
+def test_a_list_beside_an_array_takes_its_dtype():
+    product = covariance.Kronecker(np.eye(2, dtype=np.float32), [[1.0]])
+    assert product.to_dense().dtype == np.float32
+
+
+@pytest.mark.parametrize("name", [k for k in STRUCTURES if k != "dense"])
+@pytest.mark.parametrize("as_given", [np.asarray, torch.from_numpy], ids=["numpy", "torch"])
+def test_an_empty_batch_of_every_structure(name, as_given):
+    parameters, build = draw(name, 1, batch=(2,))
+    cov = build(*(as_given(p[:0]) for p in parameters))
+    other = build(*(as_given(p) for p in draw(name, 2)[0]))
+    mean = as_given(np.zeros(D))
+    assert cov.to_dense().shape == (0, D, D)
+    assert gaussian.w2_squared(mean, cov, mean, other).shape == (0,)
+    assert gaussian.transport_map(mean, cov, mean, other).matrix.shape == (0, D, D)
+    if as_given is torch.from_numpy:
+        leaves = [torch.from_numpy(p[:0]).requires_grad_() for p in parameters]
+        gaussian.transport_map(mean, build(*leaves), mean, other).matrix.sum().backward()
+        gaussian.w2_squared(mean, build(*leaves), mean, other).sum().backward()
+
+
+@pytest.mark.parametrize(("left", "right"), [pair for pair in PAIRS if "dense" not in pair])
+@pytest.mark.parametrize("as_given", [np.asarray, torch.from_numpy], ids=["numpy", "torch"])
+def test_the_distance_of_structures_whose_square_is_beyond_the_range(left, right, as_given):
+    """W2 has degree 1: it is a number where its square is not, which is refused. A factor may be as large as a mean."""
+    x, y = (build(*map(as_given, p)) for p, build in (draw(left, 1), draw(right, 2)))
+    mean = as_given(np.full(D, 2.0))
+    factors = isinstance(x, covariance.Factor) and isinstance(y, covariance.Factor)
+    unit = as_given(np.array(2.0**600 if factors else 2.0**510))
+    far = mean * unit, x.divided(1 / unit), -mean * unit, y.divided(1 / unit)
+    true = float(gaussian.w2(mean, x, -mean, y))
+    assert float(gaussian.w2(*far) / unit) == pytest.approx(true, rel=1e-12)
+    with pytest.raises(ValueError, match="beyond the range of float64"):
+        gaussian.w2_squared(*far)

@@ -56,6 +56,26 @@ def test_pairwise_is_differentiable_and_far_from_the_origin_accurate():
     np.testing.assert_allclose(diagonal.pairwise_w2_squared(x, one, x, one), each, rtol=1e-6, atol=1e-6)
 
 
+@pytest.mark.parametrize(("dtype", "scale"), [(np.float64, 2.0**600), (np.float32, 2.0**90), (np.float16, 2.0**12)])
+@pytest.mark.parametrize("as_given", [np.asarray, torch.from_numpy], ids=["numpy", "torch"])
+def test_what_is_beyond_the_range_is_infinite(dtype, scale, as_given):
+    mean, one = (np.array([[0.0, 3.0], [-2.0, 1.0]]) * scale).astype(dtype), np.ones((2, 2), dtype)
+    mean, one = as_given(mean), as_given(one)
+    np.testing.assert_array_equal(diagonal.w2_squared(mean, one, 0 * mean, one), np.inf)
+    np.testing.assert_array_equal(diagonal.pairwise_w2_squared(mean, one, mean, one), [[0, np.inf], [np.inf, 0]])
+    np.testing.assert_array_equal(diagonal.pairwise_w2_squared(mean[:1], one[:1], mean[:1], one[:1]), [[0]])
+    if as_given is np.asarray:
+        value, grads = diagonal.w2_squared_and_grad(mean, one, 0 * mean, one)
+        np.testing.assert_array_equal(value, np.inf)
+        np.testing.assert_array_equal(grads.mean_x, 2 * mean)
+
+
+def test_the_gradient_of_near_pairs_far_from_the_origin():
+    mean = torch.full((3, 2), 2.0**600, dtype=torch.float64, requires_grad=True)
+    diagonal.pairwise_w2_squared(mean, torch.ones_like(mean), mean, torch.ones_like(mean)).sum().backward()
+    np.testing.assert_array_equal(mean.grad, 0)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

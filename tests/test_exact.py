@@ -212,3 +212,26 @@ assert pot._compiled() is ot.lp.emd_wrap
 print("right")
 """
     assert in_a_new_process(program) == "right\n"
+
+
+@pytest.mark.parametrize("d", [1, 2])
+@pytest.mark.parametrize(("dtype", "scale"), [(np.float64, 2.0**600), (np.float32, 2.0**90)])
+def test_beyond_the_range_of_squares_nothing_is_nan(d, dtype, scale):
+    """Value, potentials and gradients by weights have degree 2: infinite where they are not 0; plans have degree 0."""
+    rng = np.random.default_rng(9)
+    x, y = (rng.integers(-2, 3, (n, d)).astype(dtype) for n in (5, 3))
+    a, b = (np.full(n, 1 / n, dtype) for n in (5, 3))
+    large = [(z * scale).astype(dtype) for z in (x, y)]
+    value, grads = exact.w2_squared_and_grad(*large, a, b)
+    _, small = exact.w2_squared_and_grad(x, y, a, b)
+    assert value == exact.w2_squared(*large) == np.inf
+    assert exact.w2(*large) == pytest.approx(scale * exact.w2(x, y), rel=1e-6)
+    for found, true in ((grads.a, small.a), (grads.b, small.b)):
+        sure = abs(true) > 1e-3
+        np.testing.assert_array_equal(found[sure], np.sign(true[sure]) * np.inf)
+    solved = exact.solve(*large)
+    np.testing.assert_array_equal(exact.plan(*large), exact.plan(x, y))
+    assert solved.cost == np.inf
+    assert not any(np.isnan(z).any() for z in (*grads, solved.f, solved.g))
+    # Equal measures are at distance 0 at every scale.
+    assert exact.w2_squared(large[0], large[0][::-1]) == exact.solve(large[0], large[0]).cost == 0

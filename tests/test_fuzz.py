@@ -365,7 +365,12 @@ ROWS = {
         numpy_only=True,
         euler=True,
     ),
-    "sliced.estimate": Row(sliced.estimate, DIRECTED, {"value": 2, "standard_error": 2, "n_directions": None}),
+    "sliced.estimate": Row(
+        sliced.estimate,
+        DIRECTED,
+        {"value": 2, "standard_error": 2, "n_directions": None},
+        loose=8 * 2**-52 / 1e-6,  # a regression with a ridge of 1e-6: that is its condition
+    ),
     "sliced.directions": Row(
         sliced.directions,
         lambda g, r: {
@@ -379,7 +384,7 @@ ROWS = {
     "sliced.max_w2_squared": Row(
         sliced.max_w2_squared,
         with_options(clouds, rng=0, starts=some(1, 4), max_iter=20),
-        {"value": 2, "direction": None, "n_iter": None, "converged": None},
+        {"value": 2, "direction": None, "n_iter": None, "converged": None, "found": None, "n_starts": None},
         degenerate=True,
     ),
     "sliced.barycenter": Row(
@@ -529,7 +534,8 @@ ROWS = {
     ),
     "covariance.Factor": Row(
         lambda root: covariance.Factor(root).to_dense(),
-        lambda g, r: {"root": Arg(fa.points(g, r, (*r.batches[0], r.sizes[2], r.sizes[0])))},
+        # It may have no columns: "empty" is no fault.
+        lambda g, r: {"root": Arg(fa.points(g, r, (*r.batches[0], r.sizes[2], r.sizes[0])), scalars=True)},
         2,
     ),
     "covariance.Circulant": Row(
@@ -595,7 +601,7 @@ def public() -> Iterator[str]:
         for name in getattr(module, "__all__", [k for k in vars(module) if not k.startswith("_")]):
             found = getattr(module, name)
             own = hasattr(module, "__all__") or getattr(found, "__module__", None) == module.__name__
-            if own and callable(found) and name not in NOT_CALLED and not hasattr(found, "_fields"):
+            if own and callable(found) and name not in NOT_CALLED and not hasattr(found, "_replace"):  # named tuples
                 yield f"{module_name}.{name}"
 
 
@@ -605,6 +611,9 @@ PUBLIC = sorted(public())
 def test_every_public_function_is_called():
     assert set(PUBLIC) <= set(ROWS)
 
+
+# What an error may speak of beside the arguments.
+WORDS = ("variance", "root", "spectrum", "batch shapes", "library", "squared distance")
 
 # One call.
 
@@ -750,7 +759,17 @@ def check(name: str, r: Recipe) -> str:
     def call() -> Any:
         return row.call(**{k: v.wrap(v.value) if isinstance(v, Arg) else v for k, v in hostile.items()})
 
-    named = {*hostile, *keywords, "variance", "root", "spectrum", "batch shapes", "library", name.rsplit(".")[0]}
+    named = {
+        *hostile,
+        *keywords,
+        "variance",
+        "root",
+        "spectrum",
+        "batch shapes",
+        "library",
+        "squared distance",
+        name.rsplit(".")[0],
+    }
     got = watched(call, naked, sorted(named))
     if got.error is not None:
         _refusal_is_right(row, r, got.error, faulty, worn, hostile)
@@ -771,7 +790,7 @@ def check(name: str, r: Recipe) -> str:
             [],
             sorted(named),
         )
-    if reference.error is not None and "semidefinite" in str(reference.error):
+    if reference.error is not None and any(word in str(reference.error) for word in ("semidefinite", "length 1")):
         return "answered"  # rounded to fewer digits, it is not quite
     if reference.error is not None:
         raise Broken("plain float64 arrays of the same numbers are refused, these were not") from reference.error
@@ -887,6 +906,8 @@ def _promoted(hostile: Args) -> str | None:
         found = [z.dtype for z in arrays if z.dtype.is_floating_point]
         return str(functools.reduce(torch.promote_types, found)) if found else None
     kinds = [z.dtype for z in arrays if isinstance(z, np.ndarray) and z.dtype.kind == "f"]
+    wide = [z.dtype for z in arrays if isinstance(z, np.ndarray) and z.dtype.kind == "f" and z.ndim]
+    kinds = wide or kinds  # a variance without dimensions is a scalar
     return str(np.result_type(*kinds)) if kinds else None
 
 

@@ -464,3 +464,57 @@ def test_only_the_mean_of_a_barycenter_carries_the_gradient_by_weights():
     weights = torch.full((2,), 0.5, dtype=torch.float64, requires_grad=True)
     found = gaussian.barycenter(torch.eye(2).double(), torch.eye(2).double().expand(2, 2, 2), weights)
     assert (found.mean.requires_grad, found.cov.requires_grad, found.residual.requires_grad) == (True, False, False)
+
+
+@pytest.mark.parametrize("function", [gaussian.pairwise_w2_squared, gaussian.mixture_w2_squared])
+@pytest.mark.parametrize("side", ["x", "y"])
+@pytest.mark.parametrize("as_given", [np.asarray, torch.from_numpy], ids=["numpy", "torch"])
+def test_an_indefinite_member_is_refused_by_the_name_of_its_family(function, side, as_given):
+    means, covs = as_given(np.zeros((2, 2))), as_given(np.stack([np.eye(2), np.eye(2)]))
+    bad = as_given(np.stack([np.eye(2), np.diag([1.0, -1.0])]))
+    families = [means, bad if side == "x" else covs, means, bad if side == "y" else covs]
+    args = families if function is gaussian.pairwise_w2_squared else [None, *families[:2], None, *families[2:]]
+    with pytest.raises(ValueError, match=f"covs_{side} must be positive semidefinite"):
+        function(*args)
+
+
+@pytest.mark.parametrize("as_given", [np.asarray, torch.from_numpy], ids=["numpy", "torch"])
+def test_maps_promote_as_their_library_does(as_given):
+    single, double = (as_given(np.ones((3, 2), dtype)) for dtype in (np.float32, np.float64))
+    mean, cov = as_given(np.zeros(2, np.float32)), as_given(np.eye(2, dtype=np.float32))
+    move = gaussian.transport_map(mean, cov, mean, 4 * cov)
+    mixed = gaussian.mixture_map(None, mean[None], cov[None], None, mean[None], 4 * cov[None])
+    for one in (move, mixed):
+        assert one(single).dtype == single.dtype
+        assert one(double).dtype == double.dtype
+        np.testing.assert_allclose(np.asarray(one(double)), 2.0)
+        np.testing.assert_allclose(np.asarray(one([[1.0, 1.0]])), 2.0)
+        with pytest.raises(ValueError, match="points and the map must agree in the number of coordinates; got 3 and 2"):
+            one(as_given(np.ones((4, 3))))
+    assert move(double[0]).dtype == double.dtype
+
+
+@pytest.mark.parametrize("as_given", [np.asarray, torch.from_numpy], ids=["numpy", "torch"])
+@pytest.mark.parametrize("n", [3, 8])
+def test_samples_beyond_the_range_of_squares(n, as_given):
+    """What is a number is returned, what is not is refused by name; and nothing warns."""
+    z = np.random.default_rng(4).standard_normal((n, 4))
+    far = as_given(z * 2.0**600)
+    if n > 4:  # of fewer points the distance is 0 up to rounding, which is beyond the range too
+        assert gaussian.w2_squared_from_samples(far, far) == 0
+    if n > 4 and as_given is np.asarray:
+        value, grads = gaussian.w2_squared_from_samples_and_grad(far, far)
+        assert value == 0
+        np.testing.assert_array_equal(grads.x, 0)
+    for call in (
+        lambda: gaussian.w2_squared_from_samples(far, -far),
+        lambda: gaussian.fit(far),
+        lambda: gaussian.Moments().update(far),
+        lambda: gaussian.Moments().update(far[:1]).update(-far[:1]),
+    ):
+        with pytest.raises(ValueError, match="is beyond the range of float64; divide"):
+            call()
+    same = as_given(np.full((n, 4), 2.0**1023))
+    mean, cov = gaussian.fit(same)  # whose sum overflows
+    np.testing.assert_array_equal(np.asarray(mean), 2.0**1023)
+    np.testing.assert_array_equal(np.asarray(cov), 0)

@@ -295,3 +295,49 @@ def test_weights_beside_an_empty_batch():
     assert value.shape == (0,)
     assert grads.x.shape == (0, 3)
     np.testing.assert_array_equal(grads.a, 0)
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+@pytest.mark.parametrize("library", ["numpy", "torch"])
+def test_beyond_the_range_of_squares_nothing_is_nan(dtype, library):
+    """Value and gradients by weights have degree 2: infinite where they are not 0, with the sign that they have."""
+    rng = np.random.default_rng(8)
+    scale = 2.0**600 if dtype == np.float64 else 2.0**90
+    x, y = (rng.integers(-2, 3, n).astype(dtype) for n in (5, 3))  # levels of the distribution functions that meet
+    a, b = (np.full(n, 1 / n, dtype) for n in (5, 3))
+    x, y = x * dtype(scale), y * dtype(scale)
+    as_given = torch.from_numpy if library == "torch" else np.asarray
+    for weights_given in ((), (a,), (a, b)):
+        value = line.w2_squared(*map(as_given, (x, y, *weights_given)))
+        assert float(value) == np.inf
+        assert np.isfinite(float(line.w2(*map(as_given, (x, y, *weights_given)))))
+    value, grads = line.w2_squared_and_grad(x, y, a, b)
+    _, small = line.w2_squared_and_grad(x / scale, y / scale, a, b)
+    assert value == np.inf
+    np.testing.assert_allclose(grads.x, small.x * dtype(scale), rtol=1e-6)
+    for found, true in ((grads.a, small.a), (grads.b, small.b)):
+        sure = abs(true) > 1e-3
+        np.testing.assert_array_equal(found[sure], np.sign(true[sure]) * np.inf)
+        assert not np.isnan(found).any()
+
+
+def test_a_mean_of_squares_whose_sum_overflows():
+    x = np.full(100, 2.0**511)
+    assert line.w2_squared(x, np.zeros(100)) == 2.0**1022
+    assert line.w2_squared(x, np.zeros(99)) == pytest.approx(2.0**1022, rel=1e-14)
+
+
+def test_far_points_without_weight_are_not_seen():
+    far, none = np.array([0.0, 1.0, 2.0**600]), np.array([0.5, 0.5, 0.0])
+    for n in (3, 9000):  # array operations, compiled loops
+        y = np.full(n, 2.0)
+        value, grads = line.w2_squared_and_grad(far, y, none)
+        np.testing.assert_allclose([value, line.w2_squared(far, y, none)], 2.5, rtol=100 * EPS * n)
+        np.testing.assert_allclose(grads.x, [-2.0, -1.0, 0.0], rtol=100 * EPS * n)
+        np.testing.assert_allclose(grads.a, [1.5, -1.5, np.inf], rtol=100 * EPS * n)
+
+
+def test_infinite_gradients_that_a_batch_shares_are_refused_if_they_have_no_sum():
+    x, y = np.array([[0.0, 2.0**600], [2.0**600, 0.0]]), np.array([0.0, 2.0**599, 3.0])
+    with pytest.raises(ValueError, match="the gradient by a is beyond the range of float64"):
+        line.w2_squared_and_grad(x, y, np.array([0.5, 0.5]))

@@ -362,11 +362,13 @@ def random_problem(seed):
 @pytest.mark.parametrize("seed", range(40))
 @pytest.mark.parametrize("other", ["python", "torch"])
 def test_one_method_in_three_forms(monkeypatch, seed, other):
-    """The compiled loop, the method in Python over compiled passes, and over PyTorch's operators: the same steps.
+    """The compiled loop and the method in Python over compiled passes take the same steps; PyTorch's converges as well.
 
     Where rounding decides whether Anderson's step is undone, or ends the last steps of Newton's method, they part.
+    PyTorch's looks at the outcome every few passes: what is undone, or came after the last pass needed, is a burst.
     """
     from otdist.sinkhorn import numpy_engine, torch_engine
+    from otdist.sinkhorn.torch_method import LONGEST_BURST
 
     *arrays, limits, single = random_problem(seed)
     limits = numpy_engine.Limits(*limits)
@@ -378,8 +380,13 @@ def test_one_method_in_three_forms(monkeypatch, seed, other):
         found = numpy_engine.solve(*arrays, limits, single=single, debias=True)
     scale = cost(*arrays[:2]).max()
     for mine, theirs in zip(expected, found, strict=True):
+        if other == "torch" and 2 * mine.n_iter[0] > limits.max_iter:
+            continue
         assert bool(mine.error[0] <= limits.tol) == bool(theirs.error[0] <= limits.tol)
-        assert abs(int(mine.n_iter[0]) - int(theirs.n_iter[0])) <= max(1, 0.1 * mine.n_iter[0])
+        if other == "torch":
+            assert int(theirs.n_iter[0]) <= 2 * mine.n_iter[0] + 3 * LONGEST_BURST  # at three ε
+        else:
+            assert abs(int(mine.n_iter[0]) - int(theirs.n_iter[0])) <= max(1, 0.1 * mine.n_iter[0])
         if mine.error[0] <= limits.tol:
             assert abs(float(mine.value[0]) - float(theirs.value[0])) <= limits.tol * scale
 
@@ -681,13 +688,13 @@ def test_start_from_potentials():
 # Unbalanced: masses that differ, and a reach for each side.
 
 
-def unbalanced(C, a, b, epsilon, rho_x, rho_y):
+def unbalanced(C, a, b, epsilon, rho_x, rho_y, sweeps=20_000):
     """Value and plan by plain damped softmins in the log domain, from the primal definition."""
     damp = [1.0 if np.isinf(rho) else rho / (rho + epsilon) for rho in (rho_x, rho_y)]
     g = np.zeros(len(b))
     with np.errstate(divide="ignore"):
         la, lb = np.log(a), np.log(b)
-    for _ in range(20000):
+    for _ in range(sweeps):
         f = -damp[0] * epsilon * logsumexp((g - C) / epsilon + lb, axis=1)
         g = -damp[1] * epsilon * logsumexp((f[:, None] - C) / epsilon + la[:, None], axis=0)
     P = np.exp((f[:, None] + g - C) / epsilon + la[:, None] + lb)
@@ -752,9 +759,9 @@ def test_a_batch_of_unbalanced_problems_shares_weights(dtype):
 
 def test_divergence_takes_one_reach_only():
     # With two the divergence of Séjourné et al., each self term with its own side's reach, is not 0 for equal clouds.
-    x, _, a, _ = clouds(58)
+    x, _, a, _ = clouds(58, n=6)
     C = cost(x, x)
-    terms = [unbalanced(C, a, a, 0.4, *rhos)[0] for rhos in ((0.25, 4.0), (0.25, 0.25), (4.0, 4.0))]
+    terms = [unbalanced(C, a, a, 0.4, *rhos, sweeps=500)[0] for rhos in ((0.25, 4.0), (0.25, 0.25), (4.0, 4.0))]
     assert terms[0] - 0.5 * terms[1] - 0.5 * terms[2] > 1e-3
     for function in (sinkhorn.w2_squared, sinkhorn.w2, sinkhorn.w2_squared_and_grad, sinkhorn.wp):
         with pytest.raises(ValueError, match=r"reach must be the same for both sides; got 0.5 and 2"):

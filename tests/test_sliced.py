@@ -304,7 +304,8 @@ def test_a_barycenter_is_a_minimum(n):
     assert found.points.shape == (n, 2)
     lowest = objective(found.points)
     assert all(objective(found.points + 1e-2 * rng.standard_normal((n, 2))) > lowest for _ in range(20))
-    tensors = sliced.barycenter([torch.tensor(z) for z in y], weights, n=n, directions=theta, rng=0, max_iter=3)
+    own = {"weights": torch.tensor(weights), "directions": torch.tensor(theta)}
+    tensors = sliced.barycenter([torch.tensor(z) for z in y], n=n, rng=0, max_iter=3, **own)
     assert isinstance(tensors.points, torch.Tensor)
     assert not tensors.converged
 
@@ -437,7 +438,7 @@ def test_the_maximum_in_the_plane_is_exact(n, m, weighted):
         x, y, a, b = clouds(seed, n, m, 2)
         weights = (a, b) if weighted else (None, None)
         found = sliced.max_w2_squared(x, y, *weights, rng=0)
-        dense = max(line.w2_squared(x @ t, y @ t, *weights) for t in net)
+        dense = line.w2_squared(net @ x.T, net @ y.T, *weights).max()
         largest = ((x[:, None] - y) ** 2).sum(-1).max()
         assert found.converged
         assert dense * (1 - 1e-12) <= found.value <= dense + largest * np.pi / 4000
@@ -453,6 +454,51 @@ def test_the_maximum_in_space_is_no_less_than_a_dense_search_finds(n, m, dtype):
         x, y = (z.astype(dtype) for z in clouds(seed, n, m, 3)[:2])
         dense = line.w2_squared(net @ x.T, net @ y.T).max()
         assert sliced.max_w2_squared(x, y, rng=0).value >= dense * (1 - 100 * np.finfo(dtype).eps)
+
+
+def dense_maximum(x: np.ndarray, y: np.ndarray) -> float:
+    """The largest of many ascents θ ← Mθ / |Mθ|, M the second moment of the differences under the plan along θ."""
+    d = x.shape[1]
+    theta = np.concatenate([np.eye(d), sliced.directions(600, d, rng=1)])
+    largest = 0.0
+    for _ in range(15):
+        orders = [np.argsort(theta @ z.T, axis=1) for z in (x, y)]
+        apart = x[orders[0]] - y[orders[1]]
+        gap = np.einsum("lni,li->ln", apart, theta)
+        largest = max(largest, (gap**2).mean(1).max())
+        theta = np.einsum("lni,ln->li", apart, gap) + 1e-12 * theta
+        theta /= np.linalg.norm(theta, axis=1)[:, None]
+    return largest
+
+
+@pytest.mark.parametrize("d", [5, 10])
+@pytest.mark.parametrize("kind", ["one distribution", "lattice", "few", "clusters"])
+def test_the_maximum_is_no_less_than_many_ascents_find(d, kind):
+    for seed in range(3):
+        rng = np.random.default_rng(seed)
+        x, y = rng.standard_normal((2, d if kind == "few" else 50, d))
+        if kind == "lattice":
+            x, y = rng.integers(0, 2, (2, 50, d)).astype(float)
+        if kind == "clusters":
+            x, y = (rng.normal(0, 2, (4, d))[rng.integers(4, size=50)] + 0.2 * z for z in (x, y))
+        found = sliced.max_w2_squared(x, y, rng=seed)
+        # It is a search, too, and takes values that are nearer than 0.1% for one.
+        assert found.value >= dense_maximum(x, y) * (1 - 1e-3)
+        assert found.converged
+        assert 1 <= found.found <= found.n_starts
+
+
+def test_what_was_found_is_counted():
+    x = np.random.default_rng(0).standard_normal((200, 4))
+    easy = sliced.max_w2_squared(x, x + 3.0, rng=0)  # one maximum, which every start reaches
+    assert easy.found == easy.n_starts == 32
+    plane = sliced.max_w2_squared(x[:9, :2], x[9:20, :2], rng=0)
+    assert (plane.found, plane.n_starts) == (1, 1)
+    batch = sliced.max_w2_squared(np.stack([x, 2 * x]), x + 3.0, rng=0, starts=4)
+    assert batch.found.shape == batch.n_starts.shape == (2,)
+    # Clouds of one distribution have many maxima of nearly one height.
+    hard = sliced.max_w2_squared(*np.random.default_rng(1).standard_normal((2, 200, 10)), rng=0)
+    assert hard.found < hard.n_starts
 
 
 @pytest.mark.parametrize("d", [2, 3])
@@ -504,7 +550,7 @@ def test_half_precision_takes_its_own_directions(dtype):
 
 
 @pytest.mark.parametrize(
-    ("dtype", "powers"), [(np.float32, (-100, -70, 70, 100)), (np.float64, (-900, -500, 500, 900))]
+    ("dtype", "powers"), [(np.float32, (-100, -60, 60, 100)), (np.float64, (-900, -500, 500, 900))]
 )
 @pytest.mark.parametrize("m", [30, 20])
 def test_any_scale(dtype, powers, m):
@@ -519,12 +565,25 @@ def test_any_scale(dtype, powers, m):
             near = pytest.approx(1.0, rel=float(100 * np.finfo(dtype).eps))
             u, v = (np.ldexp(z, power) for z in (x, y))
             assert sliced.w2(u, v, *weights, directions=20, rng=0) / scale / plain == near
+            if power in powers[1:3]:  # where the square still is a number; its own square is not
+                error = sliced.estimate(u, v, *weights, directions=20, rng=0).standard_error
+                known = sliced.estimate(x, y, *weights, directions=20, rng=0).standard_error
+                assert error / scale / scale == pytest.approx(known, rel=1e-3)
             value, far = sliced.w2_squared_and_grad(u, v, *weights, directions=20, rng=0)
             with np.errstate(over="ignore", under="ignore"):
                 expected = squared * dtype(scale) * dtype(scale)
             # A square beyond the range is inf, and one below it 0 or subnormal: off by no more than the smallest.
             assert value == pytest.approx(expected, rel=1e-3, abs=float(4 * np.finfo(dtype).smallest_subnormal))
             np.testing.assert_allclose(far.x / dtype(scale), grads.x, rtol=1e-2, atol=1e-4 * abs(grads.x).max())
+            tensors = [torch.tensor(z, requires_grad=True) for z in (u, v, *weights)]
+            sliced.w2_squared(*tensors, directions=20, rng=0).backward()
+            for z, g in zip(tensors, far, strict=False):
+                if np.isfinite(g).all():  # by weights it is a square; each of 30 terms may round its last bit
+                    slack = 100 * np.finfo(dtype).eps * abs(g).max() + 30 * np.finfo(dtype).smallest_subnormal
+                    assert abs(z.grad.numpy() - g).max() <= slack
+                z.grad = None
+            sliced.max_w2_squared(*tensors, rng=0).value.backward()
+            assert all(torch.isfinite(z.grad).all() for z in tensors[:2])
         largest = [sliced.max_w2_squared(np.ldexp(x, k), np.ldexp(y, k), *weights, rng=0) for k in (0, powers[-1])]
         np.testing.assert_allclose(largest[0].direction, largest[1].direction, atol=1e-3)
 
@@ -576,6 +635,69 @@ def test_refusals():
     huge = np.broadcast_to(np.float32(1), (1, 10**10, 64))  # the public door would read it all first
     with pytest.raises(MemoryError, match=r"the sliced distance of these clouds needs .* average over random subsets"):
         _refuse_too_large(huge, huge, (True,))
+
+
+@pytest.mark.parametrize("library", [np.asarray, torch.as_tensor])
+def test_a_batch_without_problems(library):
+    none, y = library(np.zeros((0, 4, 3))), library(np.eye(3)[[0, 1, 2, 0]])
+    found = sliced.estimate(none, y, directions=20, rng=0)
+    assert found.value.shape == found.standard_error.shape == (0,)
+    largest = sliced.max_w2_squared(none, y, rng=0)
+    assert largest.value.shape == largest.n_iter.shape == largest.converged.shape == (0,)
+    assert largest.direction.shape == (0, 3)
+    assert sliced.spherical_w2_squared(none, y, rng=0).shape == (0,)
+    if library is torch.as_tensor:
+        functions = (
+            lambda z: sliced.estimate(none, z, directions=20, rng=0).value,
+            lambda z: sliced.max_w2_squared(none, z, rng=0).value,
+            lambda z: sliced.spherical_w2_squared(none, z, rng=0),
+        )
+        for function in functions:
+            y.requires_grad_().grad = None
+            function(y).sum().backward()
+            assert torch.equal(y.grad, torch.zeros_like(y))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"clouds": 3}, TypeError, "clouds must be a sequence of point sets; got int"),
+        ({"clouds": None}, TypeError, "clouds must be a sequence of point sets; got NoneType"),
+        ({"clouds": "text"}, TypeError, "clouds must be a sequence of point sets; got str"),
+        ({"clouds": {"a": np.ones((4, 3))}}, TypeError, "clouds must be a sequence of point sets; got dict"),
+        ({"clouds": np.float64(3)}, TypeError, "clouds must be a sequence of point sets; got float64"),
+        ({"clouds": torch.tensor(3.0)}, TypeError, "clouds must be a sequence of point sets; got Tensor"),
+        ({"clouds": []}, ValueError, "clouds must have at least one cloud; got none"),
+        ({"clouds": [np.ones((2, 4, 3))]}, ValueError, r"clouds\[0\] must have shape \(m, d\); got \(2, 4, 3\)"),
+        ({"weights": "text"}, TypeError, "weights must be an array of real numbers; got str"),
+        ({"weights": [[0.5, 0.5]]}, ValueError, r"weights must have shape \(k,\); got \(1, 2\)"),
+        ({"init": "text"}, TypeError, "init must be an array of real numbers; got str"),
+        ({"init": np.ones((2, 2, 3))}, ValueError, r"init must have shape \(n, d\); got \(2, 2, 3\)"),
+        ({"init": np.ones((2, 4))}, ValueError, r"clouds\[0\] and init must agree in the number of coordinates"),
+        ({"directions": "text"}, TypeError, "directions must be an array of real numbers; got str"),
+        ({"directions": 1.5}, ValueError, r"directions must be a count or have shape \(L, d\) with d = 3; got \(\)"),
+        ({"directions": np.ones((2, 4))}, ValueError, r"directions must be a count or have shape \(L, d\) with d = 3"),
+    ],
+)
+def test_a_barycenter_names_what_it_refuses(arguments, error, message):
+    with pytest.raises(error, match=message):
+        sliced.barycenter(**{"clouds": [np.ones((4, 3)), np.zeros((5, 3))], "rng": 0, **arguments})
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
+@pytest.mark.parametrize("d", [3, 200])
+def test_rows_normalized_in_their_own_precision_are_of_unit_length(dtype, d):
+    x = torch.randn(300, d, generator=torch.Generator().manual_seed(0)).to(dtype)
+    x /= torch.linalg.norm(x, dim=1, keepdim=True)
+    exact = x.double() / torch.linalg.norm(x.double(), dim=1, keepdim=True)  # which has the same angles
+    truth = sliced.spherical_w2_squared(exact, exact.roll(1, 1), directions=9, rng=0)
+    value = sliced.spherical_w2_squared(x, x.roll(1, 1), directions=9, rng=0)
+    assert value.dtype == dtype
+    assert float(value) == pytest.approx(float(truth), rel=torch.finfo(dtype).eps)  # that of its own rounding
+    circles = torch.linalg.qr(torch.randn(9, d, 2, generator=torch.Generator().manual_seed(1)))[0].mT.to(dtype)
+    assert sliced.spherical_w2_squared(x, x, directions=circles) == 0
+    with pytest.raises(ValueError, match=r"x must have rows of length 1; got a row of length 1\.1"):
+        sliced.spherical_w2_squared(1.1 * x, x)
 
 
 @pytest.mark.parametrize("count", [24, "given"])

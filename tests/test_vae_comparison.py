@@ -17,7 +17,7 @@ from scipy import stats
 
 from otdist_vae import WVAE, comparison, data
 from otdist_vae.cli import main
-from otdist_vae.comparison import contrast, holm
+from otdist_vae.comparison import classifiers, contrast, holm, partition
 from otdist_vae.settings import DEFAULTS
 
 # --- statistics -------------------------------------------------------------------------------------------------------
@@ -174,7 +174,9 @@ def test_what_it_leaves(whole):
         assert (whole / name).read_bytes()[:4] == b"\x89PNG"
     with open(whole / "comparison.csv", newline="", encoding="utf-8") as f:
         rows = list(csv.DictReader(f))
-    assert sum(row["part"] == "augmentation" for row in rows) == 2 * 3 * (6 + 2 * 3)
+    augmented = [row["score"] for row in rows if row["part"] == "augmentation"]
+    assert augmented.count("accuracy") == 2 * 4 * (6 + 2 * 3)
+    assert augmented.count("log-loss") == 2 * 3 * (6 + 2 * 3)  # the SVM gives no probabilities
     assert {row["seed"] for row in rows} == {"0", "1"}
     text = (whole / "comparison.md").read_text("utf-8")
     assert "| KL | posterior | " in text
@@ -190,7 +192,7 @@ def test_the_page_needs_nothing_else(whole):
     assert "url(" not in page
     assert "<script" not in page
     assert page.count("data:image/png;base64,") == 3
-    assert page.count("<table>") == page.count("</table>") == 5
+    assert page.count("<table>") == page.count("</table>") == 2 + 2 * 2 + 2 * 2
 
 
 def test_tests_are_of_the_values(whole):
@@ -223,8 +225,9 @@ def test_a_finished_comparison_is_only_shown(whole, capsys):
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        (["--seeds", "3"], "other seeds"),
+        (["--seeds", "1"], "other seeds"),
         (["--regularizers", "kl,w2"], "other regularizers"),
+        (["--labels", "40"], "other labels"),
         (["--max-epochs", "9"], "other max_epochs"),
         (["--tune", "2"], "other factors"),
     ],
@@ -243,6 +246,8 @@ def test_it_does_not_go_on_with_something_else(whole, capsys, more, message):
         (["--seeds", "0"], "at least 1"),
         (["--jobs", "0"], "at least 1"),
         (["--tune", "0,1"], "positive factors"),
+        (["--augment", "mmd"], "augment must be among kl, sliced"),
+        (["--augment", "kl,kl"], "once each"),
         (["--tune", "much"], "--tune takes numbers"),
         (["--labels", "10"], "labels must be 20 to 70"),
         (["--labels", "71"], "labels must be 20 to 70"),
@@ -335,4 +340,119 @@ def test_a_damaged_cell_is_computed_again(tmp_path):
     assert comparison.compare(config, ["kl"], 2, tmp_path, progress=said.append) == text
     assert len(said) == 1
     with pytest.raises(ValueError, match="other settings"):
-        comparison.compare(config, ["kl"], 3, tmp_path)
+        comparison.compare(config, ["kl"], 1, tmp_path)
+
+
+# --- grown ------------------------------------------------------------------------------------------------------------
+
+
+def test_more_seeds_regularizers_and_labels_go_on_from_what_there_is(tmp_path, whole, capsys):
+    out = tmp_path / "c"
+    fewer = ["--data", "digits", "--regularizers", "sliced", "--seeds", "1", "--tune", "0.3,1", "--labels", "none"]
+    assert run(capsys, "compare", *fewer, *TINY, "--out", out)[0] == 0
+    before = {p.name: p.stat().st_mtime_ns for p in (out / "cells").iterdir()}
+    assert len(before) == 3
+    more = ["--regularizers", "kl,sliced", "--seeds", "2", "--labels", "30", "--augment", "kl,sliced"]
+    status, _, err = run(capsys, "compare", "--out", out, "--resume", "auto", *more)
+    assert (status, err.count("\n")) == (0, N_CELLS - 3)
+    assert before.items() <= {p.name: p.stat().st_mtime_ns for p in (out / "cells").iterdir()}.items()
+    for name in ("comparison.md", "comparison.csv", "comparison.json", "comparison.html"):
+        assert (out / name).read_bytes() == (whole / name).read_bytes()
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    """One classifier that costs nothing."""
+    chosen = classifiers._classifiers
+    monkeypatch.setattr(
+        classifiers, "_classifiers", lambda seed: {"logistic regression": chosen(seed)["logistic regression"]}
+    )
+
+
+@pytest.mark.usefixtures("quick")
+def test_some_regularizers_augment_and_nothing_has_no_weight(tmp_path, capsys):
+    asked = ["--data", "digits", "--regularizers", "nothing,w2", "--seeds", "1", "--tune", "0.3,1", "--labels", "30"]
+    status, said, _ = run(capsys, "compare", *asked, *TINY, "--augment", "nothing", "--out", tmp_path / "c")
+    assert status == 0
+    kinds = [path.stem.split("-")[:2] for path in (tmp_path / "c" / "cells").iterdir()]
+    assert sorted(name for kind, name in kinds if kind == "tune") == ["w2", "w2"]
+    made = {name for kind, name in kinds if kind == "augment"}
+    assert made == {"none", "nothing", *(name for name in comparison.BASELINES if "-" not in name), "PCA"}
+    assert "| nothing, prior |" in said  # the regularizer, not the lack of examples
+    assert "--labels 30 --augment nothing" in said
+
+
+# --- failures ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("quick")
+def test_what_fails_is_reported_and_left_out_by_pair(tmp_path, capsys, monkeypatch):
+    fit = WVAE.fit
+
+    def failing(self, x, y=None, **options):
+        if type(self.regularizer).__name__ == "Sliced" and self.seed == 1:
+            raise FloatingPointError("the loss became nan in epoch 0: lower learning_rate")
+        return fit(self, x, y, **options)
+
+    monkeypatch.setattr(WVAE, "fit", failing)
+    arguments = [*ASKED, "--seeds", "3", "--out", tmp_path / "c"]
+    status, said, err = run(capsys, "compare", *arguments)
+    assert status == 0
+    assert err.count("failed (FloatingPointError: the loss became nan") == 2  # both weights
+    assert err.count("failed (ValueError: every weight that was tried failed") == 2  # the model, and augmentation
+    found = json.loads((tmp_path / "c" / "comparison.json").read_text("utf-8"))
+    failed = [(row["kind"], row["name"], row["seed"]) for row in found["failures"]]
+    assert sorted(failed) == [("augment", "sliced", 1), ("fit", "sliced", 1), *[("tune", "sliced", 1)] * 2]
+    assert [row["seed"] for row in found["results"]["sliced"]] == [0, 2]
+    assert {t["found"]["k"] for t in found["tests"] if t["family"] == "generation"} == {2}
+    ks = {t["found"]["k"] for t in found["tests"] if t["family"] == "accuracy" and not t["name"].startswith("sliced")}
+    assert ks == {3}
+    assert "4 pieces of work failed" in said
+    assert "every weight that was tried failed" in said
+
+
+def test_a_full_disk_is_no_result(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError("no space left")
+
+    monkeypatch.setattr(WVAE, "save", full)
+    assert main(["compare", *ASKED, "--out", str(tmp_path / "c")]) == 2
+    assert not list((tmp_path / "c" / "unfinished" / "cells").glob("fit-*"))
+
+
+# --- parts and classifiers --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("share", [0.25, 0.3])
+def test_parts_are_stratified_and_leave_one_of_each_class(share):
+    y = np.repeat([0, 1, 2, 3], [60, 25, 2, 1])
+    for seed in range(20):
+        kept, held = partition.split(len(y), y, share, seed)
+        assert np.array_equal(np.sort(np.concatenate([kept, held])), np.arange(len(y)))
+        assert len(held) == np.ceil(share * len(y))
+        assert set(y[kept]) == {0, 1, 2, 3}
+        # largest remainders: within one of the share, but for what a class of one or two cannot give
+        assert (np.abs(np.bincount(y[held], minlength=4) - share * np.bincount(y)) <= 1).all()
+
+
+def test_classifiers_score_the_test_part():
+    rng = np.random.default_rng(0)
+    y = np.repeat(["a", "b", "c"], 40)
+    x = (rng.normal(size=(120, 3)) + 3 * np.eye(3)[np.repeat(range(3), 40)]).astype(np.float32)
+    half = np.arange(120) % 2 == 0
+    given, test = classifiers.Labelled(x[half], y[half]), classifiers.Labelled(x[~half], y[~half])
+    found = classifiers.scores(given, None, test, seed=0)
+    assert set(found) == {"logistic regression", "RBF SVM", "random forest", "small network"}
+    for name, scores in found.items():
+        assert scores["accuracy"] > 0.8, name  # of a nearest mean: .93
+        assert 0 < scores.get("log-loss", 1e-9) < np.log(3), name  # of one that knows nothing: log 3
+    assert found == classifiers.scores(given, None, test, seed=0)
+
+
+def test_log_loss_is_scikit_learns_but_for_the_doubt():
+    from sklearn.metrics import log_loss
+
+    rng = np.random.default_rng(1)
+    p, y = rng.dirichlet(np.ones(4), 50), rng.integers(4, size=50)
+    doubted = (1 - classifiers.DOUBT) * p + classifiers.DOUBT / 4
+    assert classifiers.log_loss(p, np.arange(4), y) == pytest.approx(log_loss(y, doubted, labels=range(4)))

@@ -49,6 +49,40 @@ def test_shrunken_codes():
     assert "Per-sample W2 does this" in diagnostics.report(measured, diagnostics.diagnose(model, measured))
 
 
+def test_a_sampler_that_is_taken_is_not_proposed():
+    model, measured, _ = diagnosis("w2")
+    for sampler, proposed, expected in (("prior", True, "sampler='gaussian'"), ("mixture", False, "fitted mixture")):
+        (finding,) = diagnostics.diagnose(model, replace(measured, sampler=sampler))
+        assert ("sampler=" in finding.remedy) == proposed
+        assert expected in finding.remedy
+        wide = replace(measured, sampler=sampler, variance=9.0)
+        assert ("sampler=" in diagnostics.diagnose(model, wide)[0].remedy) == proposed
+    x, held = points(256), points(200, seed=1)
+    assert diagnostics.measure(model, x, held, sampler="prior").sampler == "prior"
+    assert diagnostics.measure(model, x, held).sampler == model.default_sampler
+
+
+def test_samples_are_asked_what_they_teach():
+    x, held = points(256), points(200, seed=1)
+    y, held_y = (part[:, 0] + part[:, 1] > 1 for part in (x, held))
+    fit = {"learning_rate": 5e-3, "validation": None}
+    model = fitted("kl", x=x, y=y, max_epochs=40, fit=fit, encoder=networks.MLP((48,)), scaling="none")
+    measured = diagnostics.measure(model, x, held, y, held_y)
+    assert measured.useful_chance == max(held_y.mean(), 1 - held_y.mean())
+    # two classes on either side of a line: what real examples teach, samples nearly do
+    assert measured.useful_real > 0.9
+    assert measured.useful > 0.8
+    names = [finding.name for finding in diagnostics.diagnose(model, measured)]
+    assert "samples of no use" not in names
+    for useful, useless in ((0.55, True), (0.6, True), (0.85, False)):
+        one = replace(measured, useful=useful, useful_error=0.02, useful_real=0.95, useful_chance=0.5, falling=0.0)
+        names = [finding.name for finding in diagnostics.diagnose(model, one)]
+        assert ("samples of no use" in names) == useless
+    few = diagnostics.measure(model, x, held[:20], y, held_y[:20])
+    assert few.useful is None
+    assert "useful" not in diagnostics.report(few, [])
+
+
 def test_exploding_codes():
     _, measured, names = diagnosis("nothing", stretch=30.0, max_epochs=20)
     assert "exploding codes" in names

@@ -13,9 +13,11 @@ import time
 import numpy as np
 import pytest
 import torch
+from lightning.pytorch.callbacks import Callback
 from vae_small import fitted, table, tiny
 
-from otdist_vae import WVAE, callbacks, options, training
+from otdist_vae import WVAE, callbacks, networks, options, training
+from otdist_vae import threads as thread_rule
 
 
 def weights(model: WVAE) -> dict[str, torch.Tensor]:
@@ -128,6 +130,7 @@ def test_interruption_says_where_the_checkpoint_is(tmp_path, monkeypatch):
 KILLED = """
 import sys
 sys.path[:0] = sys.argv[2:]
+from lightning.pytorch.callbacks import Callback
 from vae_small import fitted
 fitted(max_epochs=100000, fit={"folder": sys.argv[1]})
 """
@@ -248,6 +251,14 @@ def test_fit_starts_afresh():
     first = {name: value.clone() for name, value in first.items()}
     again = weights(model.fit(table(), **quiet))
     assert all(torch.equal(first[name], again[name]) for name in first)
+
+
+@pytest.mark.parametrize(("asked", "epochs"), [({"max_steps": 7}, 3), ({"max_steps": 7, "max_epochs": 2}, 2)])
+def test_steps_end_a_run_at_a_whole_epoch(asked, epochs):
+    model = tiny().fit(table(96), batch_size=32, progress=False, validation=None, **asked)
+    assert model.report["steps"] == 3 * epochs
+    with pytest.raises(ValueError, match="max_steps must be positive"):
+        tiny().fit(table(), max_steps=0)
 
 
 def test_a_tiny_last_batch_is_dropped():
@@ -372,3 +383,34 @@ def test_a_fit_that_is_refused_makes_no_folder(tmp_path):
         with pytest.raises(ValueError, match=r"finite|devices|strategy"):
             fitted(x=x, fit={"folder": tmp_path / "new", **fit})
         assert not (tmp_path / "new").exists()
+
+
+class _Threads(Callback):
+    """Remembers how many threads PyTorch's operators had in the training steps."""
+
+    def __init__(self):
+        self.seen = set()
+
+    def on_before_backward(self, trainer, module, loss):
+        self.seen.add(torch.get_num_threads())
+
+
+@pytest.mark.parametrize(
+    ("hidden", "threads"), [((16,), 1), ((3000, 3000), 2)], ids=["a small step", "a step that is worth sharing"]
+)
+def test_a_step_too_small_to_share_runs_on_one_thread(monkeypatch, hidden, threads):
+    before, watch = torch.get_num_threads(), _Threads()
+    torch.set_num_threads(2)
+    try:
+        fitted(encoder=networks.MLP(hidden), max_epochs=1, fit={"callbacks": [watch]})
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+    assert watch.seen == {threads}
+
+
+def test_operations_are_those_of_the_products():
+    model = tiny(encoder=networks.MLP((16,)), decoder=networks.MLP((8,))).fit(table(32), max_epochs=1, progress=False)
+    d, latent = table().shape[1], 2
+    products = d * 16 + 16 * 2 * latent + latent * 8 + 8 * d
+    assert thread_rule.operations(model.network) == 2 * products

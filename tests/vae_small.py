@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-import torch
 
 from otdist_vae import WVAE, networks
 
@@ -26,11 +25,6 @@ def tiny(regularizer="w2", **options) -> WVAE:
 
 
 def fitted(regularizer="w2", x=None, y=None, *, max_epochs=2, fit=None, **options) -> WVAE:
-    """`tiny`, trained quietly for a moment, on one thread: in so small a model more of them only wait."""
+    """`tiny`, trained quietly for a moment."""
     quiet = {"progress": False, "batch_size": 32, **(fit or {})}
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        return tiny(regularizer, **options).fit(table() if x is None else x, y, max_epochs=max_epochs, **quiet)
-    finally:
-        torch.set_num_threads(threads)
+    return tiny(regularizer, **options).fit(table() if x is None else x, y, max_epochs=max_epochs, **quiet)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from functools import cache, reduce
 from typing import Any
 
@@ -105,6 +106,14 @@ def _numpy_name(dtype: np.dtype) -> str:
     return str(dtype)
 
 
+def numbers(*scalars: Array) -> list[float]:
+    """The values of arrays of one number each; on a GPU the host waits once for all of them."""
+    if is_torch(scalars[0]):
+        found: list[float] = torch_module().stack([s.double() for s in scalars]).tolist()
+        return found
+    return [float(s) for s in scalars]
+
+
 def promoted(arrays: Sequence[Array]) -> Any:
     """The dtype of an operation on all of these, by the rules of their library."""
     if not is_torch(arrays[0]):
@@ -115,8 +124,18 @@ def promoted(arrays: Sequence[Array]) -> Any:
 
 
 def astype(x: Array, dtype: Any) -> Array:
-    """Cast without a copy where the dtype is right already."""
-    return x.to(dtype) if is_torch(x) else x.astype(dtype, copy=False)
+    """Cast without a copy where the dtype is right already; what is beyond its range becomes infinite."""
+    if is_torch(x):
+        return x.to(dtype)
+    if x.dtype.kind != "f" or x.dtype == dtype:
+        return x.astype(dtype, copy=False)
+    with np.errstate(over="ignore"):
+        return x.astype(dtype, copy=False)
+
+
+def silent_overflow(x: Array) -> AbstractContextManager[Any]:
+    """A context in which what overflows becomes infinite without NumPy's warnings; nothing for tensors."""
+    return nullcontext() if is_torch(x) else np.errstate(over="ignore", invalid="ignore")
 
 
 def epsilon(x: Array) -> float:
@@ -247,12 +266,16 @@ def singular_values(x: Array) -> Array:
 def rfftn(x: Array, grid: tuple[int, ...]) -> Array:
     """The Fourier transform of real fields over their last axes, a ``grid``."""
     axes = tuple(range(-len(grid), 0))
+    if is_torch(x) and 0 in x.shape:  # which PyTorch's library refuses
+        return x[..., : grid[-1] // 2 + 1] * (1 + 0j)
     return torch_module().fft.rfftn(x, grid, axes) if is_torch(x) else np.fft.rfftn(x, grid, axes)
 
 
 def irfftn(x: Array, grid: tuple[int, ...]) -> Array:
     """The real fields on a ``grid`` whose transform is ``x``."""
     axes = tuple(range(-len(grid), 0))
+    if is_torch(x) and 0 in x.shape:
+        return x.real[..., :1].expand(*x.shape[:-1], grid[-1])
     return torch_module().fft.irfftn(x, grid, axes) if is_torch(x) else np.fft.irfftn(x, grid, axes)
 
 

@@ -53,10 +53,24 @@ def validate_clouds(x: Any, y: Any, a: Any, b: Any, *, core: int) -> tuple[list[
 
 
 def weight_gradients(grads: Any, arrays: list[Array], totals: list[Array | None]) -> list[Array | None]:
-    """Gradients by x, y, a, b as given, from those by the normalised weights w = a / Σa: (g - ⟨g, w⟩) / Σa."""
+    """Gradients by x, y, a, b as given, from those by the normalised weights w = a / Σa: (g - ⟨g, w⟩) / Σa.
+
+    Those with entries beyond the range of numbers come with mean 0 already: nothing is subtracted from infinity.
+    """
     out: list[Array | None] = list(grads[:2])
-    for g, w, total in zip(grads[2:4], arrays[2:4], totals, strict=True):
-        out.append(None if total is None else (g - (g * w).sum(-1, keepdims=True)) / total)
+    for name, g, w, total in zip("ab", grads[2:4], arrays[2:4], totals, strict=True):
+        if total is None:
+            out.append(None)
+            continue
+        with np.errstate(over="ignore", invalid="ignore"):
+            mean = (g * w).sum(-1, keepdims=True)
+        if not np.isfinite(mean).all():
+            mean = np.where(np.isfinite(mean), mean, 0.0)
+            if np.isnan(g).any():  # what a batch shares: plus and minus infinity have no sum
+                raise ValueError(
+                    f"the gradient by {name} is beyond the range of {g.dtype}; divide x and y by some c, and it by c²"
+                )
+        out.append((g - mean) / total)
     return out
 
 

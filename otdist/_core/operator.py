@@ -74,7 +74,8 @@ class Operator:
         """The value and its gradient with respect to every array, summed to each array's own shape; NumPy only."""
         broadcast = self.broadcast(arrays)
         value, grads = self.kernel(*broadcast, needs_input_grad=(True,) * len(arrays), **options)
-        return value, tuple(backend.sum_to(g, x.shape) for g, x in zip(grads, arrays, strict=True))
+        with np.errstate(over="ignore", invalid="ignore"):  # infinite gradients of what a batch shares may have no sum
+            return value, tuple(backend.sum_to(g, x.shape) for g, x in zip(grads, arrays, strict=True))
 
     def gradients(self, *arrays: Array, **options: Any) -> tuple[Array, ...]:
         """The gradients alone, of the broadcast arrays; differentiable in PyTorch if there is a second derivative."""

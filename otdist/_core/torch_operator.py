@@ -332,7 +332,8 @@ def _last_times(cotangent: Tensor, saved: Sequence[Tensor], n: int) -> list[Tens
 
 
 def _dot(x: Tensor, y: Tensor, batch: int) -> Tensor:
-    return (x * y).reshape(*x.shape[:batch], -1).sum(-1)
+    product = x * y
+    return product.flatten(batch).sum(-1) if product.ndim > batch else product
 
 
 def _unwrap(tensors: Sequence[Tensor]) -> tuple[Any, ...]:

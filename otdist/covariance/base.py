@@ -6,8 +6,11 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 from .._core import backend, checks
 from .._core.backend import Array
+from .._core.scale import OutOfRange
 
 Structure = tuple[Any, ...]
 
@@ -90,6 +93,17 @@ class Covariance(ABC):
         """The subgradient of least norm, from the one-sided derivatives at the border of the domain."""
         return grads
 
+    def size(self) -> Array:
+        """The root of the largest parameter (...): a number near the largest standard deviation."""
+        (values,), (core,) = self.parameters("").values(), self.core_ndims
+        return backend.root(largest_number(values, core))
+
+    def divided(self, unit: Array) -> Covariance:
+        """The covariance of the coordinates divided by ``unit`` (...)."""
+        (values,), (core,) = self.parameters("").values(), self.core_ndims
+        wide = unit[(..., *(None,) * core)]
+        return self.with_parameters([values / wide / wide])
+
     # The same for all structures.
 
     def parameters(self, name: str) -> dict[str, Array]:
@@ -148,6 +162,20 @@ def parameter(name: str, value: Any, words: str, ndim: int, *, nonnegative: bool
         except ValueError as error:
             raise ValueError(f"{error}; a log-variance becomes a variance by exp") from None
     return cast_back(x)
+
+
+def refuse_overflow(name: str, x: Array) -> None:
+    """Refuse what was finite and is not any more, where values can be seen."""
+    if backend.inspectable(x) and not np.isfinite(backend.as_numpy(x)).all():
+        raise OutOfRange(f"{name} is beyond the range of {backend.dtype_name(x)}; divide the covariances by some c²")
+
+
+def largest_number(values: Array, core: int) -> Array:
+    """The largest absolute value along the last axes (..., core)."""
+    if not core:
+        return abs(values)
+    axes = tuple(range(-core, 0))
+    return abs(values).sum(axes) if 0 in values.shape else backend.namespace(values).amax(abs(values), axes)
 
 
 def at_least_float32(x: Array) -> Array:

@@ -46,7 +46,7 @@ class Circulant(Covariance):
         self.spectrum = parameter("spectrum", spectrum, "(..., n // 2 + 1)", 1, nonnegative=True)
         if shape is None:
             shape = max(1, 2 * (self.spectrum.shape[-1] - 1))
-        grid = (shape,) if isinstance(shape, int | np.integer) else tuple(shape)
+        grid = tuple(shape) if isinstance(shape, Sequence | np.ndarray) else (shape,)
         self.grid = tuple(checks.positive_integer("shape", n) for n in grid)
         half_grid = (*self.grid[:-1], self.grid[-1] // 2 + 1)
         if tuple(self.spectrum.shape[-len(grid) :]) != half_grid:

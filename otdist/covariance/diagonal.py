@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from .._core import backend
+from .._core import backend, checks
 from .._core.backend import Array
 from .base import Covariance, at_border, parameter
 
@@ -31,6 +31,7 @@ class Diagonal(Covariance):
 
     def __init__(self, variance: Any) -> None:
         self.variance = parameter("variance", variance, "(..., d)", 1, nonnegative=True)
+        checks.nonempty("variance", self.variance, -1, "coordinate")
 
     @property
     def d(self) -> int:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from .._core import backend, checks
 from .._core.backend import Array
-from .base import Covariance, parameter
+from .base import Covariance, largest_number, parameter, refuse_overflow
 
 
 class Factor(Covariance):
@@ -14,7 +15,7 @@ class Factor(Covariance):
     Parameters
     ----------
     root : (..., d, r)
-        Any real matrix.
+        Any real matrix; without columns (r = 0) it stands for a point mass.
 
     Examples
     --------
@@ -30,6 +31,7 @@ class Factor(Covariance):
 
     def __init__(self, root: Any) -> None:
         self.root = parameter("root", root, "(..., d, r)", 2)
+        checks.nonempty("root", self.root, -2, "coordinate")
 
     @property
     def d(self) -> int:
@@ -53,7 +55,16 @@ class Factor(Covariance):
         return self.r
 
     def to_dense(self) -> Array:
-        return self.root @ self.root.mT
+        with backend.silent_overflow(self.root):
+            dense = self.root @ self.root.mT
+        refuse_overflow("root rootᵀ", dense)
+        return dense
+
+    def size(self) -> Array:
+        return largest_number(self.root, 2)
+
+    def divided(self, unit: Array) -> Covariance:
+        return self.with_parameters([self.root / unit[..., None, None]])
 
     def trace(self) -> Array:
         return (self.root**2).sum((-2, -1))

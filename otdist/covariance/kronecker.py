@@ -35,10 +35,10 @@ class Kronecker(Covariance):
     right: Covariance
 
     def __init__(self, left: Any, right: Any) -> None:
-        self.left, self.right = (
-            c if isinstance(c, Covariance) else Dense(parameter(name, c, "(..., d, d)", 2))
-            for name, c in (("left", left), ("right", right))
-        )
+        if not isinstance(left, Covariance) and not isinstance(right, Covariance):
+            (left, right), cast_back = checks.arrays(left=left, right=right)
+            left, right = cast_back(left), cast_back(right)
+        self.left, self.right = _part("left", left), _part("right", right)
         checks.arrays(**self.parameters("Kronecker"))
         checks.batch({"left": self.left.batch_shape, "right": self.right.batch_shape})
 
@@ -85,6 +85,12 @@ class Kronecker(Covariance):
         left, right = self.left.to_dense(), self.right.to_dense()
         product = left[..., :, None, :, None] * right[..., None, :, None, :]
         return product.reshape(*product.shape[:-4], self.d, self.d)
+
+    def size(self) -> Array:
+        return self.left.size() * self.right.size()
+
+    def divided(self, unit: Array) -> Covariance:
+        return self.of(self.left.divided(unit), self.right)
 
     def trace(self) -> Array:
         return self.left.trace() * self.right.trace()
@@ -134,6 +140,15 @@ class Kronecker(Covariance):
     def _split(self, grads: Sequence[Any]) -> tuple[Any, Any]:
         cut = len(self.left.core_ndims)
         return grads[:cut], grads[cut:]
+
+
+def _part(name: str, value: Any) -> Covariance:
+    if isinstance(value, Covariance):
+        return value
+    matrix = parameter(name, value, "(..., d, d)", 2)
+    checks.square(name, matrix)
+    checks.nonempty(name, matrix, -1, "coordinate")
+    return Dense(matrix)
 
 
 def scaled(weight: Array, grads: Sequence[Array], core_ndims: Sequence[int]) -> tuple[Array, ...]:

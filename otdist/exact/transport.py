@@ -14,6 +14,7 @@ import numpy as np
 from .._core import backend, checks
 from .._core.backend import Array
 from .._core.operator import Operator
+from .._core.scale import power_of_two, times_power
 from .simplex import Solution, potentials, solve_costs, weight_slopes
 
 # Measured 41 at n = 1000 to 3000 with POT 0.9.7: costs, plan and arcs of the network; 8 more where weights are 0.
@@ -57,14 +58,8 @@ def problems(x: Array, y: Array, a: Array, b: Array) -> Any:
             w[k] / w[k].sum() if w.shape[-1] else np.full(len(z[k]), 1 / len(z[k]))
             for z, w in zip(clouds, weights, strict=True)
         )
-        scale = _power_of_two(max(np.abs(z[k]).max() for z in clouds))
+        scale = float(power_of_two(max(np.abs(z[k]).max() for z in clouds)))
         yield k, Problem(clouds[0][k] / scale, clouds[1][k] / scale, a_k, b_k, scale)
-
-
-def _power_of_two(largest: float) -> float:
-    if not 0 < largest < np.inf:
-        return 1.0
-    return largest / (2 * float(np.frexp(largest)[0]))
 
 
 def solve(problem: Problem, p: float) -> Solution | None:
@@ -126,26 +121,31 @@ def _solve_into(grads: list[Any], problem: Problem, p: float, root: bool) -> flo
                 grad[...] = np.nan
         return np.nan
     cost, slope = value_and_slopes(problem, found, p)
-    with np.errstate(over="ignore", under="ignore"):
-        value, by_points, by_weights = _unscaled(cost, problem.scale, p, root)
-    for grad, index, sign in ((grads[0], found.rows, by_points), (grads[1], found.columns, -by_points)):
+    for grad, index, sign in ((grads[0], found.rows, 1.0), (grads[1], found.columns, -1.0)):
         if grad is not None:
             np.add.at(grad, index, sign * found.mass[:, None] * slope)
+            grad[...] = _slope(grad, cost, problem.scale, p, root, by_points=True)
     if any(grad is not None and len(grad) for grad in grads[2:]):
-        for grad, potential in zip(grads[2:], weight_slopes(found), strict=True):
+        sides = zip(grads[2:], weight_slopes(found), (problem.a, problem.b), strict=True)
+        for grad, potential, weights in sides:
             if grad is not None and len(grad):
-                grad[...] = by_weights * potential
-    return value
+                # With mean 0: what is beyond the range keeps its sign.
+                grad[...] = _slope(potential - potential @ weights, cost, problem.scale, p, root, by_points=False)
+    return _value(cost, problem.scale, p, root)
 
 
-def _unscaled(cost: float, scale: float, p: float, root: bool) -> tuple[float, float, float]:
-    """The value, and its derivatives by the scaled cost, in the units of points and of weights."""
+def _value(cost: Any, scale: float, p: float, root: bool) -> float:
+    """W_p^p of the points as given, or W_p, from the cost of the scaled ones."""
+    return float(times_power(np.float64(cost) ** (1 / p), scale, 1) if root else times_power(cost, scale, p))
+
+
+def _slope(by_cost: np.ndarray, cost: float, scale: float, p: float, root: bool, *, by_points: bool) -> np.ndarray:
+    """The derivative of `_value` by points or weights, from that of the scaled cost by scaled points or by weights."""
     if not root:
-        return cost * scale**p, scale ** (p - 1), scale**p
+        return times_power(by_cost, scale, p - 1 if by_points else p)
     if cost == 0:
-        return 0.0, 0.0, 0.0
-    slope = cost ** (1 / p - 1) / p
-    return scale * cost ** (1 / p), slope, scale * slope
+        return np.zeros_like(by_cost)
+    return times_power(by_cost * (cost ** (1 / p - 1) / p), scale, 0 if by_points else 1)
 
 
 def solution(arrays: tuple[Array, ...], p: float) -> ExactTransport:
@@ -155,11 +155,11 @@ def solution(arrays: tuple[Array, ...], p: float) -> ExactTransport:
     if found is None:
         raise ValueError("the points must be finite; got NaN or infinity on the device")
     cost, _ = value_and_slopes(problem, found, p)
-    unit = problem.scale**p
     rows, columns = (backend.index(z, x) for z in (found.rows, found.columns))
     plan = SparsePlan(rows, columns, backend.like(found.mass, x))
-    f, g = (backend.like(z * unit, x) for z in potentials(found))
-    return ExactTransport(backend.like(cost * unit, x), plan, f, g)
+    with np.errstate(over="ignore"):  # a square beyond the dtype is infinite
+        value, f, g = (backend.like(times_power(z, problem.scale, p), x) for z in (cost, *potentials(found)))
+    return ExactTransport(value, plan, f, g)
 
 
 def plans(arrays: tuple[Array, ...], p: float) -> Array:

@@ -138,13 +138,9 @@ def w2(mean_x: Any, cov_x: Any, mean_y: Any, cov_y: Any) -> Array:
 
 def _w2_in_units(mean_x: Array, x: Covariance, mean_y: Array, y: Covariance) -> Array:
     """W2 where its square is beyond the range of the dtype, or close to it: in units of its own size."""
-    if not (isinstance(x, Dense) and isinstance(y, Dense)):
-        return backend.root(_w2_squared(mean_x, x, mean_y, y).clip(0, None))
     xp, shift = backend.namespace(mean_x), mean_x - mean_y
-    largest = xp.maximum(xp.amax(abs(x.matrix), (-2, -1)), xp.amax(abs(y.matrix), (-2, -1))) ** 0.5
-    unit = power_of_two(xp.maximum(xp.amax(abs(shift), -1), largest))
-    covs = (c.matrix / unit[..., None, None] / unit[..., None, None] for c in (x, y))
-    squared = gaussian_squared(shift / unit[..., None], next(covs), xp.zeros_like(shift), next(covs))
+    unit = power_of_two(xp.maximum(xp.amax(abs(shift), -1), xp.maximum(x.size(), y.size())))
+    squared = _w2_squared(shift / unit[..., None], x.divided(unit), xp.zeros_like(shift), y.divided(unit))
     return unit * backend.root(squared.clip(0, None))
 
 

@@ -36,7 +36,7 @@ from .._core import backend
 from .._core.backend import Array
 from .._core.operator import Operator
 from .factor import RANK, Factor, factor, trace
-from .size import power_of_two, squared_distance
+from .size import power_of_two, refuse_infinite, squared_distance
 
 Slopes = tuple[Array | None, Array | None]
 
@@ -214,6 +214,7 @@ def _lapack() -> Any:
 # The second way: by singular values
 
 
+@np.errstate(over="ignore")  # a value that is infinite is refused where it is returned
 def _by_singular_values(
     x: Array, y: Array, eps: float, needs: tuple[bool, bool], whole: bool = False
 ) -> tuple[Array, Slopes]:
@@ -223,6 +224,7 @@ def _by_singular_values(
     s = factor("cov_y", y, eps, with_inverse=needs[1])
     u, sigma, vt = xp.linalg.svd(s.root.mT @ r.root)
     size_x, size_y = trace(x), trace(y)
+    refuse_infinite(size_x + size_y, x.dtype)
     value = size_x + size_y - 2 * sigma.sum(-1)
     residual = r.root - s.root @ (u @ vt)
     value = xp.where(value > 0.5 * (size_x + size_y), value, (residual * residual).sum((-2, -1)))

@@ -9,7 +9,7 @@ from .._core.backend import Array
 from ..covariance import Covariance, Dense
 from .arguments import validate_gaussians
 from .pairs import bures_squared
-from .size import squared_distance
+from .size import OutOfRange, squared_distance
 
 # Pairs of d x d matrices that are looked at together: 2²² numbers, 32 MiB, keep a block's temporaries in bounds.
 _BLOCK = 2**22
@@ -43,10 +43,20 @@ def pairwise_w2_squared(means_x: Any, covs_x: Any, means_y: Any, covs_y: Any) ->
 
 
 def pairwise(mean_x: Array, x: Covariance, mean_y: Array, y: Covariance) -> Array:
+    """The squared distances (..., k, l) of checked families."""
+    try:
+        return _pairwise(mean_x, x, mean_y, y)
+    except OutOfRange:
+        raise
+    except ValueError as error:  # indefinite, which is found when a matrix is factored, by the names of a pair
+        raise ValueError(str(error).replace("cov_x", "covs_x").replace("cov_y", "covs_y")) from None
+
+
+def _pairwise(mean_x: Array, x: Covariance, mean_y: Array, y: Covariance) -> Array:
     rows = max(1, _BLOCK // max(1, mean_y.shape[-2] * x.d**2))
     if isinstance(x, Dense) and mean_x.ndim == 2 and x.ndim == 3 and rows < len(mean_x):
         blocks = [
-            pairwise(mean_x[i : i + rows], Dense(x.matrix[i : i + rows]), mean_y, y)
+            _pairwise(mean_x[i : i + rows], Dense(x.matrix[i : i + rows]), mean_y, y)
             for i in range(0, len(mean_x), rows)
         ]
         return backend.namespace(mean_x).concatenate(blocks, 0)

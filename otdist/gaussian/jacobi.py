@@ -14,6 +14,7 @@ rest.
 """
 
 from functools import cache
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -28,6 +29,17 @@ _LEAST, _MOST = 1e-70, 1e70  # traces whose fourth powers are normal numbers
 _CANCELLED = 1e-3  # the share of the traces below which their difference has lost three digits
 
 
+class _Pairs(NamedTuple):
+    """The covariances and what is found, flat; a gradient that is not asked for is empty."""
+
+    x: Any
+    y: Any
+    value: Any
+    grad_x: Any
+    grad_y: Any
+    status: Any
+
+
 def solve(x, y, rounding, chosen, answers, with_vectors):
     """Fill in value (n,), grad_x, grad_y (n, d, d; or None) and status (n,), the `answers`, of the pairs in a range.
 
@@ -36,11 +48,9 @@ def solve(x, y, rounding, chosen, answers, with_vectors):
     gradients only if singular vectors are not computed (`with_vectors`), which takes a third of the time.
     """
     d, none = x.shape[1], np.empty(0)
-    value, grad_x, grad_y, status = (none if z is None else z.reshape(-1) for z in answers)
-    rounds = tournament(d)
+    pairs = _Pairs(*(none if z is None else z.reshape(-1) for z in (x, y, *answers)))
     work = _space(6 * d * d + d)
-    flat = x.reshape(-1), y.reshape(-1), value, grad_x, grad_y
-    _solve(*flat, status, rounds, work, rounding, d, chosen.start, chosen.stop, with_vectors)
+    _solve(pairs, tournament(d), work, rounding, d, chosen.start, chosen.stop, with_vectors)
 
 
 @cache
@@ -58,7 +68,7 @@ def tournament(d):
 
 
 def _space(vectors):
-    """Room for that many vectors of doubles, none of which straddles two lines of the cache."""
+    """Memory for that many vectors of doubles, none of which straddles two lines of the cache."""
     raw = np.empty((vectors + 1) * LANES)
     skipped = (-raw.ctypes.data) % (8 * LANES) // 8
     return raw[skipped : skipped + vectors * LANES]
@@ -222,15 +232,15 @@ def _halves(d, work, root_x, root_y, w, v, sigma):
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _solve(x, y, value, grad_x, grad_y, status, rounds, work, rounding, d, start, stop, with_vectors):
+def _solve(pairs, rounds, work, rounding, d, start, stop, with_vectors):
     """`solve` on flat arrays."""
     size = d * d
     w, v, root_x, root_y, cov, sigma = 0 * size, size, 2 * size, 3 * size, 4 * size, 5 * size
     for n in range(start, stop, LANES):
         end = min(n + LANES, stop)
-        _gather(d, x, n, end, work, cov)
+        _gather(d, pairs.x, n, end, work, cov)
         trace_x, good_x = _cholesky(d, work, cov, root_x, sigma, rounding)
-        _gather(d, y, n, end, work, cov)
+        _gather(d, pairs.y, n, end, work, cov)
         trace_y, good_y = _cholesky(d, work, cov, root_y, sigma, rounding)
         traces = trace_x + trace_y
         for i in range(size if with_vectors else 0):
@@ -255,9 +265,9 @@ def _solve(x, y, value, grad_x, grad_y, status, rounds, work, rounding, d, start
             solved &= greater(distance, fill(_CANCELLED) * traces)
         store(work, cov, distance)
         for lane in range(end - n):
-            value[n + lane] = work[cov * LANES + lane]
-            status[n + lane] = SOLVED if solved >> lane & 1 else UNSOLVED
-        if grad_x.size:
-            _slope(d, work, w, n, end, grad_x)
-        if grad_y.size:
-            _slope(d, work, v, n, end, grad_y)
+            pairs.value[n + lane] = work[cov * LANES + lane]
+            pairs.status[n + lane] = SOLVED if solved >> lane & 1 else UNSOLVED
+        if pairs.grad_x.size:
+            _slope(d, work, w, n, end, pairs.grad_x)
+        if pairs.grad_y.size:
+            _slope(d, work, v, n, end, pairs.grad_y)

@@ -84,18 +84,22 @@ class MixtureMap(NamedTuple):
     matrices: Array
     offsets: Array
 
-    def __call__(self, points: Array) -> Array:
-        """Move points (..., n, d)."""
-        xp = backend.namespace(self.means)
-        columns = (points[..., None, :, :] - self.means[..., :, None, :]).mT  # (..., k, d, n)
-        squares = (columns * xp.linalg.solve(self.covs, columns)).sum(-2)
-        present = self.weights > 0
-        log_weights = xp.log(xp.where(present, self.weights, 1.0)) - xp.linalg.slogdet(self.covs)[1] / 2
+    def __call__(self, points: Any) -> Array:
+        """Move points (..., n, d); dtypes promote as their library promotes them."""
+        (points, *own), cast_back = checks.arrays(points=points, **self._asdict())
+        checks.shape("points", points, "(..., n, d)", 2)
+        weights, means, covs, matrices, offsets = own
+        checks.same_size("the number of coordinates", "points", points.shape[-1], "the map", means.shape[-1])
+        xp = backend.namespace(means)
+        columns = (points[..., None, :, :] - means[..., :, None, :]).mT  # (..., k, d, n)
+        squares = (columns * xp.linalg.solve(covs, columns)).sum(-2)
+        present = weights > 0
+        log_weights = xp.log(xp.where(present, weights, 1.0)) - xp.linalg.slogdet(covs)[1] / 2
         scores = xp.where(present[..., None], log_weights[..., None] - squares / 2, -xp.inf)
         shares = xp.exp(scores - xp.amax(scores, -2, keepdims=True))
         shares = shares / shares.sum(-2)[..., None, :]
-        images = points[..., None, :, :] @ self.matrices.mT + self.offsets[..., :, None, :]
-        return (shares[..., None] * images).sum(-3)
+        images = points[..., None, :, :] @ matrices.mT + offsets[..., :, None, :]
+        return cast_back((shares[..., None] * images).sum(-3))
 
 
 def mixture_map(weights_x: Any, means_x: Any, covs_x: Any, weights_y: Any, means_y: Any, covs_y: Any) -> MixtureMap:

@@ -9,6 +9,7 @@ import numpy as np
 from .._core import backend, checks
 from .._core.backend import Array
 from .._core.clouds import validate_points
+from .._core.scale import OutOfRange, power_of_two
 
 
 def fit(x: Any, a: Any = None, *, biased: bool = False) -> tuple[Array, Array]:
@@ -31,7 +32,8 @@ def fit(x: Any, a: Any = None, *, biased: bool = False) -> tuple[Array, Array]:
     Raises
     ------
     ValueError
-        If there are fewer than two points (or effectively one, by the weights) and ``biased`` is False.
+        If there are fewer than two points (or effectively one, by the weights) and ``biased`` is False, or the
+        covariance is beyond the range of the dtype.
 
     Examples
     --------
@@ -47,20 +49,38 @@ def fit(x: Any, a: Any = None, *, biased: bool = False) -> tuple[Array, Array]:
     n = x.shape[-2]
     xp = backend.namespace(x)
     x = backend.astype(x, xp.float64)
-    if given:
-        a = backend.astype(checks.weights("a", given[0], n), xp.float64)[..., None]
-        mean = (a * x).sum(-2)
-        centred, lost = x - mean[..., None, :], (a * a).sum(-2)[..., None]
-        scatter = (a * centred).mT @ centred
+    a = backend.astype(checks.weights("a", given[0], n), xp.float64)[..., None] if given else None
+    if a is None:
+        left = n if biased else n - 1
+        if not left:
+            raise ValueError(f"x must have at least 2 points; got {n} (biased=True divides by n)")
+    else:
+        lost = (a * a).sum(-2)[..., None]
         left = xp.ones_like(lost) if biased else 1 - lost
         if not biased and backend.inspectable(left) and not bool((left > 0).all()):
             raise ValueError("a must spread over two points or more; all of it is in one (biased=True divides by 1)")
-        return cast_back(mean), cast_back(scatter / left)
-    if n < 2 and not biased:
-        raise ValueError(f"x must have at least 2 points; got {n} (biased=True divides by n)")
-    mean = x.mean(-2)
+    with backend.silent_overflow(x):
+        mean, cov = _mean_and_covariance(x, a, left)
+        if not _are_finite(mean, cov):
+            unit = float(power_of_two(np.abs(backend.as_numpy(x)).max()))
+            mean, cov = _mean_and_covariance(x / unit, a, left)
+            mean, cov = mean * unit, cov * unit * unit
+        mean, cov = cast_back(mean), cast_back(cov)
+    if not _are_finite(mean, cov):
+        raise OutOfRange(f"the covariance of x is beyond the range of {backend.dtype_name(cov)}; divide x by some c")
+    return mean, cov
+
+
+def _mean_and_covariance(x: Array, a: Array | None, left: Any) -> tuple[Array, Array]:
+    """Of points x (..., n, d) with weights a (..., n, 1) or none; the scatter is divided by ``left``."""
+    mean = x.mean(-2) if a is None else (a * x).sum(-2)
     centred = x - mean[..., None, :]
-    return cast_back(mean), cast_back(centred.mT @ centred / (n if biased else n - 1))
+    return mean, (centred if a is None else a * centred).mT @ centred / left
+
+
+def _are_finite(*arrays: Array) -> bool:
+    """Whether nothing that can be looked at has overflowed."""
+    return all(not backend.inspectable(z) or bool(np.isfinite(backend.as_numpy(z)).all()) for z in arrays)
 
 
 class Moments:
@@ -94,8 +114,12 @@ class Moments:
         checks.finite("batch", x)
         if x.shape[0]:
             x = backend.astype(x, backend.namespace(x).float64)
-            mean = x.mean(0)
-            self._combine(x.shape[0], mean, (x - mean).mT @ (x - mean))
+            with backend.silent_overflow(x):
+                mean = x.mean(0)
+                scatter = (x - mean).mT @ (x - mean)
+            if not _are_finite(mean, scatter):
+                raise OutOfRange("the scatter of batch is beyond the range of float64; divide it by some c")
+            self._combine(x.shape[0], mean, scatter)
         return self
 
     def merge(self, other: Moments) -> Moments:
@@ -112,10 +136,13 @@ class Moments:
             return
         checks.arrays(moments=self._mean, batch=mean)
         checks.same_size("the number of coordinates", "the moments", self._mean.shape[0], "batch", mean.shape[0])
-        total, shift = self.n + n, mean - self._mean
-        self._scatter = self._scatter + scatter + shift[:, None] * shift * (self.n * n / total)
-        self._mean = self._mean + shift * (n / total)
-        self.n = total
+        total = self.n + n
+        with backend.silent_overflow(mean):
+            shift = mean - self._mean
+            scatter = self._scatter + scatter + shift[:, None] * shift * (self.n * n / total)
+        if not _are_finite(scatter):
+            raise OutOfRange("the scatter of all batches is beyond the range of float64; divide them by some c")
+        self._scatter, self._mean, self.n = scatter, self._mean + shift * (n / total), total
 
     def pack(self) -> Array:
         """n, the mean and the scatter in one vector of 1 + d + d² numbers, for files and for other processes."""

@@ -26,6 +26,7 @@ from ..covariance.base import unchecked
 from ..covariance.kronecker import scaled
 from .bures import bures_squared as _bures_of_dense
 from .procrustes import bures_squared_from_root_and, bures_squared_from_root_and_cov, bures_squared_from_roots
+from .size import refuse_overflow
 
 # One gradient for each parameter, before the sum over the batch that shares it.
 Grads = tuple[Array, ...]
@@ -59,13 +60,18 @@ def register(kind_x: type, kind_y: type, rule: PairRule) -> None:
 
 def bures_squared(x: Covariance, y: Covariance) -> Array:
     """tr x + tr y - 2 tr (x^½ y x^½)^½ by the cheapest way that the two structures allow."""
-    x, y = _wide_factors_multiplied_out(x, y)
-    return _rule(x, y).value(x, y)
+    with backend.silent_overflow(next(iter(x.parameters("").values()))):
+        x, y = _wide_factors_multiplied_out(x, y)
+        value = _rule(x, y).value(x, y)
+    refuse_overflow(value)
+    return value
 
 
 def bures_squared_and_grad(x: Covariance, y: Covariance, batch: tuple[int, ...]) -> tuple[Array, tuple[Any, Any]]:
     """`bures_squared`, broadcast to ``batch``, with its gradient in the parameters of both; NumPy only."""
-    value, *grads = _value_and_grad(x, y)
+    with np.errstate(over="ignore", invalid="ignore"):
+        value, *grads = _value_and_grad(x, y)
+    refuse_overflow(value)
     summed = []
     for c, own in ((x, grads[0]), (y, grads[1])):
         parameters = zip(own, c.parameters("").values(), c.core_ndims, strict=True)

@@ -20,6 +20,7 @@ from .._core.backend import Array
 from .._core.operator import Operator
 from ..covariance.base import Structure, from_structure
 from .factor import factor
+from .size import refuse_infinite
 
 Grads = tuple[Array | None, ...]
 # The share of the traces below which their difference has lost three digits, and the residual is summed instead.
@@ -30,7 +31,9 @@ def _from_roots(root_x: Array, root_y: Array, *, needs_input_grad: tuple[bool, .
     """B² of two factors (..., d, r) and (..., d, s), with r, s <= d."""
     xp, dtype = backend.namespace(root_x), root_x.dtype
     r, s = (backend.astype(z, xp.float64) for z in (root_x, root_y))
-    total = _squared_norm(r) + _squared_norm(s)
+    with backend.silent_overflow(r):
+        total = _squared_norm(r) + _squared_norm(s)
+    refuse_infinite(total, dtype)
     cross = s.mT @ r
     if not any(needs_input_grad):
         value = total - 2 * backend.singular_values(cross).sum(-1)
@@ -95,7 +98,10 @@ def _from_root_and_structure(
     xp, dtype = backend.namespace(root_x), root_x.dtype
     r, *parameters = (backend.astype(z, xp.float64) for z in (root_x, *parameters_y))
     y = from_structure(structure, parameters)
-    cross, total = y.apply_root_transposed(r), _squared_norm(r) + y.trace()
+    with backend.silent_overflow(r):
+        total = _squared_norm(r) + y.trace()
+    refuse_infinite(total, dtype)
+    cross = y.apply_root_transposed(r)
     if not any(needs_input_grad):
         value = total - 2 * backend.singular_values(cross).sum(-1)
         return backend.astype(value.clip(0, None), dtype), (None,) * len(needs_input_grad)

@@ -11,10 +11,11 @@ from .._core import backend, checks
 from .._core.backend import Array
 from .._core.clouds import validate_points
 from .._core.jax_operator import takes_jax
+from .._core.scale import power_of_two
 from ..covariance import Covariance, Dense
 from ..covariance.base import unchecked
 from .pairs import bures_squared, bures_squared_and_grad
-from .size import squared_distance
+from .size import refuse_infinite, squared_distance
 
 
 class SampleGradients(NamedTuple):
@@ -56,8 +57,10 @@ def w2_squared_from_samples(x: Any, y: Any) -> Array:
     2048.0
     """
     x, y, cast_back = _clouds(x, y)
-    (mean_x, cov_x), (mean_y, cov_y) = _sample_gaussian(x), _sample_gaussian(y)
-    return cast_back(squared_distance(mean_x - mean_y, bures_squared(cov_x, cov_y), x.dtype))
+    fits, unit = _fits(x, y)
+    (mean_x, cov_x), (mean_y, cov_y) = fits
+    squared = squared_distance(mean_x - mean_y, bures_squared(cov_x, cov_y), x.dtype)
+    return cast_back(_in_units(squared, unit))
 
 
 def w2_squared_from_samples_and_grad(x: Any, y: Any) -> tuple[Array, SampleGradients]:
@@ -73,7 +76,9 @@ def w2_squared_from_samples_and_grad(x: Any, y: Any) -> tuple[Array, SampleGradi
     """
     x, y, cast_back = _clouds(x, y)
     checks.numpy_only("gaussian.w2_squared_from_samples_and_grad", x)
-    (mean_x, cov_x), (mean_y, cov_y) = _sample_gaussian(x), _sample_gaussian(y)
+    fits, unit = _fits(x, y)
+    x, y = x / unit, y / unit
+    (mean_x, cov_x), (mean_y, cov_y) = fits
     batch = np.broadcast_shapes(x.shape[:-2], y.shape[:-2])
     bures, slopes = bures_squared_and_grad(cov_x, cov_y, batch)
     shift = np.broadcast_to(2 * (mean_x - mean_y), (*batch, x.shape[-1]))
@@ -86,8 +91,9 @@ def w2_squared_from_samples_and_grad(x: Any, y: Any) -> tuple[Array, SampleGradi
             spread = (cloud - cloud.mean(-2, keepdims=True)) @ (slope + slope.mT) / (n - 1)
         spread = spread - spread.mean(-2, keepdims=True)
         mean_part = backend.sum_to(towards, (*cloud.shape[:-2], cloud.shape[-1]))[..., None, :] / n
-        grads.append(cast_back(spread + mean_part))
-    return cast_back(squared_distance(mean_x - mean_y, bures, x.dtype)), SampleGradients(*grads)
+        grads.append(cast_back((spread + mean_part) * unit))
+    squared = squared_distance(mean_x - mean_y, bures, x.dtype)
+    return cast_back(_in_units(squared, unit)), SampleGradients(*grads)
 
 
 def _clouds(x: Any, y: Any) -> tuple[Array, Array, Any]:
@@ -100,6 +106,28 @@ def _clouds(x: Any, y: Any) -> tuple[Array, Array, Any]:
     checks.batch({"x": x.shape[:-2], "y": y.shape[:-2]})
     xp = backend.namespace(x)
     return backend.astype(x, xp.float64), backend.astype(y, xp.float64), cast_back
+
+
+def _fits(x: Array, y: Array) -> tuple[Any, float]:
+    """Mean and covariance of both clouds divided by a number, and that number: 1, unless squares overflow."""
+    with backend.silent_overflow(x):
+        fits = _sample_gaussian(x), _sample_gaussian(y)
+        if not backend.inspectable(x) or all(
+            np.isfinite(backend.as_numpy(z)).all() for mean, cov in fits for z in (mean, cov.trace())
+        ):
+            return fits, 1.0
+    unit = float(power_of_two(max(np.abs(backend.as_numpy(z)).max(initial=0) for z in (x, y))))
+    return (_sample_gaussian(x / unit), _sample_gaussian(y / unit)), unit
+
+
+def _in_units(squared: Array, unit: float) -> Array:
+    """The squared distance of the clouds themselves; refused if it is beyond the range."""
+    if unit == 1.0:
+        return squared
+    with backend.silent_overflow(squared):
+        value = squared * unit * unit
+    refuse_infinite(value, value.dtype)
+    return value
 
 
 def _sample_gaussian(x: Array) -> tuple[Array, Covariance]:

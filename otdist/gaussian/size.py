@@ -8,10 +8,7 @@ import numpy as np
 
 from .._core import backend
 from .._core.backend import Array
-
-
-class OutOfRange(ValueError):
-    """A squared distance that its dtype can't hold."""
+from .._core.scale import OutOfRange
 
 
 def squared_distance(shift: Array, bures: Array, dtype: Any) -> Array:
@@ -27,12 +24,27 @@ def squared_distance(shift: Array, bures: Array, dtype: Any) -> Array:
     else:
         with np.errstate(over="ignore"):
             cast = backend.astype((wide * wide).sum(-1) + bures, dtype)
-    if backend.inspectable(cast) and xp.isinf(cast).any():
-        raise OutOfRange(
-            f"the squared distance is beyond the range of {backend.dtype_name(cast)}; "
-            "divide means by some c and covariances by c²"
-        )
+    refuse_infinite(cast, dtype)
     return cast
+
+
+def refuse_overflow(bures: Array) -> None:
+    """Refuse what has overflowed on the way from finite covariances."""
+    if backend.inspectable(bures) and not np.isfinite(backend.as_numpy(bures)).all():
+        raise _out_of_range(bures.dtype)
+
+
+def refuse_infinite(squared: Array, dtype: Any) -> None:
+    """Refuse a squared distance, or a bound of it, that is infinite; NaN may come from behind a transform."""
+    if backend.inspectable(squared) and backend.namespace(squared).isinf(squared).any():
+        raise _out_of_range(dtype)
+
+
+def _out_of_range(dtype: Any) -> OutOfRange:
+    name = str(dtype).removeprefix("torch.")
+    return OutOfRange(
+        f"the squared distance is beyond the range of {name}; divide means by some c and covariances by c²"
+    )
 
 
 def underflows(squared: Array) -> bool:

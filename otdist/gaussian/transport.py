@@ -18,11 +18,14 @@ class AffineMap(NamedTuple):
     matrix: Array
     offset: Array
 
-    def __call__(self, points: Array) -> Array:
-        """Move points (..., n, d), or one point (d,)."""
+    def __call__(self, points: Any) -> Array:
+        """Move points (..., n, d), or one point (d,); dtypes promote as their library promotes them."""
+        (points, matrix, offset), cast_back = checks.arrays(points=points, matrix=self.matrix, offset=self.offset)
+        checks.shape("points", points, "(..., n, d)", 1)
+        checks.same_size("the number of coordinates", "points", points.shape[-1], "the map", matrix.shape[-1])
         if points.ndim == 1:
-            return (self.matrix @ points[..., None])[..., 0] + self.offset
-        return points @ self.matrix.mT + self.offset[..., None, :]
+            return cast_back((matrix @ points[..., None])[..., 0] + offset)
+        return cast_back(points @ matrix.mT + offset[..., None, :])
 
 
 def transport_map(mean_x: Any, cov_x: Any, mean_y: Any, cov_y: Any) -> AffineMap:

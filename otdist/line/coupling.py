@@ -9,6 +9,7 @@ Santambrogio (2015), *Optimal Transport for Applied Mathematicians*, ch. 2 and 7
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -42,6 +43,15 @@ def power(gap: Array, p: float) -> Array:
     return gap * gap if p == 2 else abs(gap) if p == 1 else abs(gap) ** p
 
 
+def is_finite(cost: Array) -> bool:
+    """Whether all costs (r,) are numbers; tensors, which may be on a device, are not looked at."""
+    if backend.is_torch(cost):
+        return False
+    if len(cost) == 1:
+        return math.isfinite(cost[0])
+    return bool(np.isfinite(cost).all())
+
+
 def power_slope(gap: Array, p: float) -> Array:
     """Its derivative; at a gap of 0 with p = 1 it is 0, the mean of both sides."""
     if p == 2:
@@ -71,6 +81,9 @@ def couple(x: Side, y: Side, p: float, wanted: tuple[bool, ...]) -> Transport:
     i, j = first_at_least(u, merged), first_at_least(v, merged)
     gap = take(x.points, i) - take(y.points, j)
     cost = (mass * power(gap, p)).sum(1)
+    if not is_finite(cost):  # no mass times an infinite square is nothing, and not NaN
+        gap = xp.where(mass > 0, gap, xp.zeros_like(gap))
+        cost = (mass * power(gap, p)).sum(1)
     slope = mass * power_slope(gap, p) if wanted[0] or wanted[1] else gap
     return Transport(
         cost,

@@ -9,7 +9,8 @@ import numpy as np
 from .._core import backend
 from .._core.backend import Array
 from .._core.operator import Operator
-from .coupling import Transport
+from .._core.scale import times_power
+from .coupling import Transport, is_finite
 from .monotone import transport, weight_rows
 
 # Between these no term of a cost that matters has overflowed or underflowed.
@@ -21,6 +22,8 @@ def _cost_kernel(x: Array, y: Array, a: Array, b: Array, *, needs_input_grad: tu
     arrays = (x, y, a, b)
     wanted, (u, v) = _wanted(arrays, needs_input_grad), _weights(a, b)
     found = transport(_own_rows(x), _own_rows(y), u, v, p=p, needs_input_grad=wanted)
+    if not (backend.is_torch(x) or _is_within_range(found, x.dtype)):
+        found = _multiplied_back(*_rescaled(arrays, (u, v), p, wanted), (u, v), p)
     return _in_shape(found, arrays, needs_input_grad)
 
 
@@ -34,7 +37,7 @@ def _distance_kernel(x: Array, y: Array, a: Array, b: Array, *, needs_input_grad
         return _in_shape(_root(found, scale[:, 0], p), arrays, needs_input_grad)
     found = transport(_own_rows(x), _own_rows(y), *weights, p=p, needs_input_grad=wanted)
     scale = np.ones(len(found.cost))
-    if not ((found.cost > _SMALLEST) & (found.cost < _LARGEST)).all():
+    if not (((found.cost > _SMALLEST) & (found.cost < _LARGEST)).all() and _is_within_range(found, x.dtype)):
         found, scale = _rescaled(arrays, weights, p, wanted)
     return _in_shape(_root(found, scale, p), arrays, needs_input_grad)
 
@@ -48,6 +51,31 @@ def _rescaled(arrays: Any, weights: Any, p: float, wanted: tuple[bool, ...]) -> 
     x, y = (z / second[:, None] for z in rows)
     found = transport(x, y, *weights, p=p, needs_input_grad=wanted)
     return found, scale[:, 0] * second
+
+
+def _is_within_range(found: Transport, dtype: Any) -> bool:
+    """Whether no cost has overflowed, and no potential will when it is cast."""
+    if not is_finite(found.cost):
+        return False
+    if found.a_potentials is None and found.b_potentials is None:
+        return True
+    most = float(np.finfo(dtype).max) / 8  # differences of potentials must be numbers too
+    return all(-most <= z.min() and z.max() <= most for z in found[3:] if z is not None and z.size)
+
+
+def _multiplied_back(found: Transport, scale: np.ndarray, weights: tuple[Array, Array], p: float) -> Transport:
+    """Of the costs of rows divided by `scale` (r,), the costs of the rows: infinite where they are beyond the range.
+
+    Potentials become infinite with the sign that they have around their mean.
+    """
+    by_points = (None if s is None else times_power(s, scale[:, None], p - 1) for s in found[1:3])
+    by_weights = []
+    for potential, w in zip(found[3:], weights, strict=True):
+        if potential is not None:
+            mean = (w * np.where(w > 0, potential, 0.0)).sum(1, keepdims=True)
+            potential = times_power(potential - mean, scale[:, None], p)
+        by_weights.append(potential)
+    return Transport(times_power(found.cost, scale, p), *by_points, *by_weights)
 
 
 def _power_of_two(x: Array, y: Array) -> Array:

@@ -94,7 +94,8 @@ def walk(x, y, u, v, p, start_i, start_j, steps, cost, x_slopes, y_slopes):
             cdf_x, cdf_y = u[ru, i], v[rv, j]
             first = cdf_x <= cdf_y
             cdf = cdf_x if first else cdf_y
-            gap, mass = x[r, i] - y[r, j], cdf - done
+            mass = cdf - done
+            gap = x[r, i] - y[r, j] if mass > 0.0 else 0.0  # no mass times an infinite square is nothing, and not NaN
             if p == 2.0:
                 total += mass * gap * gap
             elif p == 1.0:

@@ -26,7 +26,7 @@ from .barycenters import Barycenter, validated
 from .barycenters import barycenter as nearest
 from .numpy_engine import Limits
 from .operators import cost_at, damping, divergence, engine_for, warn
-from .result import SinkhornResult, host, rounded_down, rounded_up
+from .result import SinkhornResult, on_device, plain, rounded_down, rounded_up
 
 __all__ = [
     "Barycenter",
@@ -144,9 +144,10 @@ def solve(
     first = arrays[0]
     wide, batch = _broadcast(arrays)
     unbalanced = reaches != (math.inf, math.inf)
-    flat = numpy_engine.flatten(*(host(z) for z in wide), normalize=not unbalanced)
+    flat = _flatten(wide, normalize=not unbalanced)
     limits = Limits(epsilon, tol, max_iter, (damping(epsilon, reaches[0]), damping(epsilon, reaches[1])))
-    found = _solve_flat(flat, None if init is None else _initial(init, flat), first, limits)
+    single, start = backend.dtype_name(first) == "float32", None if init is None else _initial(init, flat)
+    (found,) = engine_for(flat[0]).solve(*flat, limits, single=single, init=start)
     warn(found.error, tol, max_iter)
     f, g = found.f, found.g
     if not unbalanced:
@@ -154,7 +155,7 @@ def solve(
         f, g = f - shift, g + shift
     kind = _kind(first)
 
-    def shaped(z: np.ndarray) -> Array:
+    def shaped(z: Array) -> Array:
         return kind(z.reshape((*batch, *z.shape[1:])))
 
     def cast(z: Array) -> Array:
@@ -164,10 +165,9 @@ def solve(
         *arrays, shaped(f), shaped(g), shaped(_within(found, unbalanced)),
         epsilon=epsilon, reach_x=reaches[0], reach_y=reaches[1],
     )  # fmt: skip
-    costs = [certificates.transport_cost(of) for of in numpy_engine.at_potentials(flat, f, g, epsilon)]
     return SinkhornResult(
         value=cast(value),
-        transport_cost=cast(shaped(np.array(costs))),
+        transport_cost=cast(shaped(_transport_costs(flat, f, g, epsilon))),
         f=cast(shaped(f)),
         g=cast(shaped(g)),
         epsilon=epsilon,
@@ -396,7 +396,7 @@ def bracket(x: Any, y: Any, a: Any = None, b: Any = None, *, rel_tol: float = 1e
     arrays, _, cast_back = validate_clouds(x, y, a, b, core=2)
     rel_tol = checks.positive_number("rel_tol", rel_tol)
     wide, batch = _broadcast(arrays)
-    flat = numpy_engine.flatten(*(host(z) for z in wide))
+    flat = _flatten(wide)
     rows = [certificates.bracket(tuple(z[k : k + 1] for z in flat), rel_tol) for k in range(len(flat[0]))]
     lower, upper, epsilon, passes, converged = (
         (np.array(z) for z in zip(*rows, strict=True)) if rows else [np.empty(0)] * 5
@@ -551,43 +551,50 @@ def _broadcast(arrays: list[Array]) -> tuple[tuple[Array, ...], tuple[int, ...]]
     return wide, tuple(wide[0].shape[:-2])
 
 
-def _within(found: numpy_engine.Solution, unbalanced: bool) -> np.ndarray:
+def _flatten(wide: tuple[Array, ...], *, normalize: bool = True) -> tuple[Array, Array, Array, Array]:
+    """One batch dimension, float64: tensors on a device, NumPy arrays of all others."""
+    own = tuple(plain(z) for z in wide)
+    flat: tuple[Array, Array, Array, Array] = engine_for(own[0]).flatten(*own, normalize=normalize)
+    return flat
+
+
+def _transport_costs(flat: tuple[Array, ...], f: Array, g: Array, epsilon: float) -> Array:
+    """⟨P, C⟩ (k,)."""
+    if on_device(f):
+        from .torch_plans import Plans
+
+        return Plans(flat, f, g, epsilon).transport_cost()
+    found = numpy_engine.at_potentials(flat, f, g, epsilon)
+    return np.array([certificates.transport_cost(of) for of in found])
+
+
+def _within(found: numpy_engine.Solution, unbalanced: bool) -> Array:
     """A dual value is below the solution's; nor is that below the squared distance of the means, or 0."""
     floor = found.shift_squared * (not unbalanced)
-    return np.where(found.value < floor, floor, found.value)
+    return backend.namespace(floor).where(found.value < floor, floor, found.value)
 
 
 def _kind(reference: Array) -> Any:
     """Turns a NumPy array into the reference's kind, with the array's own dtype."""
-    if not backend.is_torch(reference):
+    if not backend.is_torch(reference) or on_device(reference):
         return lambda z: z
     return lambda z: backend.torch_module().as_tensor(z, device=reference.device)
 
 
-def _initial(init: Any, flat: tuple[np.ndarray, ...]) -> np.ndarray:
+def _initial(init: Any, flat: tuple[Array, ...]) -> Array:
     """The potential g (k, m) to start from."""
     if isinstance(init, SinkhornResult):
         g = init._flat[5]
     elif isinstance(init, tuple) and len(init) == 2:
-        g = np.asarray(host(init[1]), np.float64)
-        if not np.isfinite(g).all():
-            raise ValueError("init must be finite")
-        if g.ndim and g.shape[-1] == flat[3].shape[-1] and g.size == flat[3].size:
+        g = init[1] if backend.is_torch(init[1]) else np.asarray(init[1], np.float64)
+        checks.finite("init", g)
+        if g.ndim and g.shape[-1] == flat[3].shape[-1] and math.prod(g.shape) == math.prod(flat[3].shape):
             g = g.reshape(flat[3].shape)
     else:
         raise TypeError(f"init must be a SinkhornResult or a pair (f, g); got {type(init).__name__}")
     if g.shape != flat[3].shape:
-        raise ValueError(f"init must have potentials of shape {flat[3].shape}; got {g.shape}")
-    return g
-
-
-def _solve_flat(
-    flat: tuple[Array, Array, Array, Array], init: np.ndarray | None, first: Array, limits: Limits
-) -> numpy_engine.Solution:
-    single = backend.dtype_name(first) == "float32"
-    if backend.on_cpu(first):
-        return numpy_engine.solve(*flat, limits, single=single, init=init)[0]
-    device = _kind(first)
-    start = None if init is None else device(init)
-    (found,) = engine_for(first).solve(*map(device, flat), limits, single=single, init=start)
-    return numpy_engine.Solution._make(None if z is None else host(z) for z in found)
+        raise ValueError(f"init must have potentials of shape {tuple(flat[3].shape)}; got {tuple(g.shape)}")
+    g = plain(g)
+    if on_device(g) and not on_device(flat[3]):
+        g = g.cpu().numpy()
+    return backend.like(g, flat[3])

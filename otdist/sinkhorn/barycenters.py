@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from .._core import checks
+from .._core import backend, checks
 from .._core.backend import Array
 from .._core.clouds import validate_points
-from . import numpy_engine
 from .numpy_engine import Limits
-from .result import host
+from .operators import engine_for
+from .result import plain
 
 
 class Barycenter(NamedTuple):
@@ -24,9 +25,9 @@ class Barycenter(NamedTuple):
 
 
 def barycenter(
-    start: np.ndarray,
-    clouds: list[np.ndarray],
-    masses: list[np.ndarray],
+    start: Array,
+    clouds: list[Array],
+    masses: list[Array],
     shares: np.ndarray,
     *,
     epsilon: float,
@@ -40,36 +41,35 @@ def barycenter(
     potentials of the one before.
     """
     z, n = start, len(start)
-    weights = np.full((1, n), 1 / n)
+    weights = start[None, :, 0] * 0 + 1 / n
     limits = Limits(epsilon, tol, 5000, (1.0, 1.0))
-    known: list[np.ndarray | None] = [None] * (len(clouds) + 1)
-    scale = np.sqrt(
-        sum(s * (m @ (c**2).sum(1) - ((m @ c) ** 2).sum()) for s, c, m in zip(shares, clouds, masses, strict=True))
-    )
+    known: list[Array | None] = [None] * (len(clouds) + 1)
+    spreads = [m @ (c**2).sum(1) - ((m @ c) ** 2).sum() for c, m in zip(clouds, masses, strict=True)]
+    scale = math.sqrt(max(float(sum(float(s) * v for s, v in zip(shares, spreads, strict=True))), 0.0))
     moved, steps = np.inf, 0
     while moved > tol and steps < max_iter:
-        drift = np.zeros_like(z)
+        drift = z * 0
         targets = [*zip(shares, clouds, masses, strict=True), (-1.0, z, weights[0])]
         for k, (share, cloud, mass) in enumerate(targets):
-            (found,) = numpy_engine.solve(
+            (found,) = engine_for(z).solve(
                 z[None], cloud[None], weights, mass[None], limits, single=False, init=known[k], points=(True, False)
             )
             known[k] = found.g
             assert found.grad_x is not None
-            drift -= share * (0.5 * n) * found.grad_x[0]
+            drift -= float(share) * (0.5 * n) * found.grad_x[0]
         z = z + drift
-        moved = float(np.sqrt((drift**2).sum(1).mean()) / scale) if scale > 0 else 0.0
+        moved = math.sqrt(float((drift**2).sum(1).mean())) / scale if scale > 0 else 0.0
         steps += 1
     return Barycenter(z, steps, moved, moved <= tol)
 
 
 class Validated(NamedTuple):
-    """Arguments of `barycenter`, in float64 but for the first: where it starts, as it came, and how to cast back."""
+    """Arguments of `barycenter`, in float64 but for the first: where it starts, as it came; and how to cast back."""
 
     first: Array
-    start: np.ndarray
-    clouds: list[np.ndarray]
-    masses: list[np.ndarray]
+    start: Array
+    clouds: list[Array]
+    masses: list[Array]
     shares: np.ndarray
     cast_back: Any
 
@@ -93,10 +93,12 @@ def validated(start: Any, clouds: Any, masses: Any, shares: Any) -> Validated:
             raise ValueError(f"{name} must have shape (n, d), without a batch; got {tuple(z.shape)}")
         validate_points(name, z)
         checks.same_size("the number of coordinates", "start", points[0].shape[1], name, z.shape[1])
-    sizes = {f"masses[{k}]": len(z) for k, z in enumerate(points[1:])} | {"weights": len(listed)}
-    weights = [_weights(name, found.get(name), n) for name, n in sizes.items()]
-    begin, *others = (np.array(host(z), np.float64) for z in points)
-    return Validated(points[0], begin, others, weights[:-1], weights[-1], cast_back)
+    weights = [_weights(f"masses[{k}]", found.get(f"masses[{k}]"), z) for k, z in enumerate(points[1:])]
+    begin, *others = (_double(z) for z in points)
+    of_clouds = np.full(len(listed), 1 / len(listed))
+    if shares is not None:
+        of_clouds = np.array(_weights("weights", found["weights"], of_clouds).tolist())
+    return Validated(points[0], begin, others, weights, of_clouds, cast_back)
 
 
 def _listed(name: str, given: Any) -> list[Any]:
@@ -106,10 +108,18 @@ def _listed(name: str, given: Any) -> list[Any]:
     return list(given)
 
 
-def _weights(name: str, given: Array | None, n: int) -> np.ndarray:
+def _weights(name: str, given: Array | None, of: Array) -> Array:
+    """Of the members of an array, uniform where none are given."""
+    n = len(of)
     if given is None:
-        return np.full(n, 1 / n)
+        return _double(of).reshape(n, -1)[:, 0] * 0 + 1 / n
     if given.ndim != 1:
         raise ValueError(f"{name} must have shape (n,); got {tuple(given.shape)}")
-    found = np.array(host(checks.weights(name, given, n)), np.float64)
+    found = _double(checks.weights(name, given, n))
     return found / found.sum()
+
+
+def _double(z: Array) -> Array:
+    """A copy in float64, of NumPy or, on a device, a tensor."""
+    z = plain(z)
+    return z.double() if backend.is_torch(z) else np.array(z, np.float64)

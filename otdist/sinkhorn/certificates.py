@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 
+from .._core import backend
+from .._core.backend import Array
 from . import numpy_engine
 from .normalization import normalization
 from .numpy_engine import Limits, Potentials
@@ -75,29 +78,41 @@ def rounded_cost(of: Potentials) -> float:
     return float(a @ (x**2).sum(1) + b @ (y**2).sum(1) - 2 * inner)
 
 
-def bracket(flat: tuple[np.ndarray, ...], rel_tol: float) -> tuple[float, float, float, int, bool]:
+def _tools(x: Array) -> tuple[Any, Any, Any]:
+    """For arrays of this kind: the mean cost of one problem, how to solve, and `bounds`."""
+    if isinstance(x, np.ndarray):
+        return _mean_cost, numpy_engine.solve, bounds
+    from . import torch_engine, torch_plans
+
+    return torch_plans.mean_cost, torch_engine.solve, torch_plans.bounds
+
+
+def _mean_cost(flat: tuple[np.ndarray, ...]) -> float:
+    (start,) = numpy_engine.at_potentials(flat, np.zeros(flat[2].shape), np.zeros(flat[3].shape), 1.0)
+    return start.passes.mean_cost * start.unit**2
+
+
+def bracket(flat: tuple[Array, ...], rel_tol: float) -> tuple[float, float, float, int, bool]:
     """Bounds of one problem (a batch of one), ε, passes and whether they are within rel_tol of each other."""
-    inside = normalization(*flat[:2])
-    unit = float(inside.unit[0])
+    inside, (mean_cost, solve, bounds_of) = normalization(*flat[:2]), _tools(flat[0])
+    (unit,) = backend.numbers(inside.unit[0])
     x, y = ((z - inside.center[:, None]) / unit for z in flat[:2])
     flat = (x, y, *flat[2:])
-    (start,) = numpy_engine.at_potentials(flat, np.zeros(flat[2].shape), np.zeros(flat[3].shape), 1.0)
-    mean = start.passes.mean_cost * start.unit**2
+    mean = mean_cost(flat)
     if mean == 0.0:
         return 0.0, 0.0, 0.0, 0, True
     # Below rounding of the costs, an upper bound can't be told from 0, and ε can't be resolved.
     zero, smallest = 1e-12 * mean, 1e-10 * mean
     epsilon, lower, upper, passes = mean / 20, 0.0, math.inf, 0
-    g: np.ndarray | None = None
+    g: Array | None = None
     while True:
         limits = Limits(epsilon, min(1e-3, rel_tol / 20), 2000, (1.0, 1.0))
-        (found,) = numpy_engine.solve(x, y, flat[2], flat[3], limits, single=False, init=g)
-        passes += int(found.n_iter[0])
+        (found,) = solve(x, y, flat[2], flat[3], limits, single=False, init=g)
         former, g = g, found.g
         # Potentials differ from their limit by a multiple of ε to first order: extrapolate it away.
         others = () if former is None else (g + (g - former) / (BRACKET_FACTOR - 1),)
-        low, high = bounds(flat, g, epsilon, others)
-        lower, upper = max(lower, float(low[0])), min(upper, float(high[0]))
+        low, high, taken = backend.numbers(*(z[0] for z in bounds_of(flat, g, epsilon, others)), found.n_iter[0])
+        lower, upper, passes = max(lower, low), min(upper, high), passes + int(taken)
         done = upper - lower <= rel_tol * upper or upper <= zero
         if done or epsilon < smallest:
             return lower * unit * unit, upper * unit * unit, epsilon * unit * unit, passes, done

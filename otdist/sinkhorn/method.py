@@ -283,10 +283,10 @@ def newton_finish(problem: Any, h: Array, tol: float, max_iter: int) -> State:
     """
     noise, trust, taken = float(problem.noise[0]), TRUST_RADIUS, 1
 
-    def measure(at: Array) -> tuple[Array, Array, Array, Array, float, float]:
+    def measure(at: Array) -> tuple[Any, ...]:
         F, c = problem.sweep(at)
         r, error, dual, value = residual_and_dual(problem, at, F, c)
-        return F, c, r, value, float(error[0]), float(dual[0])
+        return F, c, r, value, *backend.numbers(error[0], dual[0])
 
     F, c, r, value, error, dual = measure(h)
     for _ in range(50):
@@ -298,8 +298,9 @@ def newton_finish(problem: Any, h: Array, tol: float, max_iter: int) -> State:
         if error <= tol or error != error:
             break
         step, former = newton_step(problem, h, F, c), error
-        longest = min(1.0, trust / max(float(abs(step).max()), 1e-300))
-        slope, t, risen = float((step * (problem.b - c)).sum()), longest, False
+        largest, slope = backend.numbers(abs(step).max(), (step * (problem.b - c)).sum())
+        longest = min(1.0, trust / max(largest, 1e-300))
+        t, risen = longest, False
         while not risen and t > 1e-4 * longest:
             trial = h + t * step
             F, c, r, value, error, new_dual = measure(trial)

@@ -40,11 +40,13 @@ def weight_gradient(f: Array, epsilon: float, reach: float, other_mass: Array, p
 
 def warn(error: Any, tol: float, max_iter: int) -> None:
     """One warning for all problems of a batch that did not converge, at the line that called the library."""
-    missed = int((error > tol).sum())  # NaN is not a matter of passes
+    if not len(error):
+        return
+    missed, largest = backend.numbers((error > tol).sum(), error.max())  # NaN is not a matter of passes
     if missed:
         checks.warn(
-            f"Sinkhorn stopped after max_iter={max_iter} passes in {missed} of {len(error)} problems; the largest "
-            f"marginal error is {float(error.max()):.2g} and tol is {tol:.2g}"
+            f"Sinkhorn stopped after max_iter={max_iter} passes in {int(missed)} of {len(error)} problems; the largest "
+            f"marginal error is {largest:.2g} and tol is {tol:.2g}"
         )
 
 

@@ -56,6 +56,8 @@ class SinkhornResult:
     def plan(self) -> Array:
         """The plan P (..., n, m), dense; n · m numbers, refused with a MemoryError where they would not fit."""
         x, y = self._flat[:2]
+        if on_device(x):  # whose allocator has the last word
+            return self._shaped(self._plans().dense())
         checks.memory(8 * len(x) * x.shape[1] * y.shape[1], "the dense plan", "use apply(v) or barycentric_map()")
         P = np.empty((*x.shape[:2], y.shape[1]))
         for k, of in enumerate(self._problems()):
@@ -68,12 +70,16 @@ class SinkhornResult:
 
         One dimension more than (..., m) has means r columns, r results a point.
         """
-        v = host_like("v", v, self._like)
+        v = plain_like("v", v, self._like)
         columns = v.ndim > len(self._batch) + 1
         inner = v.shape[-2:] if columns else (v.shape[-1], 1)
         side = 0 if transpose else 1
         checks.same_size("the number of points", "yx"[transpose], self._flat[side].shape[1], "v", inner[0])
-        wide = np.broadcast_to(v.reshape(*v.shape[: v.ndim - 1 - columns], *inner), (*self._batch, *inner))
+        wide = backend.broadcast_to(v.reshape(*v.shape[: v.ndim - 1 - columns], *inner), (*self._batch, *inner))
+        if on_device(v):
+            plans, wide = self._plans(), wide.reshape(-1, *inner)
+            moved = plans.apply_transposed(wide) if transpose else plans.apply(wide)
+            return self._shaped(moved if columns else moved[..., 0])
         out = np.empty((*self._flat[1 - side].shape[:2], inner[1]))
         for k, (of, u) in enumerate(zip(self._problems(), wide.reshape(-1, *inner), strict=True)):
             none = np.empty((self._flat[1 - side].shape[1], 0))
@@ -82,6 +88,8 @@ class SinkhornResult:
 
     def barycentric_map(self) -> Array:
         """Where each x_i goes on average, ``Σ_j P_ij y_j / Σ_j P_ij``: (..., n, d), without forming P."""
+        if on_device(self._flat[0]):
+            return self._shaped(self._plans().map())
         return self._shaped(
             np.stack([_map(of, of.passes.x) for of in self._problems()])
             if len(self._flat[0])
@@ -95,10 +103,12 @@ class SinkhornResult:
         The entropic map, continued to all of space by the potential g (Pooladian & Niles-Weed 2021, arXiv:2109.12004);
         at the points x it is `barycentric_map`.
         """
-        z = host_like("points", points, self._like)
+        z = plain_like("points", points, self._like)
         checks.shape("points", z, "(..., p, d)", 2)
         checks.same_size("the number of coordinates", "y", self._flat[1].shape[2], "points", z.shape[-1])
-        wide = np.broadcast_to(z, (*self._batch, *z.shape[-2:])).reshape(-1, *z.shape[-2:])
+        wide = backend.broadcast_to(z, (*self._batch, *z.shape[-2:])).reshape(-1, *z.shape[-2:])
+        if on_device(z):
+            return self._shaped(self._plans().map(wide))
         moved = [_map(of, (u - of.center) / of.unit) for of, u in zip(self._problems(), wide, strict=True)]
         return self._shaped(np.stack(moved) if moved else np.empty(wide.shape))
 
@@ -113,14 +123,21 @@ class SinkhornResult:
         Altschuler, Weed & Rigollet (2017), arXiv:1705.09634, algorithm 2.
         """
         *flat, _, g = self._flat
-        lower, upper = certificates.bounds(tuple(flat), g, self.epsilon)
+        on_card = on_device(g)
+        lower, upper = self._plans().bounds() if on_card else certificates.bounds(tuple(flat), g, self.epsilon)
         return self._shaped(rounded_down(lower, self._like)), self._shaped(rounded_up(upper, self._like))
 
     def _problems(self) -> list[numpy_engine.Potentials]:
         *flat, f, g = self._flat
         return numpy_engine.at_potentials(tuple(flat), f, g, self.epsilon)
 
-    def _shaped(self, flat: np.ndarray) -> Array:
+    def _plans(self) -> Any:
+        from .torch_plans import Plans
+
+        *flat, f, g = self._flat
+        return Plans(tuple(flat), f, g, self.epsilon)
+
+    def _shaped(self, flat: Array) -> Array:
         return backend.scalar(backend.like(flat.reshape((*self._batch, *flat.shape[1:])), self._like))
 
 
@@ -133,31 +150,37 @@ def _map(of: numpy_engine.Potentials, z: np.ndarray) -> np.ndarray:
     return moved * of.unit + of.center
 
 
-def host(x: Array) -> np.ndarray:
-    """A NumPy array, wherever x is."""
-    return backend.as_numpy(x) if backend.on_cpu(x) else x.detach().cpu().numpy()
+def on_device(x: Array) -> bool:
+    """Whether x is a tensor that stays where it is: on a card."""
+    return not backend.on_cpu(x)
 
 
-def host_like(name: str, v: Any, like: Array) -> np.ndarray:
+def plain(x: Array) -> Array:
+    """What the engines take: a NumPy array, or a tensor on a device without its graph."""
+    return x.detach() if on_device(x) else backend.as_numpy(x)
+
+
+def plain_like(name: str, v: Any, like: Array) -> Array:
     """An argument of the kind of `like`, checked, in float64."""
     (v, _), _ = checks.arrays(**{name: v, "x": like})
     checks.shape(name, v, "(..., m)", 1)
     checks.finite(name, v)
-    return np.asarray(host(v), np.float64)
+    v = plain(v)
+    return backend.astype(v, backend.namespace(v).float64)
 
 
-def rounded_down(value: np.ndarray, like: Array) -> np.ndarray:
+def rounded_down(value: Array, like: Array) -> Array:
     """So far below that casting to the type of `like` does not pass the value, and finite."""
     if backend.dtype_name(like) == "float64":
-        return np.minimum(value, np.finfo(np.float64).max)
+        return value.clip(max=np.finfo(np.float64).max)
     largest = float(backend.namespace(like).finfo(like.dtype).max)
-    return np.minimum(value * (1 - 2 * float(backend.epsilon(like))), largest)
+    return (value * (1 - 2 * float(backend.epsilon(like)))).clip(max=largest)
 
 
-def rounded_up(value: np.ndarray, like: Array) -> np.ndarray:
+def rounded_up(value: Array, like: Array) -> Array:
     """So far above that casting to the type of `like` does not pass the value: infinite beyond that type's range."""
     if backend.dtype_name(like) == "float64":
         return value
     largest = float(backend.namespace(like).finfo(like.dtype).max)
     value = value * (1 + 2 * float(backend.epsilon(like)))
-    return np.where(value > largest, np.inf, value)
+    return backend.namespace(value).where(value > largest, np.inf, value)

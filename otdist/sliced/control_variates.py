@@ -25,6 +25,8 @@ from . import products
 
 # A ridge on the standardised columns, relative to the number of directions: it silences what only rounding moves.
 _RIDGE = 1e-6
+# The covariances whose products are looked at.
+_PAIRS = ((0, 0), (1, 1), (0, 1))
 
 
 class ControlVariates(NamedTuple):
@@ -32,10 +34,10 @@ class ControlVariates(NamedTuple):
 
     weights: Array  # (b, L)
     directions: Array  # (1, L, d)
-    covariances: tuple[Array, Array]  # (b, d, d)
-    forms: tuple[Array, Array]  # θᵀAθ and θᵀBθ, (b, L)
-    traces: list[Array]  # tr A, tr B; (b,)
-    products: list[list[Array]]  # tr AA, tr AB; tr BA, tr BB; (b,)
+    inverses: list[Array]  # 1 / tr A, 1 / tr B; (b,)
+    covariances: list[Array]  # A / tr A, B / tr B; (b, d, d)
+    forms: list[Array]  # θᵀAθ / tr A, θᵀBθ / tr B; (b, L)
+    products: list[Array]  # tr AA, tr BB and tr AB, of those; (b,)
     columns: Array  # (b, L, 6)
     inverse: Array  # (b, 6, 6)
     deviations: tuple[Array, Array]  # (b, L): the sum and the difference of a/E a - 1 and b/E b - 1
@@ -83,17 +85,13 @@ class ControlVariates(NamedTuple):
         """Chain from a/E a - 1, E a² and E ab (of those deviations) to one covariance."""
         a, b, theta = self.covariances[side], self.covariances[1 - side], self.directions
         d = a.shape[-1]
+        by_square, by_product = 4 * d / (d + 2) * by_square, 2 * d / (d + 2) * by_product
+        slope = products.gram(theta * (d * by_deviation)[..., None], theta)
+        slope = slope + by_square[:, None, None] * a + by_product[:, None, None] * b
+        onto = (by_deviation * self.forms[side]).sum(-1) * d
+        diagonal(slope)[...] -= (onto + by_square * self.products[side] + by_product * self.products[2])[:, None]
         # A cloud that is one point has nothing to turn, and no deviation to speak of: its slopes are 0.
-        trace, other = _inverse(self.traces[side]), _inverse(self.traces[1 - side])
-        square, product = self.products[side][side], self.products[0][1]
-        common = 2 * d / (d + 2)
-        slope = products.gram(theta * (by_deviation * (d * trace)[:, None])[..., None], theta)
-        slope = slope + (2 * common * by_square * trace**2)[:, None, None] * a
-        slope = slope + (common * by_product * trace * other)[:, None, None] * b
-        onto = -(by_deviation * self.forms[side]).sum(-1) * d * trace**2
-        onto = onto - 2 * common * by_square * square * trace**3 - common * by_product * product * trace**2 * other
-        diagonal(slope)[...] += (onto * (trace > 0))[:, None]
-        return slope
+        return slope * self.inverses[side][:, None, None]
 
 
 def fit(directions: Array, cov_x: Array, cov_y: Array, floor: float) -> ControlVariates:
@@ -102,16 +100,17 @@ def fit(directions: Array, cov_x: Array, cov_y: Array, floor: float) -> ControlV
     `floor` is the relative deviation of θᵀAθ below which it is taken for rounding: of the order of √eps.
     """
     xp, (_, n, d) = backend.namespace(directions), directions.shape
-    covariances = cov_x, cov_y
-    forms = tuple((products.project(directions, c) * directions).sum(-1) for c in covariances)  # c is symmetric
-    traces = [diagonal(c).sum(-1) for c in covariances]
-    traced = [[(p * q).sum((-2, -1)) for q in covariances] for p in covariances]
-    inverses = [_inverse(t) for t in traces]
-    alpha, beta = ((f * (d * t)[:, None] - 1) * (t > 0)[:, None] for f, t in zip(forms, inverses, strict=True))
+    # Divided by their traces at once: the squares of small ones would be 0.
+    inverses = [_inverse(diagonal(c).sum(-1)) for c in (cov_x, cov_y)]
+    covariances = [c * t[:, None, None] for c, t in zip((cov_x, cov_y), inverses, strict=True)]
+    forms = [(products.project(directions, c) * directions).sum(-1) for c in covariances]  # c is symmetric
+    seen = [t > 0 for t in inverses]
+    alpha, beta = ((d * f - 1) * known[:, None] for f, known in zip(forms, seen, strict=True))
+    traced = [(covariances[p] * covariances[q]).sum((-2, -1)) for p, q in _PAIRS]
     square_x, square_y, product = (
         # The mean over the sphere of (θᵀPθ/E - 1)(θᵀQθ/E - 1), E their own means.
-        (2 * (d * (traced[p][q] * inverses[p] * inverses[q]) - 1) / (d + 2)) * (inverses[p] * inverses[q] > 0)
-        for p, q in ((0, 0), (1, 1), (0, 1))
+        (2 * (d * traced[k] - 1) / (d + 2)) * (seen[p] & seen[q])
+        for k, (p, q) in enumerate(_PAIRS)
     )
     s, t = alpha + beta, alpha - beta
     means = square_x + 2 * product + square_y, square_x - square_y, square_x - 2 * product + square_y
@@ -127,7 +126,7 @@ def fit(directions: Array, cov_x: Array, cov_y: Array, floor: float) -> ControlV
     inverse = xp.linalg.inv_ex(normal).inverse if backend.is_torch(normal) else np.linalg.inv(normal)
     weights = (columns @ inverse[:, :, :1])[..., 0]
     return ControlVariates(
-        weights, directions, covariances, forms, traces, traced, columns, inverse, (s, t), (s_scale, t_scale)
+        weights, directions, inverses, covariances, forms, traced, columns, inverse, (s, t), (s_scale, t_scale)
     )
 
 
@@ -144,6 +143,7 @@ def _solve(matrices: Array, b: Array) -> Array:
 
 
 def _inverse(x: Array) -> Array:
-    """1 / x where x is above 0, else 0."""
+    """1 / x where x is above 0 (and that is a number), else 0."""
     xp = backend.namespace(x)
-    return xp.where(x > 0, 1 / xp.where(x > 0, x, xp.ones_like(x)), xp.zeros_like(x))
+    positive = x > 1e-300
+    return xp.where(positive, 1 / xp.where(positive, x, xp.ones_like(x)), xp.zeros_like(x))

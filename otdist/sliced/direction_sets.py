@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from .._core import checks, random
+from .._core import backend, checks, random
 from .._core.imports import imported
 
 # Six coefficients are fitted to the values: with fewer directions than this they would fit noise.
@@ -57,6 +57,16 @@ def draw(n: int, d: int, kind: str, rng: np.random.Generator) -> np.ndarray:
     if kind == "sobol":
         return _sobol(n, d, rng)
     return _orthogonal(n, d, rng) if kind == "orthogonal" else _unit(rng.standard_normal((n, d)))
+
+
+def length_tolerance(given: Any) -> float:
+    """By how much the squared length of a unit row may differ from 1, as the caller gave it.
+
+    Generous beside rounding, so that finite differences can be taken. A row normalized in its own precision is off by
+    half an eps from its norm and half an eps from the quotient, which makes 2 eps in the square: twice that is allowed.
+    """
+    half = hasattr(given, "dtype") and backend.dtype_name(given) in ("float16", "bfloat16")
+    return 2e-3 + 4 * backend.epsilon(given) if half else 2e-3
 
 
 def grid(n: int, groups: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:

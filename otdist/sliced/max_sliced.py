@@ -6,8 +6,8 @@ plans change, and f has a kink that points upwards: with few points most maxima 
 gradients gets stuck. So the search has three parts: many directions are looked at, the best ones climb along their
 gradients, and the best of those finish by gradient sampling (Burke, Lewis & Overton 2005): the shortest convex
 combination of the gradients around θ says where to go, or that there is nowhere to go. Its coefficients are those with
-which the plans enter the derivative of the maximum. In the plane with few points, all arcs between kinks are gone
-through instead.
+which the plans enter the derivative of the maximum. The three are repeated until several starts have reached the best
+value. In the plane with few points, all arcs between kinks are gone through instead.
 """
 
 from __future__ import annotations
@@ -28,8 +28,15 @@ _SHORTEST = 1e-10
 _LOOKS, _LOOKED_AT = 128, 1 << 22
 # Radii, in radians, within which gradients are sampled: from that of a local search down to where f is as good as flat.
 _WIDE, _NARROW = 3e-2, 1e-7
+# Angle up to which two directions are one.
+_SAME = 1e-3
 # Samples within the narrow radius until a point that is not flat is given up.
 _TRIES = 10
+# Directions that finish together, of few coordinates (samples are three a coordinate) and at least; how far below the
+# best one may be, relative, when the radius has shrunk, to go on, and at the end, to count as having reached it.
+_FINISHERS, _COORDINATES, _AT_LEAST, _NEAR = 12, 256, 3, 1e-3
+# The search is repeated until so many starts have reached the best value, or so often.
+_AGAIN, _ROUNDS = 3, 4
 # Points of both clouds, in the plane, up to which all arcs are gone through: some 4000 arcs.
 _FEW = 128
 # Numbers in a part of that work.
@@ -44,6 +51,9 @@ class Found(NamedTuple):
     converged: bool
     active: np.ndarray
     multipliers: np.ndarray
+    value: float = 0.0
+    found: int = 1
+    n_starts: int = 1
 
 
 def search(arrays: tuple[Array, ...], starts: int, max_iter: int, tol: float, seed: int) -> list[Found]:
@@ -90,15 +100,21 @@ def _search(arrays: tuple[Array, ...], starts: int, max_iter: int, tol: float, r
         return Found(one[0], 0, True, one, np.ones(1))
     if d == 2 and n + m <= _FEW:
         return _go_through_arcs(*(_numpy(z).astype(float) for z in arrays))
-    objective = _Objective(*arrays)
-    theta, value, n_iter, settled = _climb(objective, _starts(objective, starts, rng), max_iter, tol)
-    best = int(value.argmax())
-    if max_iter < 2:
-        return Found(theta[best], n_iter, bool(settled[best]), theta[best][None], np.ones(1))
-    # The best three: what looks a little lower may end higher.
-    ends = [_finish(objective, theta[k], value[k], max_iter, tol, rng) for k in np.argsort(-value)[:3]]
-    found = max(ends, key=lambda end: end[1])[0]
-    return found._replace(n_iter=n_iter + found.n_iter)
+    objective, best, ends = _Objective(*arrays), None, []
+    for _ in range(_ROUNDS):
+        theta, value, n_iter, settled = _climb(objective, _starts(objective, starts, rng), max_iter, tol)
+        own, value = _finish(objective, theta, value, max_iter, tol, rng) if max_iter > 1 else (None, value)
+        if own is None:
+            k = int(value.argmax())
+            own = Found(theta[k], 0, bool(settled[k]), theta[k][None], np.ones(1), value[k])
+        if best is None or own.value > best.value:
+            best = own._replace(n_iter=n_iter + own.n_iter)
+        ends.append(value)
+        found = int(sum((v >= best.value * (1 - _NEAR)).sum() for v in ends))
+        if found >= min(_AGAIN, starts):
+            break
+    assert best is not None
+    return best._replace(found=found, n_starts=starts * len(ends))
 
 
 def _starts(objective: _Objective, n: int, rng: np.random.Generator) -> np.ndarray:
@@ -112,7 +128,8 @@ def _starts(objective: _Objective, n: int, rng: np.random.Generator) -> np.ndarr
     if d <= 512:  # an eigendecomposition of larger matrices would cost more than the ascent
         covariances = [_numpy(cloud.covariance())[0] for cloud in (one, two)]
         apart = covariances[0] - covariances[1] + np.outer(objective.shift, objective.shift)
-        looks += [np.linalg.eigh(z)[1].T[[0, -1]] for z in (apart, covariances[0] + covariances[1])]
+        looks += [np.linalg.eigh(z)[1].T for z in (apart, covariances[0] + covariances[1])]
+        looks.append(np.eye(d))
     theta = np.concatenate(looks)
     return theta[np.argsort(-objective.values(theta), kind="stable")[:n]]
 
@@ -146,36 +163,89 @@ def _climb(
 
 
 def _finish(
-    objective: _Objective, theta: np.ndarray, value: float, max_iter: int, tol: float, rng: np.random.Generator
-) -> tuple[Found, float]:
-    """Gradient sampling from theta (d,): the end, and its value."""
-    d, radius, n_iter, tries, converged = len(theta), _WIDE, 0, 0, False
-    active, multipliers = theta[None], np.ones(1)
-    while n_iter < max_iter and not converged:
+    objective: _Objective, theta: np.ndarray, value: np.ndarray, max_iter: int, tol: float, rng: np.random.Generator
+) -> tuple[Found, np.ndarray]:
+    """Gradient sampling from the best rows of theta (k, d) at once: the best end, and what values (k,) became."""
+    d, value = theta.shape[1], value.copy()
+    chosen = _different(theta, value, min(_FINISHERS, max(_AT_LEAST, _COORDINATES // d)))
+    racers = [_Racer(theta[k], value[k], objective.resolution) for k in chosen]
+    running, n_iter = racers, 0
+    while running and n_iter < max_iter:
         n_iter += 1
-        noise = rng.standard_normal((3 * d + 4, d))
-        near = _unit(np.concatenate([theta[None], theta + radius * noise / np.linalg.norm(noise, axis=1)[:, None]]))
-        values, gradients = objective(near)
-        gradients = _tangent(gradients, theta[None])
+        _sample(objective, running, tol, rng)
+        top = max(racer.value for racer in racers)
+        running = [racer for racer in running if not racer.done and (racer.radius == _WIDE or racer.near(top))]
+    value[chosen] = [racer.value for racer in racers]
+    best = max(racers, key=lambda racer: racer.value)
+    return Found(best.theta, n_iter, best.converged, best.active, best.multipliers, best.value), value
+
+
+def _different(theta: np.ndarray, value: np.ndarray, n: int) -> np.ndarray:
+    """Places of the n best values whose directions are not those of better ones."""
+    places: list[int] = []
+    for k in np.argsort(-value):
+        if len(places) < n and not any(abs(theta[k] @ theta[j]) > 1 - _SAME**2 / 2 for j in places):
+            places.append(int(k))
+    return np.array(places)
+
+
+class _Racer:
+    """A direction on its way to the end of the search."""
+
+    def __init__(self, theta: np.ndarray, value: float, resolution: float) -> None:
+        self.theta, self.value, self.resolution = theta, float(value), resolution
+        self.radius, self.tries, self.converged, self.done = _WIDE, 0, False, False
+        self.active, self.multipliers = theta[None], np.ones(1)
+        self.samples = [np.empty((0, len(theta)))] * 2  # directions and gradients within the radius
+        self.length, self.way = 0.0, np.zeros(len(theta))  # of the shortest combination of the gradients
+
+    def near(self, top: float) -> bool:
+        return self.value >= top * (1 - _NEAR)
+
+    def trials(self, near: np.ndarray, gradients: np.ndarray) -> np.ndarray:
+        """Where to look next, (12, d): along the shortest convex combination of the gradients at `near`."""
+        gradients = _tangent(gradients, self.theta[None])
+        self.samples = [np.concatenate(pair) for pair in zip(self.samples, (near, gradients), strict=True)]
+        near, gradients = self.samples
         multipliers = _shortest(gradients)
-        active, up = near, multipliers @ gradients
-        length = np.linalg.norm(up)
-        reach = radius * 2.0 ** np.arange(-4, 8)
-        trial = near
-        if length > 0:
-            trial = np.concatenate([near, _unit(theta + reach[:, None] * (up / length))])
-            values = np.concatenate([values, objective.values(trial[len(near) :])])
-        best = int(values.argmax())
-        if values[best] > value * (1 + 1e-2 * tol * radius):
-            theta, value = trial[best], values[best]
-        elif radius > objective.resolution:
-            radius = max(radius / 8, objective.resolution)
-        else:
-            converged = bool(length <= max(tol, objective.resolution) ** 0.5 * 2 * value) or value == 0
-            tries += 1  # the samples may have missed a side of the kink
-            if tries == _TRIES:
-                break
-    return Found(theta, n_iter, converged, active, multipliers), float(value)
+        up = multipliers @ gradients
+        self.active, self.multipliers = near[multipliers > 0], multipliers[multipliers > 0]
+        self.length = float(np.linalg.norm(up))
+        self.way = up / self.length if self.length > 0 else up
+        reach = self.radius * 2.0 ** np.arange(-4, 8)
+        return _unit(self.theta + reach[:, None] * self.way)
+
+    def move(self, theta: np.ndarray, value: float, tol: float) -> None:
+        """To the best of the trials if it is better; otherwise look nearer, and in the end stop."""
+        if value > self.value * (1 + 1e-2 * tol * self.radius):
+            self.theta, self.value = theta, float(value)
+        elif self.radius > self.resolution:
+            self.radius = max(self.radius / 8, self.resolution)
+        else:  # the samples may have missed a side of the kink, and stay for the next try
+            flat = self.length <= max(tol, self.resolution) ** 0.5 * 2 * self.value
+            self.converged = flat or self.value == 0
+            self.tries += 1
+            self.done = self.converged or self.tries == _TRIES
+            return
+        self.samples = [z[:0] for z in self.samples]
+
+
+def _sample(objective: _Objective, racers: list[_Racer], tol: float, rng: np.random.Generator) -> None:
+    """One step of each."""
+    d = len(racers[0].theta)
+    noise = rng.standard_normal((len(racers), 3 * d + 4, d))
+    noise /= np.linalg.norm(noise, axis=2, keepdims=True)
+    noise[:, 0] = [r.way for r in racers]  # if it did not lead upwards, the plan there is missing from the combination
+    theta, radius = np.stack([r.theta for r in racers])[:, None], np.array([r.radius for r in racers])
+    near = _unit(np.concatenate([theta, theta + radius[:, None, None] * noise], axis=1))
+    values, gradients = objective(near.reshape(-1, d))
+    values, gradients = values.reshape(len(racers), -1), gradients.reshape(near.shape)
+    trials = np.stack([r.trials(z, g) for r, z, g in zip(racers, near, gradients, strict=True)])
+    further = objective.values(trials.reshape(-1, d)).reshape(len(racers), -1)
+    trials, values = np.concatenate([near, trials], axis=1), np.concatenate([values, further], axis=1)
+    for racer, where, found in zip(racers, trials, values, strict=True):
+        best = int(found.argmax())
+        racer.move(where[best], found[best], tol)
 
 
 def _shortest(gradients: np.ndarray) -> np.ndarray:

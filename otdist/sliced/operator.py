@@ -34,11 +34,6 @@ def _kernel(
     arrays = x, y, a, b, directions
     if direct.applies(*arrays, p):
         return _solve_directly(arrays, needs_input_grad)
-    if 0 in x.shape[:-2]:
-        xp = backend.namespace(x)
-        return xp.zeros_like(x[..., 0, 0]), tuple(
-            xp.zeros_like(z) if need else None for z, need in zip(arrays, needs_input_grad, strict=True)
-        )
     needs = (
         *needs_input_grad[:2],
         needs_input_grad[2] and a.shape[-1] > 0,
@@ -68,6 +63,9 @@ def _solve_batch(
 ) -> tuple[Array, Array | None, list[Array | None]]:
     """Values and standard errors (...), gradients (..., core): several small problems at a time, or one large one."""
     x, directions, batch = arrays[0], arrays[4], arrays[0].shape[:-2]
+    if 0 in batch:
+        nothing = backend.namespace(x).zeros_like(x[..., 0, 0])
+        return nothing, nothing, [None] * 5
     drawn = direction_sets.for_count(count, x.shape[-1], seed, controlled=p == 2) if count else None
     shared = None if count else _shared(directions)
     found = []

@@ -26,32 +26,35 @@ def draw(n: int, d: int, rng: np.random.Generator) -> np.ndarray:
     return np.ascontiguousarray((q * np.sign(np.diagonal(r, axis1=-2, axis2=-1))[:, None, :]).mT)
 
 
-def validate(name: str, x: Array) -> None:
-    """Refuse points that are not on the unit sphere, and spheres that have no great circle."""
+def validate(name: str, x: Array, tolerance: float) -> None:
+    """Refuse points that are not on the unit sphere, to a tolerance of squares, and spheres without great circles."""
     if x.shape[-1] < 2:
         raise ValueError(f"{name} must have at least 2 coordinates; got shape {tuple(x.shape)}")
     if backend.inspectable(x):
         v = backend.as_numpy(x)
         squares = np.einsum("...i,...i->...", v, v)
-        if not (np.abs(squares - 1) <= 2e-3).all():
+        if not (np.abs(squares - 1) <= tolerance).all():
             worst = squares.flat[np.abs(squares - 1).argmax()] ** 0.5
             raise ValueError(f"{name} must have rows of length 1; got a row of length {worst:.6g}")
 
 
-def validate_circles(circles: Array, d: int) -> None:
-    """Refuse anything but orthonormal pairs (L, 2, d)."""
+def validate_circles(circles: Array, d: int, tolerance: float) -> None:
+    """Refuse anything but orthonormal pairs (L, 2, d), to a tolerance of inner products."""
     if circles.ndim != 3 or circles.shape[1:] != (2, d) or not len(circles):
         raise ValueError(f"directions must be a count or have shape (L, 2, d), d = {d}; got {tuple(circles.shape)}")
     checks.finite("directions", circles)
     if backend.inspectable(circles):
         v = backend.as_numpy(circles)
-        if not (np.abs(v @ v.mT - np.eye(2)) <= 2e-3).all():
+        if not (np.abs(v @ v.mT - np.eye(2)) <= tolerance).all():
             raise ValueError("directions must be orthonormal pairs; got some that are not")
 
 
 def _kernel(x: Array, y: Array, circles: Array, *, needs_input_grad: tuple[bool, ...]) -> tuple[Array, Any]:
     """SSW2² (...) of x, y (..., n, d) on the circles (..., L, 2, d)."""
     batch, xp = x.shape[:-2], backend.namespace(x)
+    if 0 in batch:
+        nothing = (xp.zeros_like(z) if need else None for need, z in zip(needs_input_grad, (x, y), strict=False))
+        return xp.zeros_like(x[..., 0, 0]), (*nothing, None)
     found = [_solve(x[k], y[k], circles[k], needs_input_grad) for k in np.ndindex(*batch)]
     value, *grads = (
         None if parts[0] is None else xp.stack(parts).reshape((*batch, *parts[0].shape))
@@ -93,7 +96,7 @@ def _match(x: Array, y: Array) -> tuple[Array, Array]:
 
     def shifted(j: Array) -> tuple[Array, Array]:
         place = (numbers + j) % n
-        turns = (numbers + j - place) // n
+        turns = backend.astype((numbers + j - place) // n, xp.float64)  # a tensor of integers would become float32
         return x - _take(y, place) - 2 * np.pi * turns, place
 
     for _ in range((2 * n).bit_length()):

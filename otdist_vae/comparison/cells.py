@@ -2,34 +2,30 @@
 
 from __future__ import annotations
 
+import math
 import time
-import warnings
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
-from .. import augmentation, batches, data, evaluation, features, runs, samplers
+from .. import augmentation, data, evaluation, features, runs, samplers
 from ..model import WVAE
 from ..options import OPTION_NAMES
+from . import partition
 from .baselines import BASELINES
+from .classifiers import Labelled, scores
 from .protocol import CELLS, MODELS, NOTHING, TEST_SHARE, VALIDATION_SHARE, Cell, Protocol, read_json, write_json
 
 METRIC = "Fréchet distance"  # what weights are chosen by; smaller is better
 SECONDS = "processor seconds"  # of a cell; all else in it is the same whenever and wherever it is computed
+FAILED = "failed"  # why a cell has no numbers
 Result = dict[str, Any]
 
 
-class Parts(NamedTuple):
-    """Indices of the training and the test part of a seed."""
-
-    train: np.ndarray
-    test: np.ndarray
-
-
-def parts(n: int, seed: int) -> Parts:
-    """The same for every regularizer."""
-    return Parts(*batches.split(n, TEST_SHARE, seed))
+def parts(examples: data.Examples, seed: int) -> partition.Parts:
+    """The training and the test part of a seed."""
+    return partition.split(len(examples.x), examples.classes_to_show(), TEST_SHARE, seed)
 
 
 def finished(folder: Path, cell: Cell) -> Result | None:
@@ -44,10 +40,21 @@ def finished(folder: Path, cell: Cell) -> Result | None:
 
 
 def compute(protocol: Protocol, cell: Cell, examples: data.Examples, folder: Path) -> Result:
-    """Do a cell's work and keep what it found in ``cells``."""
+    """Do a cell's work and keep what it found in ``cells``; of work that fails, why.
+
+    Raises
+    ------
+    OSError
+        If it cannot be kept.
+    """
     start = time.process_time()
     work = {"tune": _tune, "fit": _fit, "augment": _augment}[cell.kind]
-    result = work(protocol, cell, examples, folder)
+    try:
+        result = work(protocol, cell, examples, folder)
+    except OSError:
+        raise
+    except Exception as error:  # a loss that is no number, a matrix that has no root: the others can be compared
+        result = {FAILED: f"{type(error).__name__}: {' '.join(str(error).split())}"[:500]}
     result[SECONDS] = round(time.process_time() - start, 2)
     write_json(folder / CELLS / f"{cell.key}.json", result)
     return result
@@ -57,14 +64,25 @@ def compute(protocol: Protocol, cell: Cell, examples: data.Examples, folder: Pat
 
 
 def chosen_factor(protocol: Protocol, name: str, seed: int, folder: Path) -> float:
-    """The factor whose samples were nearest to this seed's validation data; 1 where none was tried."""
-    scores = {}
+    """The factor whose samples were nearest to this seed's validation data; 1 where none was tried.
+
+    Raises
+    ------
+    ValueError
+        If all that were tried failed.
+    """
+    if not protocol.factors or name not in protocol.weighed():
+        return 1.0
+    scores: dict[float, float] = {}
     for cell in protocol.cells("tune"):
         if (cell.name, cell.seed) == (name, seed) and cell.factor is not None:
             found = finished(folder, cell)
             assert found is not None, cell
-            scores[cell.factor] = float(found["score"])
-    return min(scores, key=scores.__getitem__) if scores else 1.0
+            if FAILED not in found:
+                scores[cell.factor] = float(found["score"])
+    if not scores:
+        raise ValueError("every weight that was tried failed")
+    return min(scores, key=scores.__getitem__)
 
 
 def _model(protocol: Protocol, name: str, seed: int, factor: float) -> WVAE:
@@ -92,9 +110,10 @@ def _space(protocol: Protocol, kind: str, seed: int, x: np.ndarray, y: np.ndarra
 
 def _tune(protocol: Protocol, cell: Cell, examples: data.Examples, folder: Path) -> Result:
     """Train on three quarters of the training part and score on the last, with weight x factor."""
-    train, _ = parts(len(examples.x), cell.seed)
-    kept, held = (train[part] for part in batches.split(len(train), VALIDATION_SHARE, cell.seed))
-    x, y = examples.x, examples.y
+    train, _ = parts(examples, cell.seed)
+    x, y, shown = examples.x, examples.y, examples.classes_to_show()
+    inner = partition.split(len(train), None if shown is None else shown[train], VALIDATION_SHARE, cell.seed)
+    kept, held = (train[part] for part in inner)
     classes = y if protocol.config["conditional"] else None
     model = _model(protocol, cell.name, cell.seed, cell.factor or 1.0)
     _train(protocol, model, x[kept], None if classes is None else classes[kept])
@@ -103,6 +122,8 @@ def _tune(protocol: Protocol, cell: Cell, examples: data.Examples, folder: Path)
     drawn = np.asarray(model.sample(n, None if classes is None else classes[held[:n]], sampler=sampler))
     real = space(x[held])
     distance = evaluation.frechet_distance(real, space(drawn)) / (float(real.var(0).sum()) or 1.0)
+    if not math.isfinite(distance):
+        raise FloatingPointError(f"the {METRIC} is {distance}")
     return {"score": distance, "weight": model.weight}
 
 
@@ -111,7 +132,7 @@ def _tune(protocol: Protocol, cell: Cell, examples: data.Examples, folder: Path)
 
 def _fit(protocol: Protocol, cell: Cell, examples: data.Examples, folder: Path) -> Result:
     """Train on the training part, keep the model, and evaluate it on the test part."""
-    train, test = parts(len(examples.x), cell.seed)
+    train, test = parts(examples, cell.seed)
     x, y = examples.x, examples.y
     classes = y if protocol.config["conditional"] else None
     factor = chosen_factor(protocol, cell.name, cell.seed, folder)
@@ -136,91 +157,28 @@ def _fit(protocol: Protocol, cell: Cell, examples: data.Examples, folder: Path) 
 
 
 def _augment(protocol: Protocol, cell: Cell, examples: data.Examples, folder: Path) -> Result:
-    """Accuracies on the test part of classifiers trained on a few labelled examples and as many made from them."""
-    train, test = parts(len(examples.x), cell.seed)
+    """What classifiers, trained on a few labelled examples and as many made from them, reach on the test part."""
+    train, test = parts(examples, cell.seed)
     assert examples.y is not None
     assert cell.labels is not None
-    few = train[labelled(examples.y[train], cell.labels, cell.seed)]
-    x, y = examples.x[few], examples.y[few]
-    found = {}
-    for method, made in _additional(protocol, cell, x, y, folder).items():
-        accuracies = classify(x, y, made, (examples.x[test], examples.y[test]), cell.seed)
-        found[method] = accuracies
-    return {"accuracy": found}
+    few = train[partition.labelled(examples.y[train], cell.labels, cell.seed)]
+    given, held = (Labelled(examples.x[part], examples.y[part]) for part in (few, test))
+    made = _additional(protocol, cell, given, folder)
+    return {"scores": {method: scores(given, new, held, cell.seed) for method, new in made.items()}}
 
 
-def labelled(y: np.ndarray, n: int, seed: int) -> np.ndarray:
-    """Indices of n examples, the classes in their proportions, one at least of each; the same for every source.
-
-    >>> y = np.repeat([0, 1], [90, 10])
-    >>> np.bincount(y[labelled(y, 20, seed=0)]).tolist()
-    [18, 2]
-    """
-    rng = np.random.default_rng([seed, 2**30])
-    classes, counts = np.unique(y, return_counts=True)
-    quota = np.maximum(1, np.floor(n * counts / len(y)).astype(int))
-    while quota.sum() < n:  # the classes furthest below their share first
-        short = np.where(quota < counts, n * counts / len(y) - quota, -np.inf)
-        quota[int(short.argmax())] += 1
-    chosen = [rng.permutation(np.flatnonzero(y == label))[:k] for label, k in zip(classes, quota, strict=True)]
-    return np.sort(np.concatenate(chosen))
-
-
-def _additional(
-    protocol: Protocol, cell: Cell, x: np.ndarray, y: np.ndarray, folder: Path
-) -> dict[str, tuple[np.ndarray, np.ndarray] | None]:
+def _additional(protocol: Protocol, cell: Cell, given: Labelled, folder: Path) -> dict[str, Labelled | None]:
     """As many new examples, by the method that made them; a simple baseline has one method."""
     if cell.name == NOTHING:
         return {"": None}
     if cell.name in BASELINES:
-        return {"": (BASELINES[cell.name](x, y, np.random.default_rng([cell.seed, 2**29])), y)}
+        return {"": Labelled(BASELINES[cell.name](*given, np.random.default_rng([cell.seed, 2**29])), given.y)}
     factor = chosen_factor(protocol, cell.name, cell.seed, folder)
-    model = _train(protocol, _model(protocol, cell.name, cell.seed, factor), x, y)
+    model = _train(protocol, _model(protocol, cell.name, cell.seed, factor), *given)
     sampler = protocol.config["sampler"]
-    made: dict[str, tuple[np.ndarray, np.ndarray] | None] = {}
+    made: dict[str, Labelled | None] = {}
     for method in augmentation.METHODS:
-        new, labels = model.augment(x, y, method=method, sampler=sampler)
+        new, labels = model.augment(*given, method=method, sampler=sampler)
         assert labels is not None
-        made[method] = (np.asarray(new), labels)
+        made[method] = Labelled(np.asarray(new), labels)
     return made
-
-
-def classify(
-    x: np.ndarray,
-    y: np.ndarray,
-    made: tuple[np.ndarray, np.ndarray] | None,
-    test: tuple[np.ndarray, np.ndarray],
-    seed: int,
-) -> dict[str, float]:
-    """The share of test examples that each classifier, trained on the examples and those made, gets right.
-
-    Images are scaled to the range, columns of tables to the deviation, of the real examples.
-    """
-    shift, scale = (x.min(), np.ptp(x)) if x.ndim > 2 else (x.mean(0), x.std(0))
-    scale = np.where(scale > 0, scale, 1)
-
-    def flat(examples: np.ndarray) -> np.ndarray:
-        return ((examples - shift) / scale).reshape(len(examples), -1)
-
-    inputs, labels = flat(x), y
-    if made is not None:
-        inputs, labels = np.concatenate([inputs, flat(made[0])]), np.concatenate([y, made[1]])
-    held = flat(test[0])
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # a solver that stops at its limit is part of the comparison
-        return {
-            name: float(classifier.fit(inputs, labels).score(held, test[1]))
-            for name, classifier in _classifiers(seed).items()
-        }
-
-
-def _classifiers(seed: int) -> dict[str, Any]:
-    from sklearn.ensemble import RandomForestClassifier
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.svm import SVC
-
-    return {
-        "logistic regression": LogisticRegression(max_iter=1000),
-        "RBF SVM": SVC(),
-        "random forest": RandomForestClassifier(200, random_state=seed),
-    }

@@ -11,7 +11,7 @@ from .. import data, plots
 from ..model import WVAE
 from ..regularizers import CHOICES
 from .protocol import MODELS, NOTHING, Protocol
-from .results import Results, spelled
+from .results import Results, Source, paired, spelled
 
 SHOWN = 36
 SHOWN_METHOD = "posterior"  # of augmentation, the default
@@ -24,23 +24,23 @@ def draw(results: Results, examples: data.Examples, folder: Path) -> dict[str, b
         found["comparison.png"] = plots.png(samples(results, examples, folder))
     if any(test.family == "generation" for test in results.tests):
         found["comparison-differences.png"] = plots.png(differences(results))
-    if results.accuracy:
+    if results.scores["accuracy"]:
         found["comparison-augmentation.png"] = plots.png(augmentation(results))
     return found
 
 
 def samples(results: Results, examples: data.Examples, folder: Path) -> Figure:
-    """Data, and samples of the first seed's model of each regularizer."""
+    """Data, and samples of each regularizer's model of its first seed."""
     grids = {"data": examples.x[:SHOWN]}
     for name, fits in results.fits.items():
-        where = fits[0]["codes from"]
-        grids[f"{CHOICES[name].__name__}, {where}"] = _drawn(results.protocol, name, folder)
+        for seed, fit in list(fits.items())[:1]:
+            model = WVAE.load(folder / MODELS / f"{name}-{seed}")
+            grids[f"{CHOICES[name].__name__}, {fit['codes from']}"] = _drawn(results.protocol, model)
     limits = (float(examples.x.min()), float(examples.x.max()))
     return plots.panels(grids, limits=limits, across=min(3, len(grids)), columns=6)
 
 
-def _drawn(protocol: Protocol, name: str, folder: Path) -> np.ndarray:
-    model = WVAE.load(folder / MODELS / f"{name}-0")
+def _drawn(protocol: Protocol, model: WVAE) -> np.ndarray:
     classes = None if model.classes is None else np.sort(np.resize(model.classes, SHOWN))
     return np.asarray(model.sample(SHOWN, classes, sampler=protocol.config["sampler"]))
 
@@ -52,8 +52,8 @@ def differences(results: Results) -> Figure:
     names = list(dict.fromkeys(test.name for test in tests))
     figure = Figure(figsize=(4.5 * len(metrics), 1.2 + 0.35 * len(names)), layout="constrained")
     for axes, metric in zip(figure.subplots(1, len(metrics), squeeze=False)[0], metrics, strict=True):
-        for row, test in enumerate(t for t in tests if t.what == metric):
-            f = test.found
+        for test in (t for t in tests if t.what == metric):
+            f, row = test.found, names.index(test.name)
             ends = [f.difference if end is None else end for end in (f.low, f.high)]
             axes.plot(ends, [row, row], color="C0", linewidth=2)
             axes.plot([f.difference], [row], "o", color="C0", markerfacecolor="C0" if test.holm < 0.05 else "white")
@@ -67,8 +67,9 @@ def differences(results: Results) -> Figure:
 
 def augmentation(results: Results) -> Figure:
     """Points of accuracy gained over no additional examples, against the number of labels, for each classifier."""
-    classifiers = list(dict.fromkeys(key[3] for key in results.accuracy))
-    wanted = [key[1:3] for key in results.accuracy if key[1] != NOTHING and key[2] in ("", SHOWN_METHOD)]
+    found = results.scores["accuracy"]
+    classifiers = list(dict.fromkeys(classifier for _, classifier in found))
+    wanted = [s[1:] for s, _ in found if s.name != NOTHING and s.method in ("", SHOWN_METHOD)]
     figure = Figure(figsize=(4.2 * len(classifiers), 4), layout="constrained")
     grid = figure.subplots(1, len(classifiers), squeeze=False, sharey=True)[0]
     for axes, classifier in zip(grid, classifiers, strict=True):
@@ -86,11 +87,12 @@ def augmentation(results: Results) -> Figure:
 
 def _gains(axes: object, results: Results, key: tuple[str, str, str], k: int) -> None:
     name, method, classifier = key
+    found = results.scores["accuracy"]
     means, errors = [], []
     for labels in results.protocol.labels:
-        mine = results.accuracy[labels, name, method, classifier]
-        gain = 100 * np.subtract(mine, results.accuracy[labels, NOTHING, "", classifier])
-        means.append(gain.mean())
+        mine = found.get((Source(labels, name, method), classifier), {})
+        gain = 100 * paired(mine, found.get((Source(labels, NOTHING, ""), classifier), {}))
+        means.append(gain.mean() if len(gain) else np.nan)
         errors.append(gain.std(ddof=1) / len(gain) ** 0.5 if len(gain) > 1 else 0.0)
     simple = not method
     where = np.arange(len(means)) + 0.05 * k - 0.25

@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from .. import _storage, data, runs, settings
-from ..regularizers import CHOICES
+from ..regularizers import CHOICES, Nothing
 from ..typed import shown
 from .baselines import BASELINES
 
@@ -24,7 +24,9 @@ PROTOCOL, CELLS, MODELS = "protocol.json", "cells", "models"
 TEST_SHARE = 0.3
 VALIDATION_SHARE = 0.25  # of the rest, where weights are tried
 LABELS = (50, 200, 1000)
-NOTHING = "nothing"  # the source that adds no examples
+SEEDS = 10
+KINDS = ("tune", "fit", "augment")  # of cells, in the order in which they need each other
+NOTHING = "none"  # the source that adds no examples; "nothing" is a regularizer
 
 
 class Cell(NamedTuple):
@@ -59,6 +61,7 @@ class Protocol:
     seeds : how many; each draws its own test part, the same for all.
     factors : of the weight, tried on validation data; empty for the weight as it is.
     labels : numbers of labelled examples to augment; empty for none.
+    augmented : regularizers whose models make additional examples.
     images : whether pixels can be moved.
     fingerprint : of the data.
     """
@@ -68,59 +71,94 @@ class Protocol:
     seeds: int
     factors: tuple[float, ...]
     labels: tuple[int, ...]
+    augmented: tuple[str, ...]
     images: bool
     fingerprint: str
 
     def sources(self) -> list[str]:
         """Where additional examples come from."""
         simple = [name for name in BASELINES if self.images or name != "shifts"]
-        return [NOTHING, *simple, *self.names]
+        return [NOTHING, *simple, *self.augmented]
+
+    def weighed(self) -> list[str]:
+        """The regularizers whose weight there is to choose: not the one that has no penalty."""
+        return [name for name in self.names if CHOICES[name] is not Nothing]
 
     def cells(self, kind: str) -> list[Cell]:
         """All cells of a kind, seed by seed."""
         seeds = range(self.seeds)
         if kind == "tune":
-            return [Cell(kind, name, seed, f) for seed in seeds for name in self.names for f in self.factors]
+            return [Cell(kind, name, seed, f) for seed in seeds for name in self.weighed() for f in self.factors]
         if kind == "fit":
             return [Cell(kind, name, seed) for seed in seeds for name in self.names]
         return [Cell(kind, s, seed, None, n) for seed in seeds for n in self.labels for s in self.sources()]
+
+    def continues(self, former: Protocol) -> bool:
+        """Whether the cells of a former protocol are cells of this one: seeds, regularizers and labels may be more."""
+        may_grow = ("names", "labels", "augmented")
+        grown = all(set(getattr(self, each)) >= set(getattr(former, each)) for each in may_grow)
+        same = {each: getattr(former, each) for each in ("seeds", *may_grow)}
+        return grown and self.seeds >= former.seeds and replace(self, **same) == former
 
     def save(self, folder: Path) -> None:
         """Write protocol.json."""
         write_json(folder / PROTOCOL, asdict(self))
 
 
-def make(
-    config: dict[str, Any],
-    names: Sequence[str] | None,
-    seeds: int,
-    factors: Sequence[float],
-    labels: Sequence[int] | None,
-    examples: data.Examples,
-) -> Protocol:
-    """A protocol that can be carried out. `labels` None takes those of 50, 200 and 1000 that the data have.
+class Asked(NamedTuple):
+    """What is wanted of a comparison; None stands for a default.
+
+    Attributes
+    ----------
+    names : regularizers; None takes all.
+    seeds : runs of each.
+    factors : of the weights, tried on validation data.
+    labels : numbers of labelled examples; None takes those of 50, 200 and 1000 that the data have.
+    augmented : regularizers whose models make additional examples; None takes all that are compared.
+    """
+
+    names: Sequence[str] | None = None
+    seeds: int = SEEDS
+    factors: Sequence[float] = ()
+    labels: Sequence[int] | None = None
+    augmented: Sequence[str] | None = None
+
+
+def make(config: dict[str, Any], asked: Asked, examples: data.Examples) -> Protocol:
+    """A protocol that can be carried out.
 
     Raises
     ------
     ValueError
         Naming the argument, the rule and what arrived.
     """
-    names = list(CHOICES) if names is None else list(names)
-    for name in names:
-        if name not in CHOICES:
-            raise ValueError(f"regularizers must be among {', '.join(CHOICES)}; got {shown(name)}")
-    if not names or len(set(names)) < len(names):
-        raise ValueError(f"regularizers must be named once each; got {', '.join(names) or 'none'}")
-    if seeds < 1:
-        raise ValueError(f"seeds must be at least 1; got {seeds}")
+    names = list(CHOICES) if asked.names is None else list(asked.names)
+    _check_names("regularizers", names, CHOICES)
+    if not names:
+        raise ValueError("regularizers must be named once each; got none")
+    if asked.seeds < 1:
+        raise ValueError(f"seeds must be at least 1; got {asked.seeds}")
+    factors = tuple(map(float, asked.factors))
     if len(set(factors)) < len(factors) or not all(0 < f < float("inf") for f in factors):
         raise ValueError(f"tune must be positive factors of the weight, each once; got {shown(list(factors))}")
     _check_data(config, examples)
-    found = _labels(labels, examples)
+    labels = _labels(asked.labels, examples)
+    augmented = [name for name in names if labels] if asked.augmented is None else list(asked.augmented)
+    _check_names("augment", augmented, names)
     source = config["data"] if config["data"] == "digits" else str(Path(config["data"]).absolute())
     images = examples.x.ndim > 2
     kept = {**json.loads(json.dumps(config)), "data": source}
-    return Protocol(kept, tuple(names), seeds, tuple(map(float, factors)), found, images, fingerprint(examples))
+    lists = (tuple(names), asked.seeds, factors, labels, tuple(augmented))
+    return Protocol(kept, *lists, images, fingerprint(examples))
+
+
+def _check_names(argument: str, names: Sequence[str], known: Iterable[str]) -> None:
+    known = list(known)
+    for name in names:
+        if name not in known:
+            raise ValueError(f"{argument} must be among {', '.join(known)}; got {shown(name)}")
+    if len(set(names)) < len(names):
+        raise ValueError(f"{argument} must be named once each; got {', '.join(names)}")
 
 
 def _check_data(config: dict[str, Any], examples: data.Examples) -> None:
@@ -167,7 +205,7 @@ def read(folder: Path) -> Protocol:
         raise FileNotFoundError(f"{folder} holds no unfinished comparison")
     found = read_json(path)
     try:
-        for name in ("names", "factors", "labels"):
+        for name in ("names", "factors", "labels", "augmented"):
             found[name] = tuple(found[name])
         protocol = Protocol(**found)
         checked = settings.checked(protocol.config)
@@ -176,7 +214,7 @@ def read(folder: Path) -> Protocol:
         raise ValueError(f"{path} is damaged: {' '.join(str(error).split())[:200]}") from None
     if fingerprint(examples) != protocol.fingerprint:
         raise ValueError(f"{checked['data']} is not what the comparison in {folder} began with")
-    return make(checked, protocol.names, protocol.seeds, protocol.factors, protocol.labels, examples)
+    return make(checked, Asked(*(getattr(protocol, name) for name in Asked._fields)), examples)
 
 
 def write_json(path: Path, content: Any) -> None:

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from .cells import METRIC, SECONDS, Result, finished
-from .protocol import NOTHING, TEST_SHARE, Cell, Protocol
+from .cells import FAILED, METRIC, SECONDS, Result, finished
+from .protocol import KINDS, NOTHING, TEST_SHARE, Cell, Protocol
 from .statistics import Contrast, contrast, holm
 
 RECONSTRUCTION = "unexplained variance"
 TESTED = (METRIC, RECONSTRUCTION)  # fixed beforehand; other metrics are shown, not tested
+SCORES = {"accuracy": 100, "log-loss": 1}  # of classifiers, and in which units differences are told
 OVERLAP = TEST_SHARE / (1 - TEST_SHARE)  # Nadeau and Bengio's test/train
 
 
@@ -29,34 +29,56 @@ class Test(NamedTuple):
     holm: float
 
 
+class Source(NamedTuple):
+    """What classifiers learn from: so many labels, and examples made by a regularizer's model or in a simple way."""
+
+    labels: int
+    name: str
+    method: str
+
+
+BySeed = dict[int, float]
+
+
 class Results(NamedTuple):
-    """All of a comparison.
+    """All of a comparison. A seed is missing where its cell failed.
 
     Attributes
     ----------
     protocol : what was asked.
-    fits : by regularizer, one for each seed.
-    accuracy : by (labels, source, method, classifier), one for each seed.
-    tests : of both families, each with its own Holm adjustment.
+    fits : by regularizer and seed.
+    scores : "accuracy" and "log-loss", by source, classifier and seed.
+    tests : of all families, each with its own Holm adjustment.
+    failures : what failed, and why.
     """
 
     protocol: Protocol
-    fits: dict[str, list[Result]]
-    accuracy: dict[tuple[int, str, str, str], list[float]]
+    fits: dict[str, dict[int, Result]]
+    scores: dict[str, dict[tuple[Source, str], BySeed]]
     tests: list[Test]
+    failures: dict[Cell, str]
 
 
 def collect(protocol: Protocol, folder: Path) -> Results:
     """Read all cells, which must be finished."""
-    fits: dict[str, list[Result]] = {name: [] for name in protocol.names}
-    for cell in protocol.cells("fit"):
-        fits[cell.name].append(_whole(folder, cell))
-    accuracy: dict[tuple[int, str, str, str], list[float]] = {}
-    for cell in protocol.cells("augment"):
-        for method, found in _whole(folder, cell)["accuracy"].items():
-            for classifier, value in found.items():
-                accuracy.setdefault((cell.labels or 0, cell.name, method, classifier), []).append(value)
-    return Results(protocol, fits, accuracy, [*generation_tests(fits), *augmentation_tests(protocol, accuracy)])
+    cells = {cell: _whole(folder, cell) for kind in KINDS for cell in protocol.cells(kind)}
+    failures = {cell: str(found[FAILED]) for cell, found in cells.items() if FAILED in found}
+    fits: dict[str, dict[int, Result]] = {name: {} for name in protocol.names}
+    scores: dict[str, dict[tuple[Source, str], BySeed]] = {score: {} for score in SCORES}
+    for cell, found in cells.items():
+        if cell in failures:
+            continue
+        if cell.kind == "fit":
+            fits[cell.name][cell.seed] = found
+        for method, by_classifier in found.get("scores", {}).items():
+            for classifier, values in by_classifier.items():
+                key = Source(cell.labels or 0, cell.name, method), classifier
+                for score, value in values.items():
+                    scores[score].setdefault(key, {})[cell.seed] = value
+    tests = generation_tests(fits)
+    for score in SCORES:
+        tests += augmentation_tests(protocol, score, scores[score])
+    return Results(protocol, fits, scores, tests, failures)
 
 
 def _whole(folder: Path, cell: Cell) -> Result:
@@ -66,10 +88,15 @@ def _whole(folder: Path, cell: Cell) -> Result:
     return {key: value for key, value in found.items() if key != SECONDS}
 
 
-def values(rows: Sequence[Result], metric: str, column: str = "model") -> list[float]:
-    """A metric's values over the seeds, "model" or "floor", where there are some."""
-    found = [row["metrics"].get(metric, {}).get(column) for row in rows]
-    return [float(value) for value in found if value is not None]
+def values(fits: dict[int, Result], metric: str, column: str = "model") -> BySeed:
+    """A metric's values by seed, "model" or "floor", where there are some."""
+    found = {seed: fit["metrics"].get(metric, {}).get(column) for seed, fit in fits.items()}
+    return {seed: float(value) for seed, value in found.items() if value is not None}
+
+
+def paired(mine: BySeed, base: BySeed) -> np.ndarray:
+    """Differences (k,), of the seeds that both have."""
+    return np.array([mine[seed] - base[seed] for seed in mine if seed in base])
 
 
 class _Asked(NamedTuple):
@@ -81,8 +108,8 @@ class _Asked(NamedTuple):
 
 
 def _family(family: str, asked: list[_Asked]) -> list[Test]:
-    """The tests with Holm's adjustment over all of them; none for fewer than two seeds."""
-    asked = [each for each in asked if len(each.differences) > 1]
+    """The tests with Holm's adjustment over all of them; none for fewer than two pairs."""
+    asked = [each for each in asked if len(each.differences) > 1 and np.isfinite(each.differences).all()]
     found = [contrast(each.differences.tolist(), OVERLAP) for each in asked]
     adjusted = holm([each.p for each in found])
     return [
@@ -90,32 +117,32 @@ def _family(family: str, asked: list[_Asked]) -> list[Test]:
     ]
 
 
-def generation_tests(fits: dict[str, list[Result]]) -> list[Test]:
+def generation_tests(fits: dict[str, dict[int, Result]]) -> list[Test]:
     """Each regularizer against the first: samples and reconstructions."""
     first, *others = fits
-    asked = []
-    for metric in TESTED:
-        base = values(fits[first], metric)
-        for name in others:
-            mine = values(fits[name], metric)
-            asked.append(_Asked(metric, None, name, first, np.subtract(mine, base)))
+    asked = [
+        _Asked(metric, None, name, first, paired(values(fits[name], metric), values(fits[first], metric)))
+        for metric in TESTED
+        for name in others
+    ]
     return _family("generation", asked)
 
 
-def augmentation_tests(protocol: Protocol, accuracy: dict[tuple[int, str, str, str], list[float]]) -> list[Test]:
-    """Points of accuracy: every source against none, and each regularizer against the first by the same method."""
+def augmentation_tests(protocol: Protocol, score: str, found: dict[tuple[Source, str], BySeed]) -> list[Test]:
+    """Every source against none, and each regularizer against the first by the same method."""
     first, *others = protocol.names
     against_nothing, against_first = [], []
-    for (labels, name, method, classifier), mine in accuracy.items():
-        points = 100 * np.asarray(mine)
+    for (source, classifier), mine in found.items():
+        labels, name, method = source
+        said, base = spelled(name, method), found.get((Source(labels, NOTHING, ""), classifier), {})
         if name != NOTHING:
-            base = 100 * np.asarray(accuracy[labels, NOTHING, "", classifier])
-            against_nothing.append(_Asked(classifier, labels, spelled(name, method), NOTHING, points - base))
-        if name in others:
-            base = 100 * np.asarray(accuracy[labels, first, method, classifier])
-            named = spelled(first, method)
-            against_first.append(_Asked(classifier, labels, spelled(name, method), named, points - base))
-    return [*_family("augmentation", against_nothing), *_family("augmentation by regularizer", against_first)]
+            gains = SCORES[score] * paired(mine, base)
+            against_nothing.append(_Asked(classifier, labels, said, NOTHING, gains))
+        if name in others and first in protocol.augmented:
+            base = found.get((Source(labels, first, method), classifier), {})
+            gains = SCORES[score] * paired(mine, base)
+            against_first.append(_Asked(classifier, labels, said, spelled(first, method), gains))
+    return [*_family(score, against_nothing), *_family(f"{score} by regularizer", against_first)]
 
 
 def spelled(name: str, method: str) -> str:
@@ -125,24 +152,35 @@ def spelled(name: str, method: str) -> str:
 
 def as_json(results: Results) -> dict[str, Any]:
     """Everything, as JSON can hold it."""
-    accuracy = [
-        {"labels": labels, "source": name, "method": method, "classifier": classifier, "accuracy": found}
-        for (labels, name, method, classifier), found in results.accuracy.items()
+    fits = {name: [{"seed": seed, **fit} for seed, fit in found.items()] for name, found in results.fits.items()}
+    scores = [
+        {
+            **source._asdict(),
+            "classifier": classifier,
+            "score": score,
+            "seeds": list(found),
+            "values": [*found.values()],
+        }
+        for score, by_source in results.scores.items()
+        for (source, classifier), found in by_source.items()
     ]
     tests = [{**test._asdict(), "found": test.found._asdict()} for test in results.tests]
-    return {"results": results.fits, "augmentation": accuracy, "tests": tests}
+    failures = [{**cell._asdict(), "why": why} for cell, why in results.failures.items()]
+    return {"results": fits, "augmentation": scores, "tests": tests, "failures": failures}
 
 
 def as_rows(results: Results) -> list[list[Any]]:
     """A long table, its headings first: one value a line."""
-    rows: list[list[Any]] = [["part", "name", "method", "labels", "what", "seed", "value", "error", "floor"]]
+    rows: list[list[Any]] = [["part", "name", "method", "labels", "what", "score", "seed", "value", "error", "floor"]]
     for name, fits in results.fits.items():
-        for seed, fit in enumerate(fits):
-            rows.append(["weight", name, "", "", "weight", seed, fit["weight"], "", ""])
+        for seed, fit in fits.items():
+            rows.append(["weight", name, "", "", "weight", "", seed, fit["weight"], "", ""])
             for metric, found in fit["metrics"].items():
                 cells = [found["model"], found["error"], found["floor"]]
-                rows.append(["generation", name, "", "", metric, seed, *("" if c is None else c for c in cells)])
-    for (labels, name, method, classifier), found in results.accuracy.items():
-        for seed, value in enumerate(found):
-            rows.append(["augmentation", name, method, labels, classifier, seed, value, "", ""])
+                rows.append(["generation", name, "", "", metric, "", seed, *("" if c is None else c for c in cells)])
+    for score, by_source in results.scores.items():
+        for (source, classifier), values in by_source.items():
+            for seed, value in values.items():
+                where = [source.name, source.method, source.labels, classifier, score, seed]
+                rows.append(["augmentation", *where, value, "", ""])
     return rows

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from ..regularizers import CHOICES
-from .cells import METRIC
-from .protocol import TEST_SHARE, VALIDATION_SHARE
-from .results import RECONSTRUCTION, Results, Test, spelled, values
+from .cells import METRIC, Result
+from .protocol import NOTHING, TEST_SHARE, VALIDATION_SHARE
+from .results import RECONSTRUCTION, SCORES, Results, Source, Test, paired, spelled, values
 
 SIGNIFICANT = 0.05
 
@@ -24,34 +24,45 @@ class Table(NamedTuple):
     rows: list[list[str]]
 
 
-def all_tables(results: Results) -> list[Table]:
-    """Every table that has something to say."""
+def summary(results: Results) -> list[Table]:
+    """The tables that are read: of augmentation the differences with their intervals."""
     found = [generation(results), _tests(results, "generation")]
-    found += [augmentation(results, labels) for labels in results.protocol.labels]
-    found += [_tests(results, "augmentation"), _tests(results, "augmentation by regularizer")]
-    return [table for table in found if table.rows]
+    for score in SCORES:
+        for labels in results.protocol.labels:
+            found += [gains(results, score, labels), gains(results, f"{score} by regularizer", labels)]
+    return [table for table in [*found, failures(results)] if table.rows]
 
 
-def cell(found: Sequence[float]) -> str:
-    """Mean ± standard deviation."""
-    if not found:
+def all_tables(results: Results) -> list[Table]:
+    """Every table that has something to say: the tests behind the differences too."""
+    families = [f"{score}{by}" for score in SCORES for by in ("", BY_REGULARIZER)]
+    tests = [_tests(results, family) for family in families]
+    return [*summary(results), *(table for table in tests if table.rows)]
+
+
+def cell(found: Mapping[int, float]) -> str:
+    """Mean ± standard deviation over the seeds."""
+    values = list(found.values())
+    if not values:
         return "—"
-    spread = f" ± {np.std(found, ddof=1):.2g}" if len(found) > 1 else ""
-    return f"{np.mean(found):.3g}{spread}"
+    spread = f" ± {np.std(values, ddof=1):.2g}" if len(values) > 1 else ""
+    return f"{np.mean(values):.3g}{spread}"
 
 
 def generation(results: Results) -> Table:
     """Means and standard deviations over the seeds, and real against real in the last row."""
-    metrics = list(dict.fromkeys(m for fits in results.fits.values() for fit in fits for m in fit["metrics"]))
+    metrics = list(dict.fromkeys(m for fits in results.fits.values() for fit in fits.values() for m in fit["metrics"]))
     tuned = bool(results.protocol.factors)
-    rows = []
+    rows: list[list[str]] = []
+    floors: dict[int, Result] = {}
     for name, fits in results.fits.items():
-        kind, densities = CHOICES[name], sorted({fit["codes from"] for fit in fits})
-        weight = cell([fit["weight"] for fit in fits])
+        kind, densities = CHOICES[name], sorted({fit["codes from"] for fit in fits.values()})
+        weighed = name in results.protocol.weighed()
+        weight = cell({seed: fit["weight"] for seed, fit in fits.items()}) if weighed else "—"
         found = [cell(values(fits, metric)) for metric in metrics]
         rows.append([kind.__name__, kind.scope, weight, ", ".join(densities), *found])
-    first = next(iter(results.fits.values()))
-    rows.append(["real against real", "", "", "", *(cell(values(first, metric, "floor")) for metric in metrics)])
+        floors |= fits  # the same for all regularizers
+    rows.append(["real against real", "", "", "", *(cell(values(floors, metric, "floor")) for metric in metrics)])
     note = (
         f"Mean ± standard deviation over {_seeds(results)}. Weights "
         + ("chosen for each seed on validation data." if tuned else "are the defaults or the given one.")
@@ -60,34 +71,81 @@ def generation(results: Results) -> Table:
     return Table("Samples and reconstructions", note, ["regularizer", "scope", "weight", "codes from", *metrics], rows)
 
 
-def augmentation(results: Results, labels: int) -> Table:
-    """Accuracies in per cent, by source and classifier."""
-    mine = {key[1:]: found for key, found in results.accuracy.items() if key[0] == labels}
-    classifiers = list(dict.fromkeys(key[2] for key in mine))
-    sources = list(dict.fromkeys(key[:2] for key in mine))
-    rows = [
-        [spelled(*source), *(cell([100 * v for v in mine[(*source, c)]]) for c in classifiers)] for source in sources
-    ]
-    note = f"Per cent of the test part classified rightly, {labels} labelled examples and as many made from them."
-    return Table(f"Augmentation of {labels} labels", note, ["made by", *classifiers], rows)
+def gains(results: Results, family: str, labels: int) -> Table:
+    """Differences with so many labels, against none or against the first regularizer, by source and classifier."""
+    score, against_first = family.removesuffix(BY_REGULARIZER), family.endswith(BY_REGULARIZER)
+    found = {key: values for key, values in results.scores[score].items() if key[0].labels == labels}
+    sources = list(dict.fromkeys(source for source, _ in found))
+    classifiers = list(dict.fromkeys(classifier for _, classifier in found))
+    nothing, first = Source(labels, NOTHING, ""), results.protocol.names[0]
+    rows = [] if against_first else [_without(results, score, nothing, classifiers)]
+    for source in sources:
+        base = source._replace(name=first) if against_first else nothing
+        if base in sources and source.name not in (NOTHING, base.name) and bool(source.method) >= against_first:
+            cells = [_gain(results, family, source, base, classifier) for classifier in classifiers]
+            rows.append([spelled(source.name, source.method), *cells])
+    return Table(f"{TITLES[family]}, {labels} labels", _note(results, family, labels), ["made by", *classifiers], rows)
 
 
+def _note(results: Results, family: str, labels: int) -> str:
+    score = family.removesuffix(BY_REGULARIZER)
+    what = {"accuracy": "points of accuracy", "log-loss": "nats of log-loss (less is better)"}[score]
+    said = f"Differences in {what} with 95% intervals, {labels} labelled examples and as many made from them, "
+    if family == score:
+        said += f"against none; the first row has the {'per cent' if score == 'accuracy' else 'nats'} without any. "
+    else:
+        said += f"against {CHOICES[results.protocol.names[0]].__name__}'s, made by the same method. "
+    return said + f"A star: p < {SIGNIFICANT:g} after Holm's adjustment over all numbers of labels."
+
+
+def _without(results: Results, score: str, nothing: Source, classifiers: list[str]) -> list[str]:
+    found, unit = results.scores[score], SCORES[score]
+    return [NOTHING, *(cell({k: unit * v for k, v in found.get((nothing, name), {}).items()}) for name in classifiers)]
+
+
+def _gain(results: Results, family: str, source: Source, base: Source, classifier: str) -> str:
+    score = family.removesuffix(BY_REGULARIZER)
+    found = results.scores[score]
+    differences = SCORES[score] * paired(found.get((source, classifier), {}), found.get((base, classifier), {}))
+    if not len(differences):
+        return "—"
+    asked = (family, classifier, source.labels, spelled(source.name, source.method))
+    star, interval = "", ""
+    for test in results.tests:
+        if (test.family, test.what, test.labels, test.name) == asked:
+            star = "*" if test.holm < SIGNIFICANT else ""
+            interval = "" if test.found.low is None else f" [{test.found.low:+.2f}, {test.found.high:+.2f}]"
+    return f"{differences.mean():+.2f}{star}{interval}"
+
+
+def failures(results: Results) -> Table:
+    """What failed, and why: its seed is missing in the pairs that need it."""
+    rows = [[str(cell), why] for cell, why in results.failures.items()]
+    return Table(
+        "What failed", "Left out of the tables above, with whatever it would be paired with.", ["", "why"], rows
+    )
+
+
+BY_REGULARIZER = " by regularizer"
 TITLES = {
     "generation": "Each regularizer against the first",
-    "augmentation": "Points of accuracy gained over no additional examples",
-    "augmentation by regularizer": "Points of accuracy gained over the first regularizer",
+    "accuracy": "Accuracy gained over no additional examples",
+    "accuracy by regularizer": "Accuracy gained over the first regularizer",
+    "log-loss": "Log-loss against no additional examples",
+    "log-loss by regularizer": "Log-loss against the first regularizer",
 }
 
 
 def _tests(results: Results, family: str) -> Table:
     found = [test for test in results.tests if test.family == family]
-    headings = ["contrast", "of", "difference [95%]", "d [95%]", "p", "p, Holm", "p, Wilcoxon"]
+    headings = ["contrast", "of", "pairs", "difference [95%]", "d [95%]", "p", "p, Holm", "p, Wilcoxon"]
     note = (
         f"Paired differences over {_seeds(results)}: corrected resampled t-test (Nadeau and Bengio) with its interval, "
         f"Cohen's d of the pairs, Holm's adjustment over the {len(found)} tests of this table, Wilcoxon's signed-rank "
         "test beside it, unadjusted."
     )
-    return Table(TITLES[family], note, headings, [_test_row(test) for test in found])
+    title = TITLES[family] if family == "generation" else f"{TITLES[family]}: tests"
+    return Table(title, note, headings, [_test_row(test) for test in found])
 
 
 def _test_row(test: Test) -> list[str]:
@@ -97,7 +155,7 @@ def _test_row(test: Test) -> list[str]:
     interval = "" if f.low is None else f" [{f.low:+.3g}, {f.high:+.3g}]"
     difference = f"{f.difference:+.3g}{interval}"
     p = [f"{value:.2g}" for value in (f.p, test.holm, f.wilcoxon)]
-    return [f"{test.name} − {test.against}", f"{test.what}{labels}", difference, effect, *p]
+    return [f"{test.name} − {test.against}", f"{test.what}{labels}", str(f.k), difference, effect, *p]
 
 
 def _seeds(results: Results) -> str:
@@ -106,6 +164,12 @@ def _seeds(results: Results) -> str:
 
 
 # --- words ------------------------------------------------------------------------------------------------------------
+
+
+FAMILIES = (
+    ("accuracy", "Accuracy", "lower", "higher"),
+    ("accuracy by regularizer", "Accuracy", "lower", "higher"),
+)
 
 
 def verdict(results: Results) -> list[str]:
@@ -117,12 +181,13 @@ def verdict(results: Results) -> list[str]:
         tests = [t for t in results.tests if t.family == "generation" and t.what == metric]
         if tests:
             lines.append(f"{metric} ({better}) against {tests[0].against}: {_sorted_out(tests, 'lower', 'higher')}.")
-    tests = [t for t in results.tests if t.family == "augmentation"]
-    if tests:
-        lines.append(f"Accuracy against no additional examples: {_sorted_out(tests, 'lower', 'higher')}.")
-    tests = [t for t in results.tests if t.family == "augmentation by regularizer"]
-    if tests:
-        lines.append(f"Accuracy against {results.protocol.names[0]}: {_sorted_out(tests, 'lower', 'higher')}.")
+    for family, what, below, above in FAMILIES:
+        tests = [t for t in results.tests if t.family == family]
+        if tests:
+            base = "no additional examples" if family == "accuracy" else CHOICES[results.protocol.names[0]].__name__
+            lines.append(f"{what} against {base}: {_sorted_out(tests, below, above)}.")
+    if results.failures:
+        lines.append(f"{len(results.failures)} pieces of work failed and are left out; the last table says why.")
     return lines
 
 
@@ -154,18 +219,19 @@ def method(results: Results) -> str:
         else ""
     )
     return (
-        f"Each seed holds out {TEST_SHARE:.0%} of the data for testing, the same for all regularizers, and nothing is "
-        f"chosen on them. {tuned}Standard errors allow for the overlap of the splits. Tests are of two metrics fixed "
-        "beforehand, and of accuracies where examples are added; differences that are not shown stay in the tables."
+        f"Each seed holds out {TEST_SHARE:.0%} of the data for testing, of each class its share, the same for all "
+        f"regularizers, and nothing is chosen on them. {tuned}Standard errors allow for the overlap of the splits. "
+        "Tests are of two metrics fixed beforehand, and of accuracies and log-losses where examples are added; what is "
+        "not shown to differ stays in the tables."
     )
 
 
 def markdown(results: Results, command: str) -> str:
-    """All tables, with the words before them."""
+    """The tables that are read, with the words before them."""
     parts = [*(f"- {line}" for line in verdict(results)), "", method(results)]
     if command:
         parts += ["", f"Made by `{command}`."]
-    for table in all_tables(results):
+    for table in summary(results):
         parts += ["", f"### {table.title}", "", table.note, "", *_markdown_rows(table)]
     return "\n".join(parts) + "\n"
 

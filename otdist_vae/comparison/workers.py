@@ -7,10 +7,9 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
 from multiprocessing.connection import wait as wait_for_end
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ import torch
 
 from .. import data, runs
 from ..regularizers import CHOICES
+from ..threads import one_thread
 from .cells import Result, compute
 from .protocol import Cell, Protocol
 
@@ -59,17 +59,6 @@ def duration(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
 
 
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """One torch thread, as in every worker, so that numbers do not depend on how many work."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
 Report = Callable[[Cell, Result, float], None]
 
 
@@ -84,7 +73,7 @@ def run(
         If a worker process was killed.
     """
     if jobs == 1:
-        with one_thread():
+        with one_thread():  # as in every worker, so that numbers do not depend on how many work
             for cell in (cell for stage in stages for cell in stage):
                 start = time.monotonic()
                 report(cell, compute(protocol, cell, examples, folder), time.monotonic() - start)

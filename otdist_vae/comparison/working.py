@@ -61,6 +61,22 @@ def replacing(folder: Path, made: Iterable[str], *, go_on: bool) -> Iterator[Pat
     staging.install(folder, made)
 
 
+def take_up(folder: Path, names: Iterable[str]) -> None:
+    """Begin a larger comparison with the cells and models of the finished one in `folder`, which stays until then."""
+    source = staging.staged(folder)
+    begun = source.with_suffix(".begun")  # a copy that a kill cut short must not look like a comparison
+    for path in (source, begun):
+        shutil.rmtree(path, ignore_errors=True)
+    for name in names:
+        path = folder / name
+        if path.is_dir():
+            shutil.copytree(path, begun / name)
+        elif path.is_file():
+            begun.mkdir(exist_ok=True)
+            shutil.copy2(path, begun / name)
+    begun.rename(source)
+
+
 def command(protocol: Protocol) -> str:
     """The command line that asks for this comparison."""
     parts = ["otdist-vae compare", f"--data {shlex.quote(_data(protocol))}"]
@@ -68,6 +84,8 @@ def command(protocol: Protocol) -> str:
     if protocol.factors:
         parts.append(f"--tune {','.join(f'{f:g}' for f in protocol.factors)}")
     parts.append(f"--labels {','.join(map(str, protocol.labels)) or 'none'}")
+    if protocol.labels and protocol.augmented != protocol.names:
+        parts.append(f"--augment {','.join(protocol.augmented) or 'none'}")
     for key, value in sorted(protocol.config.items()):
         if key not in ("data", "regularizer") and value != settings.default(key):
             parts += [f"--set {shlex.quote(part)}" for part in _settings(key, value)]
@@ -75,7 +93,9 @@ def command(protocol: Protocol) -> str:
 
 
 def _data(protocol: Protocol) -> str:
-    return str(protocol.config["data"])
+    """As one would name it here: a file below the current folder without the folder."""
+    source, here = str(protocol.config["data"]), Path.cwd()
+    return str(Path(source).relative_to(here)) if Path(source).is_relative_to(here) else source
 
 
 def _settings(key: str, value: Any) -> list[str]:
