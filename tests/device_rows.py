@@ -140,6 +140,7 @@ ROWS = {
         rtol=1e-7
     ),
     "sinkhorn.w2": clouds(sinkhorn.w2, epsilon=0.3, tol=1e-9)._replace(rtol=1e-7),
+    "sinkhorn.wp": clouds(sinkhorn.wp, epsilon=0.3, tol=1e-9)._replace(rtol=1e-7),
     "sinkhorn.solve": clouds(lambda *z: sinkhorn.solve(*z, epsilon=0.3, tol=1e-9).value)._replace(rtol=1e-7),
     "inference.frechet_distance": clouds(lambda *z: inference.frechet_distance(*z, correction="jackknife"), SAME_SIZE),
     "otdist.w2_squared": Row((MEANS[0], MEANS[1]), lambda m, s: otdist.w2_squared(posterior(m, s), prior(m))),

@@ -60,6 +60,7 @@ BUDGETS = {
     "sinkhorn.w2_squared, weighted": (1850, 24),
     "sinkhorn.w2_squared, unbalanced": (1750, 13),
     "sinkhorn.w2": (1800, 24),
+    "sinkhorn.wp": (2600, 31),
     "sinkhorn.solve": (1800, 22),
     "inference.frechet_distance": (5000, 77),
     "otdist.w2_squared": (22, 0),

@@ -706,13 +706,13 @@ def test_start_from_potentials():
 # Unbalanced: masses that differ, and a reach for each side.
 
 
-def unbalanced(C, a, b, epsilon, rho_x, rho_y):
+def unbalanced(C, a, b, epsilon, rho_x, rho_y, sweeps=20_000):
     """Value and plan by plain damped softmins in the log domain, from the primal definition."""
     damp = [1.0 if np.isinf(rho) else rho / (rho + epsilon) for rho in (rho_x, rho_y)]
     g = np.zeros(len(b))
     with np.errstate(divide="ignore"):
         la, lb = np.log(a), np.log(b)
-    for _ in range(20000):
+    for _ in range(sweeps):
         f = -damp[0] * epsilon * logsumexp((g - C) / epsilon + lb, axis=1)
         g = -damp[1] * epsilon * logsumexp((f[:, None] - C) / epsilon + la[:, None], axis=0)
     P = np.exp((f[:, None] + g - C) / epsilon + la[:, None] + lb)
@@ -764,6 +764,30 @@ def test_divergence_of_different_masses_is_its_definition():
     expected = terms[0] - 0.5 * terms[1] - 0.5 * terms[2] + 0.2 * (a.sum() - b.sum()) ** 2
     np.testing.assert_allclose(sinkhorn.w2_squared(x, y, a, b, **options), expected, rtol=1e-9)
     assert sinkhorn.w2_squared(x, x, a, a, **options) == 0
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_a_batch_of_unbalanced_problems_shares_weights(dtype):
+    x, y, a, b = (z.astype(dtype) for z in clouds(57, batch=(3,)))
+    options = {"epsilon": 0.4, "reach": 1.3}
+    together = sinkhorn.w2_squared(x, y, 2 * a[0], b[0], **options)
+    apart = [sinkhorn.w2_squared(u, v, 2 * a[0], b[0], **options) for u, v in zip(x, y, strict=True)]
+    np.testing.assert_array_equal(together, apart)
+
+
+def test_divergence_takes_one_reach_only():
+    # With two the divergence of Séjourné et al., each self term with its own side's reach, is not 0 for equal clouds.
+    x, _, a, _ = clouds(58, n=6)
+    C = cost(x, x)
+    terms = [unbalanced(C, a, a, 0.4, *rhos, sweeps=500)[0] for rhos in ((0.25, 4.0), (0.25, 0.25), (4.0, 4.0))]
+    assert terms[0] - 0.5 * terms[1] - 0.5 * terms[2] > 1e-3
+    for function in (sinkhorn.w2_squared, sinkhorn.w2, sinkhorn.w2_squared_and_grad, sinkhorn.wp):
+        with pytest.raises(ValueError, match=r"reach must be the same for both sides; got 0.5 and 2"):
+            function(x, x, a, a, epsilon=0.4, reach=(0.5, 2.0))
+    same = sinkhorn.w2_squared(x, x + 1, a, a, epsilon=0.4, reach=(1.0, 1.0))
+    assert same == sinkhorn.w2_squared(x, x + 1, a, a, epsilon=0.4, reach=1.0)
+    prescribed = sinkhorn.w2_squared(x, x + 1, a, a, epsilon=0.4, reach=(None, None))
+    assert prescribed == sinkhorn.w2_squared(x, x + 1, a, a, epsilon=0.4)
 
 
 # Scales.
@@ -829,3 +853,25 @@ def test_barycenter_keeps_the_type_and_says_when_it_did_not_settle():
     assert not found.converged
     with pytest.raises(ValueError, match="number of"):
         sinkhorn.barycenter([x, x], [1.0], epsilon=0.3, start=x)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"clouds": []}, r"clouds must be a sequence of at least one array"),
+        ({"clouds": 3.0}, r"clouds must be a sequence of at least one array; got float"),
+        ({"clouds": [torch.zeros(3, 1)] * 2}, r"clouds\[0\] is a torch.Tensor and start is a numpy.ndarray"),
+        (
+            {"clouds": [np.zeros((3, 1)), np.zeros((3, 2))]},
+            r"start and clouds\[1\] must agree in the number of coordinates",
+        ),
+        ({"clouds": [np.zeros((2, 3, 1))]}, r"clouds\[0\] must have shape \(n, d\), without a batch"),
+        ({"start": np.zeros((0, 1))}, r"start must have at least one point"),
+        ({"masses": [np.ones(3), None]}, r"masses\[0\] must sum to 1"),
+        ({"weights": [0.5, 0.6]}, r"weights must sum to 1"),
+    ],
+)
+def test_barycenter_names_what_is_wrong(change, message):
+    given = {"clouds": [np.zeros((3, 1)), np.ones((4, 1))], "start": np.zeros((2, 1)), "epsilon": 0.1, **change}
+    with pytest.raises((ValueError, TypeError), match=message):
+        sinkhorn.barycenter(**given)

@@ -135,3 +135,13 @@ def test_a_cloud_in_one_place_has_the_potential_of_its_empty_points():
     # All plans are known: f_xy = |x - other|², f_xx = |x - place|², up to constants.
     potential = ((x - other) ** 2).sum(1) - ((x - place) ** 2).sum(1)
     np.testing.assert_allclose(grads.a, potential - potential @ a, atol=1e-12)
+
+
+@pytest.mark.parametrize("function", [sinkhorn.w2_squared, lambda *z, **k: sinkhorn.solve(*z, **k).value])
+def test_gradients_by_weights_beyond_the_range_of_float32_are_not_nan(function):
+    # The potential at the point without weight is a squared distance of 1e53.
+    x, y = (torch.tensor([[1.6e26], [-1.6e26]]) for _ in "xy")
+    a, b = (torch.tensor([1.0, 0.0], requires_grad=True) for _ in "ab")
+    function(x, y, a, b, epsilon=7.7e54).backward()
+    assert not a.grad.isnan().any()
+    assert not b.grad.isnan().any()

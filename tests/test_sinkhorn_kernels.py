@@ -33,7 +33,8 @@ class Dense:
         E = np.empty(N * M if kept else 6 * M, dtype)
         panels = packed(self.y, self.lanes, dtype)
         self.clouds = packed(self.x, 6, dtype), panels, d, float(scale), self.G
-        self.part = passes.ABSORB.address(dtype), *self.clouds, True, E, self.v, np.empty(N, dtype), weights
+        rows = 2.0, self.G, True, E, self.v, np.empty(N, dtype), weights
+        self.part = passes.Part(passes.ABSORB.address(dtype), *self.clouds[:4], *rows)
 
         square = ((self.x[:, None].astype(np.longdouble) - self.y) ** 2).sum(-1)
         self.absorbed = self.G[:m].astype(np.longdouble) - np.longdouble(scale) * square
@@ -46,7 +47,7 @@ class Dense:
 
     def sweep(self, columns=True):
         F, c = np.empty(self.N), np.zeros(self.M)
-        passes.sweep(*self.part, self.damping, columns, F, c, np.empty(6 + self.M, self.v.dtype))
+        passes.sweep(self.part, self.damping, columns, F, c, np.empty(6 + self.M, self.v.dtype))
         return F[: self.n], c[: self.m]
 
 
@@ -63,7 +64,7 @@ def test_passes_and_products(size, dtype, kept, damping):
     B, columns = pack_columns(of.y, of.v, of.lanes), -(-of.d // 6) * 6
     Py, xP = np.zeros(of.n * of.d), np.zeros(columns * of.M, dtype)
     work = np.empty(6 * 16 + (columns + 1) * 48, dtype)
-    passes.products(*of.part, F, B, of.x.reshape(-1), of.n, of.d, of.d, Py, xP, work)
+    passes.products(of.part, F, B, of.x.reshape(-1), Py, xP, work)
     Py, xP = Py.reshape(of.n, of.d), xP.reshape(columns, of.M)
     scale_y, scale_x = of.P @ np.abs(of.y), np.abs(of.x).T @ of.P
     assert (np.abs(Py - of.P @ of.y) <= 16 * of.rounding * scale_y).all()
@@ -78,7 +79,7 @@ def test_plans_and_c_transforms(size, dtype):
     F, c = of.sweep(columns=False)
     P, top = np.empty(of.n * of.m), np.empty(of.n)
     assert not c.any()
-    passes.plan_rows(*of.part, F, P, of.m)
+    passes.plan_rows(of.part, F, P)
     tiny = float(np.finfo(dtype).tiny) * 2**20
     np.testing.assert_allclose(P.reshape(of.n, of.m), of.P.astype(float), rtol=8 * of.rounding, atol=tiny)
     passes.c_transform(*of.clouds, top, np.empty(6, dtype))

@@ -130,6 +130,7 @@ ROWS = {
     "exact.w2": cloud_row(exact.w2, POINTS, normal(6, 3)),
     "sinkhorn.w2_squared": cloud_row(sinkhorn.w2_squared, POINTS, normal(6, 3), epsilon=0.5, tol=1e-10),
     "sinkhorn.w2": cloud_row(sinkhorn.w2, POINTS, normal(6, 3), epsilon=0.5, tol=1e-10),
+    "sinkhorn.wp": cloud_row(sinkhorn.wp, POINTS, normal(6, 3), p=1, epsilon=0.5, tol=1e-10),
     "sinkhorn.solve": Row(
         lambda x: sinkhorn.solve(x, POINTS, epsilon=0.5, tol=1e-10).value, normal(6, 3), refused=VALUES
     ),

@@ -198,6 +198,17 @@ def root(x: Array) -> Array:
     return xp.where(zero, xp.zeros_like(x), xp.where(zero, xp.ones_like(x), x).sqrt())
 
 
+def nth_root(x: Array, p: float) -> Array:
+    """x^(1/p) of something nonnegative, p >= 1, with derivative 0 (not infinity) where x is 0 and p is not 1."""
+    if p in (1, 2):
+        return x if p == 1 else root(x)
+    if not is_torch(x):
+        return x ** (1 / p)
+    xp = torch_module()
+    zero = x == 0
+    return xp.where(zero, xp.zeros_like(x), xp.where(zero, xp.ones_like(x), x) ** (1 / p))
+
+
 def norm(x: Array) -> Array:
     """The Euclidean norm along the last axis: it neither overflows nor underflows, and its derivative at 0 is 0."""
     xp = namespace(x)

@@ -20,6 +20,11 @@ REALS = types.Array(types.float64, 1, "C")
 INTEGERS = types.Array(types.int64, 1, "C")
 
 
+def bundle(kinds: tuple[Any, ...], named_tuple: Any) -> Any:
+    """The compiled type of a named tuple with members of these types."""
+    return types.BaseTuple.from_types(kinds, named_tuple)
+
+
 class Addressed:
     """A dispatcher whose argument types follow from the working type, ``signature(array of it)``; it returns an int.
 

@@ -7,10 +7,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .._core import checks
+from .._core import backend, checks
 from .._core.backend import Array
+from .._core.clouds import validate_points
 from .numpy_engine import Limits
 from .operators import engine_for
+from .result import plain
 
 
 class Barycenter(NamedTuple):
@@ -61,10 +63,63 @@ def barycenter(
     return Barycenter(z, steps, moved, moved <= tol)
 
 
-def validated_shares(shares: Any, count: int) -> np.ndarray:
-    """Weights of the clouds, uniform where none are given."""
-    if shares is None:
-        return np.full(count, 1 / count)
-    given = np.asarray(shares, np.float64)
-    checks.same_size("the number of", "clouds", count, "weights", given.size)
-    return checks.weights("weights", given.reshape(-1), count)
+class Validated(NamedTuple):
+    """Arguments of `barycenter`, in float64 but for the first: where it starts, as it came; and how to cast back."""
+
+    first: Array
+    start: Array
+    clouds: list[Array]
+    masses: list[Array]
+    shares: np.ndarray
+    cast_back: Any
+
+
+def validated(start: Any, clouds: Any, masses: Any, shares: Any) -> Validated:
+    """Clouds (n_k, d) of one library beside `start` (n, d); masses and shares with sum 1, uniform where not given."""
+    listed = _listed("clouds", clouds)
+    of_each = [None] * len(listed) if masses is None else _listed("masses", masses)
+    checks.same_size("the number of", "clouds", len(listed), "masses", len(of_each))
+    named = {"start": start, **{f"clouds[{k}]": z for k, z in enumerate(listed)}}
+    named |= {f"masses[{k}]": z for k, z in enumerate(of_each) if z is not None}
+    named |= {} if shares is None else {"weights": shares}
+    arrays, cast_back = checks.arrays(**named)
+    found = dict(zip(named, arrays, strict=True))
+    if shares is not None:
+        count = found["weights"].shape[-1] if found["weights"].ndim else 0
+        checks.same_size("the number of", "clouds", len(listed), "weights", count)
+    points = arrays[: 1 + len(listed)]
+    for name, z in zip(named, points, strict=False):
+        if z.ndim != 2:
+            raise ValueError(f"{name} must have shape (n, d), without a batch; got {tuple(z.shape)}")
+        validate_points(name, z)
+        checks.same_size("the number of coordinates", "start", points[0].shape[1], name, z.shape[1])
+    weights = [_weights(f"masses[{k}]", found.get(f"masses[{k}]"), z) for k, z in enumerate(points[1:])]
+    begin, *others = (_double(z) for z in points)
+    of_clouds = np.full(len(listed), 1 / len(listed))
+    if shares is not None:
+        of_clouds = np.array(_weights("weights", found["weights"], of_clouds).tolist())
+    return Validated(points[0], begin, others, weights, of_clouds, cast_back)
+
+
+def _listed(name: str, given: Any) -> list[Any]:
+    """The members of a sequence; an array is one of its rows."""
+    if isinstance(given, str) or not hasattr(given, "__len__") or getattr(given, "ndim", 1) == 0 or not len(given):
+        raise ValueError(f"{name} must be a sequence of at least one array; got {type(given).__name__}")
+    return list(given)
+
+
+def _weights(name: str, given: Array | None, of: Array) -> Array:
+    """Of the members of an array, uniform where none are given."""
+    n = len(of)
+    if given is None:
+        return _double(of).reshape(n, -1)[:, 0] * 0 + 1 / n
+    if given.ndim != 1:
+        raise ValueError(f"{name} must have shape (n,); got {tuple(given.shape)}")
+    found = _double(checks.weights(name, given, n))
+    return found / found.sum()
+
+
+def _double(z: Array) -> Array:
+    """A copy in float64, of NumPy or, on a device, a tensor."""
+    z = plain(z)
+    return z.double() if backend.is_torch(z) else np.array(z, np.float64)

@@ -8,13 +8,14 @@ it. All arrays are flat.
 
 import math
 from functools import cache
+from typing import Any, NamedTuple
 
 import numpy as np
 from numba import types
 
 from .._core.compiled import njit
 from .._core.simd import BYTES, LANES, load_from, maximum, minimum, store_to
-from .addresses import INTEGERS, REALS, Addressed
+from .addresses import INTEGERS, REALS, Addressed, bundle
 from .constants import (
     ANNEAL_FACTOR,
     ANNEAL_TOL,
@@ -27,10 +28,76 @@ from .constants import (
     TRUST_DOUBLE,
     TRUST_SINGLE,
 )
-from .passes import ABSORB, GROUP, INNER, OPTIONS, PRODUCTS, SWEEP, exp2_all, log2_all, pack, pack_columns
+from .passes import ABSORB, GROUP, INNER, OPTIONS, PRODUCTS, SWEEP, Part, exp2_all, log2_all, pack, pack_columns
 from .rows import view
 
 _sweep, _products = SWEEP.call, PRODUCTS.call
+
+
+class Term(NamedTuple):
+    """Two clouds inside, n of d and m of d numbers, their weights and what one term of the divergence asks of them."""
+
+    x: Any
+    y: Any
+    a: Any
+    b: Any
+    d: int
+    scale: float  # log2(e)/ε
+    damping_x: float
+    damping_y: float
+    product_mass: float
+    symmetric: bool
+
+
+class Stop(NamedTuple):
+    """When to stop, and how much rounding may lower a dual value."""
+
+    tol: float
+    max_iter: int
+    noise: float
+
+
+class Scratch(NamedTuple):
+    """The matrix, the packed panels, groups and weights of the rows, and the rest, in the working type; doubles."""
+
+    E: Any
+    clouds: Any
+    low: Any
+    work: Any
+
+
+class Given(NamedTuple):
+    """A term in the caller's units, and what takes it inside."""
+
+    x: Any
+    y: Any
+    a: Any
+    b: Any
+    d: int
+    symmetric: bool
+    center: Any
+    unit: float
+
+
+class Found(NamedTuple):
+    """Where a term's solution goes: see `solve_small`."""
+
+    h: Any
+    F: Any
+    grad_x: Any
+    grad_y: Any
+    stats: Any
+
+
+TERM = bundle((*(REALS,) * 4, types.int64, *(types.float64,) * 4, types.boolean), Term)
+STOP = bundle((types.float64, types.int64, types.float64), Stop)
+GIVEN = bundle((*(REALS,) * 4, types.int64, types.boolean, REALS, types.float64), Given)
+FOUND = bundle((REALS,) * 5, Found)
+
+
+def scratch_type(W):
+    """The compiled type of `Scratch` for this type of arrays."""
+    return bundle((W, W, W, REALS), Scratch)
 
 
 @njit(**INNER)
@@ -70,8 +137,9 @@ def penalty(a, F, kappa):
 
 
 @njit(**INNER)
-def residual_and_dual(h, F, c, a, b, damping_x, damping_y, symmetric, product_mass, r, out):
+def residual_and_dual(of, h, F, c, r, out):
     """After a pass: r, the step of plain Sinkhorn from h; out = (marginal error, dual to compare, value)."""
+    a, b, damping_x, damping_y, symmetric = of.a, of.b, of.damping_x, of.damping_y, of.symmetric
     kappa_x, kappa_y = 1.0 / damping_x - 1.0, 1.0 / damping_y - 1.0
     error, mass, row_mass = 0.0, 0.0, 0.0
     for j in range(len(r)):
@@ -95,8 +163,8 @@ def residual_and_dual(h, F, c, a, b, damping_x, damping_y, symmetric, product_ma
         row_mass += a[i] if kappa_x == 0.0 else a[i] * np.exp2(-kappa_x * F[i])
     half = penalty(b, h, kappa_y)
     out[0] = 2.0 * error if symmetric else error
-    out[2] = penalty(a, F, kappa_x) + half - (row_mass - product_mass) * LOG2E
-    out[1] = 2.0 * half - (mass - product_mass) * LOG2E if symmetric else out[2]
+    out[2] = penalty(a, F, kappa_x) + half - (row_mass - of.product_mass) * LOG2E
+    out[1] = 2.0 * half - (mass - of.product_mass) * LOG2E if symmetric else out[2]
 
 
 @njit(**INNER)
@@ -174,15 +242,15 @@ def anderson_step(h, r, w, dual, noise, step, history, state):
 
 
 @njit(**INNER)
-def column_softmin(x, y, j, d, scale, F, a, t):
+def column_softmin(of, j, F, t):
     """-log2 Σ_i a_i 2^(F_i + S_ij) of one column; t: scratch of the length of a."""
-    top, total = -np.inf, 0.0
+    x, y, a, d, top, total = of.x, of.y, of.a, of.d, -np.inf, 0.0
     for i in range(len(a)):
         if a[i] > 0.0:
             square = 0.0
             for k in range(d):
                 square += (x[i * d + k] - y[j * d + k]) ** 2
-            t[i] = F[i] - scale * square
+            t[i] = F[i] - of.scale * square
             top = max(top, t[i])
     for i in range(len(a)):
         if a[i] > 0.0:
@@ -191,28 +259,37 @@ def column_softmin(x, y, j, d, scale, F, a, t):
 
 
 @njit(**INNER)
-def recompute_underflowed(x, y, d, scale, F, a, b, c, h, damping, r, t):
+def recompute_underflowed(of, h, F, c, r, t):
     """The step of columns whose mass underflowed, c_j ≪ b_j, by their own softmin; returns how many there were."""
-    lost = 0
+    lost, b = 0, of.b
     for j in range(len(h)):
         if b[j] > 0.0 and c[j] < LOST * b[j]:
-            r[j] = damping * column_softmin(x, y, j, d, scale, F, a, t) - h[j]
+            r[j] = of.damping_y * column_softmin(of, j, F, t) - h[j]
             lost += 1
     return lost
 
 
+@njit(**INNER)
+def remove_constant(h, b):
+    """Move h to mean 0 under the weights b."""
+    constant = 0.0
+    for j in range(len(h)):
+        constant += b[j] * h[j]
+    for j in range(len(h)):
+        h[j] -= constant
+
+
 @njit(**OPTIONS)
-def iterate(
-    at_absorb, at_sweep, clouds, x, y, a, b, d, scale, numbers, symmetric, tol, max_iter, noise, h, F, E, low, work, out
-):
+def iterate(addresses, of, stop, scratch, h, F, out):
     """Iterate until the marginal error is at most tol, or about max_iter passes; returns how many. out: see above.
 
-    `clouds` holds the packed groups, the packed panels and the weights of the rows, in the type of E; `low` is scratch
-    of that type, in which v and the shifts of the rows are left, `work` of doubles. For numbers see `solve_term`.
+    In `low`, v and the shifts of the rows are left.
     """
-    n, m, count = len(a), len(b), BYTES // E.itemsize
+    E, b, low, work = scratch.E, of.b, scratch.low, scratch.work
+    n, m, d, count = len(of.a), len(b), of.d, BYTES // E.itemsize
     N, M = -(-n // GROUP) * GROUP, -(-m // count) * count
-    panels, groups, a_work = view(clouds, 0, M * d), view(clouds, M * d, N * d), view(clouds, (N + M) * d, N)
+    panels, groups = view(scratch.clouds, 0, M * d), view(scratch.clouds, M * d, N * d)
+    weights = view(scratch.clouds, (N + M) * d, N)
     v, G, sums, shift = view(low, 0, M), view(low, M, M), view(low, 2 * M, M + GROUP), view(low, 3 * M + GROUP, N)
     c, r, at, t = view(work, 0, M), view(work, M, M), view(work, 2 * M, m), view(work, 2 * M + m, max(n, M))
     state, history = view(work, 2 * M + m + max(n, M), 3), 2 * M + m + max(n, M) + 3
@@ -221,37 +298,25 @@ def iterate(
     for j in range(m):
         at[j] = np.nan
     while True:
-        if numbers[1] == 1.0 and numbers[2] == 1.0 and not symmetric:
-            constant = 0.0
-            for j in range(m):
-                constant += b[j] * h[j]
-            for j in range(m):
-                h[j] -= constant
+        if of.damping_x == 1.0 and of.damping_y == 1.0 and not of.symmetric:
+            remove_constant(h, b)
         for j in range(M):
             c[j] = 0.0
         stale = not refresh_kernel(h, b, at, G, v, r)
-        _sweep(
-            at_sweep, at_absorb, groups, panels, d, scale, G, stale, E, v, shift, a_work, numbers[1], not symmetric,
-            F, c, sums,
-        )  # fmt: skip
+        part = Part(addresses[0], groups, panels, d, of.scale, 2.0, G, stale, E, v, shift, weights)
+        _sweep(addresses[1], part, of.damping_x, not of.symmetric, F, c, sums)
         for j in range(M):
             c[j] *= v[j]
         passes += 1
-        residual_and_dual(h, F, c, a, b, numbers[1], numbers[2], symmetric, numbers[3], r, out)
-        lost = 0 if symmetric else recompute_underflowed(x, y, d, scale, F, a, b, c, h, numbers[2], r, t)
-        undone = state[1] > 0.0 and not out[1] >= state[0] - noise
-        if out[0] != out[0] or (((out[0] <= tol and lost == 0) or passes >= max_iter) and not undone):
+        residual_and_dual(of, h, F, c, r, out)
+        lost = 0 if of.symmetric else recompute_underflowed(of, h, F, c, r, t)
+        undone = state[1] > 0.0 and not out[1] >= state[0] - stop.noise
+        if out[0] != out[0] or (((out[0] <= stop.tol and lost == 0) or passes >= stop.max_iter) and not undone):
             return passes
-        anderson_step(h, r, b, out[1], noise, SYMMETRIC_STEP if symmetric else 1.0, memory, state)
+        anderson_step(h, r, b, out[1], stop.noise, SYMMETRIC_STEP if of.symmetric else 1.0, memory, state)
 
 
-ITERATE = Addressed(
-    iterate,
-    lambda W: (
-        *(types.int64, types.int64, W, REALS, REALS, REALS, REALS, types.int64, types.float64, REALS, types.boolean),
-        *(types.float64, types.int64, types.float64, REALS, REALS, W, W, REALS, REALS),
-    ),
-)
+ITERATE = Addressed(iterate, lambda W: (INTEGERS, TERM, STOP, scratch_type(W), REALS, REALS, REALS))
 _iterate = ITERATE.call
 
 
@@ -333,20 +398,17 @@ def gaussian_start(y, d, moments_x, moments_y, scale, h):
 
 
 @njit(**INNER)
-def gradients(addresses, clouds, x, y, a, b, d, scale, numbers, unit, F, E, low, work, grad_x, grad_y):
+def gradients(addresses, of, scratch, unit, F, grad_x, grad_y):
     """2 Σ_j P_ij (x_i - y_j), and its mirror image after one more update of the columns; of length 0: not wanted."""
+    x, y, a, b, d, E, low, work = of.x, of.y, of.a, of.b, of.d, scratch.E, scratch.low, scratch.work
     n, m, count = len(a), len(b), BYTES // E.itemsize
-    N, M, by_x, by_y = -(-n // GROUP) * GROUP, -(-m // count) * count, len(grad_x) > 0, len(grad_y) > 0
-    panels, groups, a_work = view(clouds, 0, M * d), view(clouds, M * d, N * d), view(clouds, (N + M) * d, N)
-    q, p = d if by_x else 0, d + 1 if by_y else 0
+    N, M, q, p = -(-n // GROUP) * GROUP, -(-m // count) * count, d * (len(grad_x) > 0), (d + 1) * (len(grad_y) > 0)
+    panels, groups = view(scratch.clouds, 0, M * d), view(scratch.clouds, M * d, N * d)
+    weights = view(scratch.clouds, (N + M) * d, N)
     wide, v, shift = -(-p // GROUP) * GROUP, view(low, 0, M), view(low, 3 * M + GROUP, N)
     start, columns = (3 * M + GROUP + N + 15) // 16 * 16, -(-q // count) * count
-    B, Ptx, start = (
-        view(low, start, columns * M),
-        view(low, start + columns * M, wide * M),
-        start + (columns + wide) * M,
-    )
-    rest = view(low, start, len(low) - start)
+    B, Ptx = view(low, start, columns * M), view(low, start + columns * M, wide * M)
+    start += (columns + wide) * M
     Py, ones = view(work, 0, n * q), view(work, n * q, n * p)
     for i in range(n):
         for k in range(p):
@@ -356,71 +418,59 @@ def gradients(addresses, clouds, x, y, a, b, d, scale, numbers, unit, F, E, low,
     for j in range(wide * M):
         Ptx[j] = 0.0
     pack_columns(y, m, q, v, B)
-    _products(
-        addresses[2], addresses[0], groups, panels, d, scale, v, False, E, v, shift, a_work, F, B, ones, n, q, p,
-        Py, Ptx, rest,
-    )  # fmt: skip
-    for i in range(n if by_x else 0):
-        mass = a[i] if numbers[1] == 1.0 else a[i] * np.exp2(F[i] * (1.0 - 1.0 / numbers[1]))
+    part = Part(addresses[0], groups, panels, d, of.scale, 2.0, v, False, E, v, shift, weights)
+    _products(addresses[2], part, view(F, 0, n), B, ones, Py, Ptx, view(low, start, len(low) - start))
+    for i in range(n if q else 0):
+        mass = a[i] if of.damping_x == 1.0 else a[i] * np.exp2(F[i] * (1.0 - 1.0 / of.damping_x))
         for k in range(i * d, (i + 1) * d):
             grad_x[k] = 2.0 * unit * (mass * x[k] - Py[k])
-    for j in range(m if by_y else 0):
+    for j in range(m if p else 0):
         mass = v[j] * np.float64(Ptx[d * M + j])
-        share = (b[j] / mass if mass > 0.0 else 0.0) if numbers[2] == 1.0 else 1.0
+        share = (b[j] / mass if mass > 0.0 else 0.0) if of.damping_y == 1.0 else 1.0
         for k in range(d):
             grad_y[j * d + k] = 2.0 * unit * share * (mass * y[j * d + k] - v[j] * np.float64(Ptx[k * M + j]))
 
 
+@njit(**INNER)
+def pack_term(x, y, a, d, count, clouds):
+    """The panels of y, the groups of x and its weights, filled up, in the working type.
+
+    Returns the rows and columns of the matrix, filled up, and what all this takes.
+    """
+    n, m = len(a), len(y) // d
+    N, M = -(-n // GROUP) * GROUP, -(-m // count) * count
+    pack(y, m, d, count, view(clouds, 0, M * d))
+    pack(x, n, d, GROUP, view(clouds, M * d, N * d))
+    for i in range(N):
+        clouds[(N + M) * d + i] = a[i] if i < n else 0.0
+    return N, M, ((N + M) * d + N + 15) // 16 * 16  # whole vectors
+
+
 @njit(**OPTIONS)
-def solve_term(
-    addresses,
-    x,
-    y,
-    a,
-    b,
-    d,
-    symmetric,
-    center,
-    unit,
-    begun,
-    integers,
-    numbers,
-    h,
-    F,
-    grad_x,
-    grad_y,
-    stats,
-    E,
-    low,
-    work,
-):
+def solve_term(addresses, given, found, integers, numbers, E, low, work):
     """Solve one term from where it is, or from the Gaussian start if it was not begun, and differentiate it.
 
     integers: max_iter, passes after which Newton's method may take over; numbers: ε, dampings, Σa Σb, tol, the
     tolerance before Newton's method, the exponent above which ε is annealed, the rounding of a dual value of order 1.
     """
-    n, m, count = len(a), len(b), BYTES // E.itemsize
-    N, M = -(-n // GROUP) * GROUP, -(-m // count) * count
-    at_x, at_y = view(work, 0, n * d), view(work, 0 if symmetric else n * d, m * d)
+    a, b, d, symmetric, unit = given.a, given.b, given.d, given.symmetric, given.unit
+    n, m, h, F, stats = len(a), len(b), found.h, found.F, found.stats
+    x, y = view(work, 0, n * d), view(work, 0 if symmetric else n * d, m * d)
     moments_x, used = view(work, (n + m) * d, 2 * d), (n + m) * d + 4 * d
     moments_y = moments_x if symmetric else view(work, (n + m) * d + 2 * d, 2 * d)
-    out, scratch = view(work, used, 3), view(work, used + 3, len(work) - used - 3)
-    own = ((N + M) * d + N + 15) // 16 * 16  # whole vectors
-    clouds, rest = view(low, 0, own), view(low, own, len(low) - own)
-    normalize(x, n, d, a, center, unit, at_x, moments_x)
+    out, rest = view(work, used, 3), view(work, used + 3, len(work) - used - 3)
+    normalize(given.x, n, d, a, given.center, unit, x, moments_x)
     if not symmetric:
-        normalize(y, m, d, b, center, unit, at_y, moments_y)
-    pack(at_y, m, d, count, view(clouds, 0, M * d))
-    pack(at_x, n, d, GROUP, view(clouds, M * d, N * d))
-    for i in range(N):
-        clouds[(N + M) * d + i] = a[i] if i < n else 0.0
+        normalize(given.y, m, d, b, given.center, unit, y, moments_y)
+    rows, columns, own = pack_term(x, y, a, d, BYTES // E.itemsize, low)
+    scratch = Scratch(view(E, 0, rows * columns), low, view(low, own, len(low) - own), rest)
     scale, mean_cost, stages = LOG2E * (unit / numbers[0]) * unit, 0.0, 0
     for k in range(d):
         mean_cost += (moments_x[k] - moments_y[k]) ** 2 + moments_x[d + k] + moments_y[d + k]
-    if not begun:
+    if stats[0] < 0.0:
         while scale * mean_cost * ANNEAL_FACTOR**-stages > numbers[6] and stages < MAX_STAGES:
             stages += 1
-        gaussian_start(at_y, d, moments_x, moments_y, scale * ANNEAL_FACTOR**-stages, h)
+        gaussian_start(y, d, moments_x, moments_y, scale * ANNEAL_FACTOR**-stages, h)
     newton = integers[1] > 0 and not symmetric
     tol, limit = numbers[5] if newton else numbers[4], integers[1] if newton else integers[0]
     passes, former = 0, int(max(stats[0], 0.0))
@@ -428,31 +478,24 @@ def solve_term(
         factor, aim = ANNEAL_FACTOR**-stage, max(ANNEAL_TOL, tol) if stage else tol
         noise = numbers[7] * (1.0 + scale * factor * mean_cost)
         most = max(1, integers[0] - former - passes)
-        passes += _iterate(
-            addresses[3], addresses[0], addresses[1], clouds, at_x, at_y, a, b, d, scale * factor, numbers, symmetric,
-            aim, most if stage else min(most, limit), noise, h, F, E, rest, scratch, out,
-        )  # fmt: skip
+        of = Term(x, y, a, b, d, scale * factor, numbers[1], numbers[2], numbers[3], symmetric)
+        stop = Stop(aim, most if stage else min(most, limit), noise)
+        passes += _iterate(addresses[3], addresses, of, stop, scratch, h, F, out)
         for j in range(m):
             h[j] *= ANNEAL_FACTOR if stage else 1.0
-    stats[0], stats[1], stats[2], stats[3] = former + passes, out[0], out[1], out[2]
-    stats[4] = 0.0
+    stats[0], stats[1], stats[2], stats[3], stats[4] = former + passes, out[0], out[1], out[2], 0.0
     for k in range(d):
         stats[4] += (unit * (moments_x[k] - moments_y[k])) ** 2
+    of = Term(x, y, a, b, d, scale, numbers[1], numbers[2], numbers[3], symmetric)
     for j in range(m):
         if b[j] == 0.0:  # continued by the softmin
-            h[j] = F[j] if symmetric else numbers[2] * column_softmin(at_x, at_y, j, d, scale, F, a, scratch)
-    if len(grad_x) or len(grad_y):
-        gradients(addresses, clouds, at_x, at_y, a, b, d, scale, numbers, unit, F, E, rest, scratch, grad_x, grad_y)
+            h[j] = F[j] if symmetric else numbers[2] * column_softmin(of, j, F, rest)
+    if len(found.grad_x) or len(found.grad_y):
+        gradients(addresses, of, scratch, unit, F, found.grad_x, found.grad_y)
     return 0
 
 
-SOLVE_TERM = Addressed(
-    solve_term,
-    lambda W: (
-        *(INTEGERS, REALS, REALS, REALS, REALS, types.int64, types.boolean, REALS, types.float64, types.boolean),
-        *(INTEGERS, REALS, REALS, REALS, REALS, REALS, REALS, W, W, REALS),
-    ),
-)
+SOLVE_TERM = Addressed(solve_term, lambda W: (INTEGERS, GIVEN, FOUND, INTEGERS, REALS, W, W, REALS))
 _solve_term = SOLVE_TERM.call
 
 
@@ -462,50 +505,47 @@ def addresses(dtype):
     return np.array([of.address(dtype) for of in (ABSORB, SWEEP, PRODUCTS, ITERATE, SOLVE_TERM)])
 
 
+@njit(**INNER)
+def total(a):
+    """Σ a."""
+    found = 0.0
+    for value in a:
+        found += value
+    return found
+
+
 @njit(**OPTIONS)
-def solve_small(
-    addresses, tasks, sizes, integers, numbers, x, y, a, b, center, unit, found, grads, stats, E, low, work
-):
+def solve_small(addresses, tasks, sizes, integers, numbers, arrays, out, scratch):
     """Solve those (term, member) of a batch in `tasks` that need it, each on its own, and differentiate them.
 
-    Term 0 is x to y, term 1 x to itself, term 2 y to itself. All is in the caller's units and in float64; the type of
-    E, which with `low` and `work` is scratch, is that of the computation. sizes: (k, n, m, d, gradients by x, by y).
-    found: h (k, m) and F (k, n) of term 0, h (k, n) of term 1, h (k, m) of term 2. grads, where they are wanted: by x
-    and y of term 0, of terms 1 and 2. stats (terms, k, 5): passes (-1: not begun), marginal error, dual,
-    value, squared distance of the means.
+    Term 0 is x to y, term 1 x to itself, term 2 y to itself. sizes: (k, n, m, d, gradients by x, by y). Three tuples of
+    flat arrays (to which Python's door opens faster than to named ones), in the caller's units and in float64: x, y, a,
+    b, centers, units; potentials, gradients, stats; and as scratch a matrix and what is beside it, whose type is that
+    of the computation, and doubles. Potentials: h (k, m) and F (k, n) of term 0, h (k, n) of term 1, h (k, m) of
+    term 2. Gradients, where they are wanted: by x and y of term 0, of terms 1 and 2. stats (terms, k, 5): passes (-1:
+    not begun), marginal error, dual, value, squared distance of the means.
     """
+    (all_x, all_y, all_a, all_b, center, unit), (potentials, grads, all_stats), (E, low, work) = arrays, out, scratch
     k, n, m, d, by_x, by_y = sizes[0], sizes[1], sizes[2], sizes[3], sizes[4], sizes[5]
-    ends = k * m, k * (m + n), k * (m + 2 * n), k * (2 * m + 2 * n)
     wide_x, wide_y, start_y = by_x * n * d, by_y * m * d, k * by_x * n * d
     spare = view(work, 0, max(n, m) + GROUP)  # F of one task, filled up
-    scratch, none = view(work, len(spare), len(work) - len(spare)), view(grads, 0, 0)
+    rest, none = view(work, len(spare), len(work) - len(spare)), view(grads, 0, 0)
     for task in tasks:
         t, i = task // k, task % k
-        of_x, of_y = view(x, i * n * d, n * d), view(y, i * m * d, m * d)
-        mass_x, mass_y = view(a, i * n, n), view(b, i * m, m)
+        x, y = view(all_x, i * n * d, n * d), view(all_y, i * m * d, m * d)
+        a, b = view(all_a, i * n, n), view(all_b, i * m, m)
         grad_x, grad_y = view(grads, i * wide_x, wide_x), view(grads, start_y + i * wide_y, wide_y)
-        h = view(found, i * m, m)
+        h, stats = view(potentials, i * m, m), view(all_stats, 5 * task, 5)
         if t == 1:
-            of_y, mass_y, h, grad_y = of_x, mass_x, view(found, ends[1] + i * n, n), none
+            y, b, h, grad_y = x, a, view(potentials, k * (m + n) + i * n, n), none
             grad_x = view(grads, start_y + k * wide_y + i * wide_x, wide_x)
         elif t == 2:
-            of_x, mass_x, h, grad_y = of_y, mass_y, view(found, ends[2] + i * m, m), none
+            x, a, h, grad_y = y, b, view(potentials, k * (m + 2 * n) + i * m, m), none
             grad_x = view(grads, 2 * start_y + k * wide_y + i * wide_y, wide_y)
-        numbers[3] = 0.0
-        for value in mass_x:
-            numbers[3] += value
-        total = 0.0
-        for value in mass_y:
-            total += value
-        numbers[3] *= total
-        stat = view(stats, 5 * task, 5)
-        rows = -(-len(mass_x) // GROUP) * GROUP
-        columns = -(-len(mass_y) // (BYTES // E.itemsize)) * (BYTES // E.itemsize)
-        if stat[0] < 0.0 or (stat[1] > numbers[4] and stat[0] < integers[0]):
-            _solve_term(
-                addresses[4], addresses, of_x, of_y, mass_x, mass_y, d, t > 0, view(center, i * d, d), unit[i],
-                stat[0] >= 0.0, integers, numbers, h, spare, grad_x, grad_y, stat, view(E, 0, rows * columns), low,
-                scratch,
-            )  # fmt: skip
+        numbers[3] = total(a) * total(b)
+        if stats[0] < 0.0 or (stats[1] > numbers[4] and stats[0] < integers[0]):
+            given = Given(x, y, a, b, d, t > 0, view(center, i * d, d), unit[i])
+            found = Found(h, spare, grad_x, grad_y, stats)
+            _solve_term(addresses[4], addresses, given, found, integers, numbers, E, low, rest)
             for j in range(n if t == 0 else 0):
-                found[ends[0] + i * n + j] = spare[j]
+                potentials[k * m + i * n + j] = spare[j]

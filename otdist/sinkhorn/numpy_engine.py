@@ -44,12 +44,13 @@ class Solution(NamedTuple):
 
 
 class Limits(NamedTuple):
-    """When to stop, and how far potentials are damped: λ = ρ/(ρ + ε) of each side."""
+    """When to stop, how far potentials are damped: λ = ρ/(ρ + ε) of each side, and the power of the cost |x - y|^p."""
 
     epsilon: float
     tol: float
     max_iter: int
     dampings: tuple[float, float]
+    power: float = 2.0
 
 
 class Batch(NamedTuple):
@@ -69,8 +70,9 @@ class Batch(NamedTuple):
         x = (first[0][i] - center) / unit
         y = x if t else (second[0][i] - center) / unit
         dtype = np.float32 if self.single[i] else np.float64
-        scale = LOG2E * (unit / limits.epsilon) * unit
-        return NumpyPasses(x, y, first[1][i], second[1][i], scale, limits.dampings, dtype)
+        root = unit ** (0.5 * limits.power)
+        scale = LOG2E * (root / limits.epsilon) * root
+        return NumpyPasses(x, y, first[1][i], second[1][i], scale, limits.dampings, dtype, limits.power)
 
 
 class Results:
@@ -111,7 +113,7 @@ class Results:
         return (self.h, self.h_x, self.h_y)[t]
 
     def write(self, t: int, i: int, problem: NumpyPasses, state: method.State, unit: float) -> None:
-        """Results of term t of member i, whose passes are added to former ones."""
+        """Results of term t of member i, whose passes are added to former ones; gradients inside times `unit`."""
         passes, value = max(self.stats[t, i, 0], 0.0) + state.passes[0], state.value[0]
         self.stats[t, i] = passes, state.error[0], value, value, unit * unit * problem.shift_squared
         points = (self.points, self.points[:1] * 2, self.points[1:] * 2)[t]
@@ -151,17 +153,19 @@ def solve(
     """Solve a flat batch, each problem in the precision that it needs; ``single`` allows float32.
 
     x (k, n, d), y (k, m, d), a (k, n) and b (k, m) in float64; ``init`` is a former g (k, m). Returns the solution and,
-    with ``debias``, those of x to itself and of y to itself, whose gradients are in ``grad_x``.
+    with ``debias``, those of x to itself and of y to itself, whose gradients are in ``grad_x``. Costs other than the
+    square are always in float64, and solved one after the other.
     """
     n, m = x.shape[1], y.shape[1]
     size = max(n, m) ** 2 if debias else n * m
-    inside = _normalization(x, y, limits.epsilon)
-    batch = Batch(x, y, a, b, inside, float32_resolves(inside, limits.epsilon, limits.tol) & single)
+    squared = limits.power == 2
+    inside = _normalization(x, y, limits.epsilon) if squared else _normalization_of_power(x, y, limits)
+    batch = Batch(x, y, a, b, inside, float32_resolves(inside, limits.epsilon, limits.tol) & (single and squared))
     found = Results(x, y, points, debias)
     if init is not None:
         found.h[:] = init * (LOG2E / limits.epsilon)
         found.stats[0, :, :2] = 0.0, np.inf
-    if size > CACHED:
+    if size > CACHED or not squared:
         _solve_large(batch, found, limits, init is not None)
         return found.solutions(limits.epsilon)
     _solve_small(batch, found, limits, NEWTON_AFTER if _newton_possible(batch, limits) else 0)
@@ -180,11 +184,26 @@ def _normalization(x: np.ndarray, y: np.ndarray, epsilon: float) -> Normalizatio
     center, span, unit, largest = np.empty(k * d), np.empty(k * d), np.empty(k), np.empty(k)
     sizes = np.array([k, n, m, d])
     if box(x.reshape(-1), y.reshape(-1), sizes, epsilon, center, span, unit, largest):
-        raise ValueError(
-            f"epsilon={epsilon:g} is too small for points as far apart as {2 * unit.max():g}, or these are too "
-            "far apart: squared distances, or their ratio to epsilon, exceed the range of float64; scale the points"
-        )
+        _refuse_range(epsilon, unit)
     return Normalization(center.reshape(k, d), unit, largest)
+
+
+def _normalization_of_power(x: np.ndarray, y: np.ndarray, limits: Limits) -> Normalization:
+    """`normalization`, with the same conditions on the costs |x - y|^p."""
+    inside = normalization(x, y)
+    root, most = inside.unit ** (0.5 * limits.power), inside.largest ** (0.5 * limits.power)
+    with np.errstate(over="ignore"):
+        beyond = ((root / limits.epsilon) * root * most.clip(1.0) == np.inf) | (root * root * most == np.inf)
+    if beyond.any():
+        _refuse_range(limits.epsilon, inside.unit)
+    return inside
+
+
+def _refuse_range(epsilon: float, unit: np.ndarray) -> None:
+    raise ValueError(
+        f"epsilon={epsilon:g} is too small for points as far apart as {2 * unit.max():g}, or these are too "
+        "far apart: their costs, or the ratio of these to epsilon, exceed the range of float64; scale the points"
+    )
 
 
 def _solve_large(batch: Batch, found: Results, limits: Limits, begun: bool) -> None:
@@ -194,7 +213,8 @@ def _solve_large(batch: Batch, found: Results, limits: Limits, begun: bool) -> N
         problem = batch.passes(t, i, limits)
         problem.keep_matrix(workspace)
         h = found.h[i : i + 1].copy() if begun and t == 0 else None
-        found.write(t, i, problem, problem.solve(limits.tol, limits.max_iter, h), float(batch.inside.unit[i]))
+        slope = float(batch.inside.unit[i]) ** (limits.power - 1)  # of the costs inside to those outside
+        found.write(t, i, problem, problem.solve(limits.tol, limits.max_iter, h), slope)
 
 
 def _newton_possible(batch: Batch, limits: Limits) -> bool:
@@ -252,7 +272,8 @@ def _solve_small(batch: Batch, found: Results, limits: Limits, newton_after: int
     debias = terms > 1
     apart = k * (n * m + (n * n + m * m if debias else 0)) >= SIDE_BY_SIDE
     sizes = np.array([k, n, m, d, *found.points])
-    given = [z.ravel() for z in (batch.x, batch.y, batch.a, batch.b, *batch.inside[:2])]
+    arrays = tuple(z.ravel() for z in (batch.x, batch.y, batch.a, batch.b, *batch.inside[:2]))
+    out = found.potentials, found.gradients, found.stats.reshape(-1)
     tol = limits.tol if limits.tol >= 1e-5 else 1e-3
 
     def task(part: tuple[Any, np.ndarray]) -> None:
@@ -262,10 +283,8 @@ def _solve_small(batch: Batch, found: Results, limits: Limits, newton_after: int
         entries, low, work = _scratch_sizes(n, m, d, dtype, debias)
         entries = -(-entries // 16) * 16
         room = _scratch(entries + low, "single" if dtype is np.float32 else "double", dtype)
-        solve_small(
-            addresses(dtype), chosen, sizes, integers, numbers, *given, found.potentials, found.gradients,
-            found.stats.reshape(-1), room[:entries], room[entries:], _scratch(work, "work", np.float64),
-        )  # fmt: skip
+        scratch = room[:entries], room[entries:], _scratch(work, "work", np.float64)
+        solve_small(addresses(dtype), chosen, sizes, integers, numbers, arrays, out, scratch)
 
     if k == 1 and not apart:
         task((np.float32 if batch.single[0] else np.float64, np.arange(terms)))
@@ -298,7 +317,7 @@ def flatten(
     for w, points in ((a, wide[0]), (b, wide[1])):
         n = points.shape[1]
         if w.shape[-1]:
-            mass = np.asarray(w, np.float64).reshape(k, n)
+            mass = np.array(w, np.float64, order="C").reshape(k, n)
             # What float32 left of the sum would be multiplied with ε.
             wide.append(mass / mass.sum(-1, keepdims=True) if normalize else mass)
         else:

@@ -47,7 +47,7 @@ def aligned(size: int, dtype: Any) -> np.ndarray:
 
 
 class NumpyPasses:
-    """One problem (a batch of one) in one working precision; see `method.Passes`.
+    """One problem (a batch of one) in one working precision; see `method.Passes`. Powers other than 2 take float64.
 
     x (n, d) and y (m, d) are points inside, a (n,) and b (m,) their weights; ``y is x`` compares a cloud with itself.
     """
@@ -61,8 +61,10 @@ class NumpyPasses:
         scale: float,
         dampings: tuple[float, float],
         dtype: Any = np.float64,
+        power: float = 2.0,
     ) -> None:
         self.x, self.y, self.symmetric, self.scale, self.dampings = x, y, y is x, float(scale), dampings
+        self.power = float(power)
         self.a, self.b, self.product_mass = a[None], b[None], np.array([a.sum() * b.sum()])
         self.dtype, self.double = np.dtype(dtype), np.dtype(dtype) == np.float64
         self.lanes, d = 64 // self.dtype.itemsize, x.shape[1]
@@ -77,7 +79,8 @@ class NumpyPasses:
         mean = [(w[:, None] * z).sum(0) / w.sum() for z, w in ((x, a), (y, b))]
         spread = [(w[:, None] * (z - u) ** 2).sum() / w.sum() for z, u, w in ((x, mean[0], a), (y, mean[1], b))]
         self.shift_squared = float(((mean[0] - mean[1]) ** 2).sum())
-        self.mean_cost = float(self.shift_squared + spread[0] + spread[1])
+        # A bound on it, for powers below 2; steps depend on its order alone.
+        self.mean_cost = float(self.shift_squared + spread[0] + spread[1]) ** (0.5 * power)
 
     def keep_matrix(self, workspace: Workspace) -> None:
         """Keep the rows between passes, if they fit."""
@@ -98,6 +101,8 @@ class NumpyPasses:
         self.absorbed[:] = np.nan
 
     def gaussian_start(self) -> np.ndarray:
+        if self.power != 2:
+            return np.zeros(self.b.shape)
         x = self.x[None]
         y = x if self.symmetric else self.y[None]
         return gaussian_potential(x, y, self.a, self.b, np.array([self.scale]))
@@ -132,18 +137,21 @@ class NumpyPasses:
             self.v[:m], self.absorbed[:] = live, h
         return not serves
 
-    def part(self, stale: bool) -> Callable[[slice, int], tuple]:
+    def part(self, stale: bool) -> Callable[[slice, int], Any]:
         """What gives the loops a part of the rows: those kept or, if they are too old, new ones."""
-        from .passes import ABSORB
+        from .passes import ABSORB, ABSORB_POWER, Part
 
-        d, m, at = self.x.shape[1], self.full[1], ABSORB.address(self.dtype)
+        d, m = self.x.shape[1], self.full[1]
+        at = (ABSORB if self.power == 2 else ABSORB_POWER).address(self.dtype)
 
-        def rows(where: slice, count: int) -> tuple:
+        def rows(where: slice, count: int) -> Part:
             kept = self.matrix
             E = np.empty(count * m, self.dtype) if kept is None else kept[where.start * m : where.stop * m]
             groups = self.groups[where.start * d : where.stop * d]
-            return (at, groups, self.panels, d, self.scale, self.G, stale, E, self.v, self.shift[where],
-                    self.weights[where])  # fmt: skip
+            cost = d, self.scale, self.power
+            return Part(
+                at, groups, self.panels, *cost, self.G, stale, E, self.v, self.shift[where], self.weights[where]
+            )
 
         return rows
 
@@ -158,16 +166,15 @@ class NumpyPasses:
             rows = tasks[t]
             work = np.empty(GROUP + self.full[1], self.dtype)
             of = part(rows, min(tile, rows.stop - rows.start))
-            sweep(*of, float(self.dampings[0]), not self.symmetric, F[rows], c[t], work)
+            sweep(of, float(self.dampings[0]), not self.symmetric, F[rows], c[t], work)
 
         on_threads(task, range(len(tasks)), n * m)
         return F[None, :n], (c.sum(0) * self.v)[None, :m]
 
     def column_softmin(self, F: np.ndarray) -> np.ndarray:
         weights, dampings = (self.b[0], self.a[0]), (self.dampings[1], self.dampings[0])
-        swapped = NumpyPasses(
-            self.y, self.x + 0.0 if self.symmetric else self.x, *weights, self.scale, dampings, self.dtype
-        )
+        x = self.x + 0.0 if self.symmetric else self.x
+        swapped = NumpyPasses(self.y, x, *weights, self.scale, dampings, self.dtype, self.power)
         return swapped.sweep(F)[0]
 
     def products(self, F: np.ndarray, y: np.ndarray, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -185,8 +192,7 @@ class NumpyPasses:
             sums = np.zeros(xP.size, self.dtype)
             work = np.empty(GROUP * 16 + (len(xP) + 1) * 48, self.dtype)
             given = np.ascontiguousarray(x[inside], np.float64).reshape(-1)
-            kept = *part(rows, count), F[0, inside], B, given, inside.stop - inside.start, q, p
-            products(*kept, Py[inside].reshape(-1), sums, work)
+            products(part(rows, count), F[0, inside], B, given, Py[inside].reshape(-1), sums, work)
             with adding:
                 finished[t] = sums
                 while len(added) in finished:  # in the order of the tasks, whoever comes first
@@ -208,7 +214,7 @@ class NumpyPasses:
         for rows in self.parts(tile):
             inside = slice(rows.start, min(rows.stop, n))
             block = P[: inside.stop - inside.start]
-            plan_rows(*part(rows, rows.stop - rows.start), F[0, inside], block.reshape(-1), m)
+            plan_rows(part(rows, rows.stop - rows.start), F[0, inside], block.reshape(-1))
             yield inside, block
 
     def hessian(self, h: np.ndarray, F: np.ndarray) -> np.ndarray:
@@ -225,6 +231,8 @@ class NumpyPasses:
         by_x, by_y = points[0], points[1] and not self.symmetric
         if not (by_x or by_y):
             return None, None
+        if self.power != 2:
+            return self.power_gradients(F, (by_x, by_y))
         wide = np.concatenate((self.x, np.ones((n, 1))), 1)
         Py, xP = self.products(F, self.y if by_x else np.empty((m, 0)), wide if by_y else np.empty((n, 0)))
         grad_x = grad_y = None
@@ -237,6 +245,22 @@ class NumpyPasses:
             share = np.where(mass > 0, self.b[0] / np.where(mass > 0, mass, 1.0), 0.0) if one else np.ones(m)
             grad_y = 2.0 * share[:, None] * (mass[:, None] * self.y - xP[:d].T)
         return grad_x, grad_y
+
+    def power_gradients(self, F: np.ndarray, points: tuple[bool, bool]) -> tuple[np.ndarray | None, np.ndarray | None]:
+        """`gradients` of other costs: Σ_j P_ij p |x_i - y_j|^(p-2) (x_i - y_j), where points coincide 0."""
+        from .passes import power_gradients
+
+        (n, d), m = self.x.shape, len(self.y)
+        grad_x, grad_y, mass, work = np.empty((n, d)), np.zeros((d, m)), np.zeros(m), np.empty(m)
+        y = np.ascontiguousarray(self.y.T).reshape(-1)
+        for rows, P in self.plan_blocks(F):
+            x, by_x = (np.ascontiguousarray(z[rows]).reshape(-1) for z in (self.x, grad_x))
+            power_gradients(x, y, P.reshape(-1), d, self.power, by_x, grad_y.reshape(-1), work)
+            grad_x[rows] = by_x.reshape(-1, d)
+            mass += P.sum(0)
+        if self.dampings[1] == 1.0:
+            grad_y *= np.where(mass > 0, self.b[0] / np.where(mass > 0, mass, 1.0), 0.0)
+        return grad_x if points[0] else None, grad_y.T if points[1] else None
 
     def continued(self, h: np.ndarray, F: np.ndarray) -> np.ndarray:
         """h, and the softmin of F at points without weight."""

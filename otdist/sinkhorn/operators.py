@@ -4,6 +4,8 @@ Both gradients are the envelope theorem's: the potentials solve a maximisation, 
 objective with the potentials held fixed, and no iteration is differentiated. For the plan P of potentials f, g:
 
     ∂/∂x_i = 2 Σ_j P_ij (x_i - y_j),    ∂/∂a_i = f_i,    unbalanced with ρ: ∂/∂a_i = (ρ + ε) (1 - e^(-f_i/ρ))
+
+with p Σ_j P_ij |x_i - y_j|^(p-2) (x_i - y_j) for the cost |x - y|^p.
 """
 
 from __future__ import annotations
@@ -19,18 +21,21 @@ from . import numpy_engine
 from .numpy_engine import Limits
 
 
-def damping(epsilon: float, reach: float) -> float:
-    """λ = ρ/(ρ + ε) with ρ = reach²: what an update of a potential is multiplied with; 1 without a reach."""
-    return 1.0 if np.isinf(reach) else 1.0 / (1.0 + (epsilon / reach) / reach)
+def damping(epsilon: float, reach: float, power: float = 2.0) -> float:
+    """λ = ρ/(ρ + ε) with ρ = reach^p: what an update of a potential is multiplied with; 1 without a reach."""
+    root = reach ** (0.5 * power)
+    return 1.0 if np.isinf(reach) else 1.0 / (1.0 + (epsilon / root) / root)
 
 
-def weight_gradient(f: Array, epsilon: float, reach: float, other_mass: Array) -> Array:
+def weight_gradient(f: Array, epsilon: float, reach: float, other_mass: Array, power: float = 2.0) -> Array:
     """∂/∂a for the potential f, where the other side has this mass (k,)."""
     if np.isinf(reach):
         return f + epsilon * (other_mass[:, None] - 1)
-    rho = reach**2
-    expm1 = np.expm1 if isinstance(f, np.ndarray) else f.__class__.expm1
-    return -(rho + epsilon) * expm1(-f / rho) + epsilon * (other_mass[:, None] - 1)
+    # (ρ + ε) (1 - e^(-f/ρ)) = f (1 + ε/ρ) φ(f/ρ), φ(t) = (1 - e^-t)/t: right also where ρ is beyond the range.
+    xp, root = backend.namespace(f), reach ** (0.5 * power)
+    t = (f / root) / root
+    share = xp.where(t == 0, 1.0, -xp.expm1(-t) / xp.where(t == 0, 1.0, t))
+    return f * share * (1.0 + (epsilon / root) / root) + epsilon * (other_mass[:, None] - 1)
 
 
 def warn(error: Any, tol: float, max_iter: int) -> None:
@@ -56,9 +61,10 @@ def _divergence(
     tol: float,
     max_iter: int,
     reach: float,
+    power: float = 2.0,
 ) -> tuple[Array, tuple[Array | None, ...]]:
     """OT(x, y) - ½ OT(x, x) - ½ OT(y, y) and its gradients."""
-    limits = Limits(epsilon, tol, max_iter, (damping(epsilon, reach),) * 2)
+    limits = Limits(epsilon, tol, max_iter, (damping(epsilon, reach, power),) * 2, power)
     batch, shapes, dtype = x.shape[:-2], [z.shape for z in (x, y, a, b)], x.dtype
     single = backend.dtype_name(x) == "float32"
     asked, needs_input_grad = needs_input_grad, _present(needs_input_grad, a, b)
@@ -68,13 +74,13 @@ def _divergence(
     xy, xx, yy = engine.solve(*flat, limits, single=single, points=points, debias=True)
     worst = backend.namespace(x).maximum
     warn(worst(xy.error, worst(xx.error, yy.error)), tol, max_iter)
-    value, grads = _debias(xy, xx, yy, needs_input_grad, epsilon, reach, flat)
+    value, grads = _debias(xy, xx, yy, needs_input_grad, epsilon, reach, power, flat)
     same = _identical(*flat)
     for out in (value, *grads) if same.any() else ():
         if out is not None:
             out[same] = 0.0  # both plans have errors within the tolerance: what is known exactly is said exactly
     value = backend.astype(value.reshape(batch), dtype)
-    return value, _cast(grads, asked, shapes, value)
+    return value, _cast(grads, asked, shapes, value.reshape(-1)[:0], dtype)
 
 
 def engine_for(x: Array) -> Any:
@@ -97,16 +103,17 @@ def _present(needs_input_grad: tuple[bool, ...], a: Array, b: Array) -> tuple[bo
 
 
 def _debias(
-    xy: Any, xx: Any, yy: Any, needs_input_grad: tuple[bool, ...], epsilon: float, reach: float, flat: Any
+    xy: Any, xx: Any, yy: Any, needs_input_grad: tuple[bool, ...], epsilon: float, reach: float, power: float, flat: Any
 ) -> tuple[Any, list[Any]]:
     """The divergence and its gradients, between the bounds that hold for it whatever the potentials are.
 
     A dual value is below its term's, and a term of a cloud with itself is nonnegative: so the divergence is below the
-    cost of the product plan. It is above the squared distance of the means (balanced; translations come out exactly)
-    or above 0 (Feydy et al. 2019). What lies outside was not converged, and has the bound's derivative.
+    cost of the product plan. It is above the squared distance of the means (balanced, squared cost; translations come
+    out exactly) or above 0 (Feydy et al. 2019). What lies outside was not converged, and has the bound's derivative.
     """
     xp, balanced = backend.namespace(xy.value), bool(np.isinf(reach))
-    floor = xy.shift_squared * balanced
+    by_means = balanced and power == 2
+    floor = xy.shift_squared if by_means else xp.zeros_like(xy.value)
     # What is nearer to the bounds than rounding of terms of order ε has the derivative of the plans.
     slack = 1e-6 * (abs(xy.value) + epsilon)
     clipped = xx.value < -slack, yy.value < -slack
@@ -123,32 +130,34 @@ def _debias(
             continue
         side = k % 2
         if k >= 2:
-            grad = _weight_gradient(term, own.f, epsilon, reach, flat[2 + side], flat[3 - side])
+            grad = _weight_gradient(term, own.f, epsilon, reach, power, flat[2 + side], flat[3 - side])
         elif not beyond:
             grad = grad - own.grad_x
         if beyond and k < 2:
             grad = grad - xp.where(clipped[side][:, None, None], 0.0, own.grad_x)
         elif beyond:
-            grad = xp.where(clipped[side][:, None], _weight_gradient(term, None, epsilon, reach, flat[2 + side],
-                                                                     flat[3 - side]), grad)  # fmt: skip
+            grad = xp.where(clipped[side][:, None], _weight_gradient(term, None, epsilon, reach, power,
+                                                                     flat[2 + side], flat[3 - side]), grad)  # fmt: skip
         if beyond:
-            grad = xp.where(low[:, None, None] if k < 2 else low[:, None], _bound_gradient(k, flat, balanced), grad)
+            grad = xp.where(low[:, None, None] if k < 2 else low[:, None], _bound_gradient(k, flat, by_means), grad)
         grads.append(grad)
     return xp.where(value < floor, floor, value), grads
 
 
-def _weight_gradient(f: Array, own: Array | None, epsilon: float, reach: float, a: Array, b: Array) -> Array:
+def _weight_gradient(
+    f: Array, own: Array | None, epsilon: float, reach: float, power: float, a: Array, b: Array
+) -> Array:
     """∂/∂a of the divergence, without the term of a with itself where there is no own potential."""
-    across = weight_gradient(f, epsilon, reach, b.sum(-1))
+    across = weight_gradient(f, epsilon, reach, b.sum(-1), power)
     if own is not None:
-        across = across - weight_gradient(own, epsilon, reach, a.sum(-1))
+        across = across - weight_gradient(own, epsilon, reach, a.sum(-1), power)
     return across if np.isinf(reach) else across + epsilon * (a.sum(-1) - b.sum(-1))[:, None]
 
 
-def _bound_gradient(k: int, flat: Any, balanced: bool) -> Array:
+def _bound_gradient(k: int, flat: Any, by_means: bool) -> Array:
     """The derivative of the squared distance of the means by x, y, a or b, or of 0."""
     x, y, a, b = flat
-    shift = ((a[..., None] * (x - x[:, :1])).sum(1) - (b[..., None] * (y - x[:, :1])).sum(1)) * (2 * balanced)
+    shift = ((a[..., None] * (x - x[:, :1])).sum(1) - (b[..., None] * (y - x[:, :1])).sum(1)) * (2 * by_means)
     if k < 2:
         return (a[..., None] if k == 0 else -b[..., None]) * shift[:, None]
     points, sign = (x, 1) if k == 2 else (y, -1)
@@ -197,19 +206,23 @@ def _cost(
     )
     # The potentials and the value are not arguments: whoever asks is told that they move nothing.
     rest = tuple(z * 0 if need else None for z, need in zip((f, g, value), asked[4:], strict=True))
-    return value, (*_cast(grads, asked, shapes, value), *rest)
+    return value, (*_cast(grads, asked, shapes, value.reshape(-1)[:0], x.dtype), *rest)
 
 
-def _cast(grads: Any, asked: tuple[bool, ...], shapes: Any, value: Array) -> tuple[Array | None, ...]:
-    """Gradients in the arguments' shapes and value's type; empty ones for weights that were asked for and not given."""
-    nothing = value.reshape(-1)[:0]
+def _cast(grads: Any, asked: tuple[bool, ...], shapes: Any, nothing: Array, dtype: Any) -> tuple[Array | None, ...]:
+    """Gradients in the arguments' shapes and type; `nothing` for weights that were asked for and not given."""
+    xp = backend.namespace(nothing)
+    if dtype != xp.float64:
+        # A weight's is a squared distance; infinite ones would be NaN after the derivative of the normalisation.
+        most = float(xp.finfo(dtype).max)
+        grads = [g if g is None or k < 2 else g.clip(-most, most) for k, g in enumerate(grads)]
     return tuple(
-        backend.astype((nothing if g is None else g).reshape(s), value.dtype) if need else None
+        backend.astype((nothing if g is None else g).reshape(s), dtype) if need else None
         for g, need, s in zip(grads, asked, shapes, strict=False)
     )
 
 
-_OPTIONS = "float epsilon, float tol, int max_iter, float reach"
+_OPTIONS = "float epsilon, float tol, int max_iter, float reach, float power"
 _AT = "float epsilon, float reach_x, float reach_y"
 divergence = Operator("sinkhorn_divergence", _divergence, core_ndims=(2, 2, 1, 1), options=_OPTIONS)
 cost_at = Operator("sinkhorn_cost_at", _cost, core_ndims=(2, 2, 1, 1, 1, 1, 0), options=_AT)

@@ -18,12 +18,15 @@ All arrays are flat. Points are packed for vectors of 64 bytes (see `simd`): the
 nothing and columns whose G is -∞; so columns always come as whole vectors.
 """
 
+import math
+from typing import Any, NamedTuple
+
 import numpy as np
 from numba import types
 
 from .._core.compiled import njit
 from .._core.simd import BYTES, LANES, fill, load, store
-from .addresses import REALS, Addressed
+from .addresses import REALS, Addressed, bundle
 from .rows import (
     GROUP,
     add_products,
@@ -34,7 +37,9 @@ from .rows import (
     log2,
     maximum_rows,
     multiply_add,
+    power_rows,
     repeat,
+    root_rows,
     spread_rows,
     store_largest,
     store_multiple,
@@ -59,6 +64,33 @@ INNER = OPTIONS | {"no_cpython_wrapper": True, "cache": False, "forceinline": Tr
 # products with columns, over a part's rows.
 DEEP = 48
 STRIP = 256
+
+
+class Part(NamedTuple):
+    """Rows of a matrix: what computes them, where they are, and by what they are multiplied.
+
+    E holds the part's rows or, where they are computed whenever they are needed, fewer; `stale`: they have to be
+    computed, by the function at `absorb_at`. Arrays but for the address's are in the working type.
+    """
+
+    absorb_at: int
+    groups: Any
+    panels: Any
+    d: int
+    scale: float
+    power: float
+    G: Any
+    stale: bool
+    E: Any
+    v: Any
+    shift: Any
+    a: Any
+
+
+def part_type(W):
+    """The compiled type of a `Part` whose arrays have this type."""
+    kinds = types.int64, W, W, types.int64, types.float64, types.float64, W, types.boolean, W, W, W, W
+    return bundle(kinds, Part)
 
 
 @njit(**INNER)
@@ -93,9 +125,20 @@ def squared_distances(groups, panels, d, g, p):
     return total
 
 
+@njit(inline="always")
+def exponentials(E, shift, top, g, P):
+    """2^E of six rows, divided by the largest of each."""
+    store_largest(top, shift, g * GROUP)
+    for i in range(g * GROUP, (g + 1) * GROUP):
+        shift[i] = -shift[i]
+    by = spread_rows(shift, g * GROUP, 1)
+    for p in range(P):
+        store_rows(E, g * GROUP * P + p, P, exp2_rows(load_rows(E, g * GROUP * P + p, P), by))
+
+
 @njit(**OPTIONS)
-def absorb(groups, panels, d, scale, G, E, shift):
-    """Groups of rows against all panels: E (rows of len(G)) and shift."""
+def absorb(groups, panels, d, scale, power, G, E, shift):
+    """Groups of rows against all panels: E (rows of len(G)) and shift. The power is 2, see `absorb_power`."""
     P, minus = len(G) * G.itemsize // BYTES, fill(E.dtype.type(-scale))
     low = repeat(fill(G.dtype.type(-np.inf)))
     for g in range(len(shift) // GROUP):
@@ -104,16 +147,32 @@ def absorb(groups, panels, d, scale, G, E, shift):
             z = multiply_add(repeat(load(G, p)), squared_distances(groups, panels, d, g, p), minus)
             top = maximum_rows(z, top)
             store_rows(E, e + p, P, z)
-        store_largest(top, shift, g * GROUP)
-        for i in range(g * GROUP, (g + 1) * GROUP):
-            shift[i] = -shift[i]
-        by = spread_rows(shift, g * GROUP, 1)
-        for p in range(P):
-            store_rows(E, e + p, P, exp2_rows(load_rows(E, e + p, P), by))
+        exponentials(E, shift, top, g, P)
     return 0
 
 
-ABSORB = Addressed(absorb, lambda W: (W, W, types.int64, types.float64, W, W, W))
+@njit(**OPTIONS)
+def absorb_power(groups, panels, d, scale, power, G, E, shift):
+    """`absorb` for the cost |x_i - y_j|^power, in doubles."""
+    P, minus = len(G) * G.itemsize // BYTES, fill(E.dtype.type(-scale))
+    low = repeat(fill(G.dtype.type(-np.inf)))
+    for g in range(len(shift) // GROUP):
+        top, e = low, g * GROUP * P
+        for p in range(P):
+            squares = squared_distances(groups, panels, d, g, p)
+            costs = root_rows(squares) if power == 1.0 else power_rows(squares, 0.5 * power)
+            z = multiply_add(repeat(load(G, p)), costs, minus)
+            top = maximum_rows(z, top)
+            store_rows(E, e + p, P, z)
+        exponentials(E, shift, top, g, P)
+    return 0
+
+
+def _absorb_signature(W):
+    return W, W, types.int64, types.float64, types.float64, W, W, W
+
+
+ABSORB, ABSORB_POWER = Addressed(absorb, _absorb_signature), Addressed(absorb_power, _absorb_signature)
 _absorb = ABSORB.call
 
 
@@ -133,13 +192,13 @@ def c_transform(groups, panels, d, scale, G, out, work):
 
 
 @njit(**OPTIONS)
-def sweep(absorb_at, groups, panels, d, scale, G, stale, E, v, shift, a, damping, columns, F, c, work):
-    """The pass over a part's rows: F and, added to c in float64, Σ_i u_i E_ij.
+def sweep(of, damping, columns, F, c, work):
+    """The pass over a `Part`'s rows: F and, added to c in float64, Σ_i u_i E_ij.
 
-    E holds the part's rows or, where they are computed whenever they are needed, fewer. `stale`: they have to be
-    computed. F and c have the filled-up lengths of shift and v. Without `columns` c is left alone. work: 6 + len(v)
-    numbers in the type of E.
+    F and c have the filled-up lengths of shift and v. Without `columns` c is left alone. work: 6 + len(v) numbers in
+    the type of E.
     """
+    absorb_at, groups, panels, d, scale, power, G, stale, E, v, shift, a = of
     M, P, N = len(v), len(v) * v.itemsize // BYTES, len(shift)
     kept, step, partial, u = len(E) == N * M, min(DEEP, len(E) // M), view(work, 0, M), view(work, M, GROUP)
     zero = fill(E.dtype.type(0))
@@ -150,7 +209,7 @@ def sweep(absorb_at, groups, panels, d, scale, G, stale, E, v, shift, a, damping
         rows = view(E, start * M if kept else 0, (stop - start) * M)
         if stale:
             part = view(shift, start, stop - start)
-            _absorb(absorb_at, view(groups, start * d, (stop - start) * d), panels, d, scale, G, rows, part)
+            _absorb(absorb_at, view(groups, start * d, (stop - start) * d), panels, d, scale, power, G, rows, part)
         for i in range(start, stop, GROUP):
             e, sums = (i - start) * P, repeat(zero)
             for p in range(P):
@@ -180,10 +239,7 @@ def sweep(absorb_at, groups, panels, d, scale, G, stale, E, v, shift, a, damping
 
 SWEEP = Addressed(
     sweep,
-    lambda W: (
-        *(types.int64, W, W, types.int64, types.float64, W, types.boolean, W, W, W, W),
-        *(types.float64, types.boolean, REALS, REALS, W),
-    ),
+    lambda W: (part_type(W), types.float64, types.boolean, REALS, REALS, W),
 )
 
 
@@ -217,12 +273,14 @@ def column_products(E, width, size, A, columns, out):
 
 
 @njit(**OPTIONS)
-def products(absorb_at, groups, panels, d, scale, G, stale, E, v, shift, a, F, B, x, n, q, p, Py, Ptx, work):
+def products(of, F, B, x, Py, Ptx, work):
     """Py (n, q) += P y, of y (m, q) packed in B by `pack_columns`, and Ptx (p', len(v)) += Σ_i u_i x_ik E_ij, x (n, p).
 
-    q = 0 or p = 0 says that one of the two is not wanted. Py is in float64, Ptx in the type
-    of E. work: 6 + 6 · 16 + (p' + 1) · min(48, rows of E) numbers, all of p' columns being whole groups of six.
+    F (n,); an empty Py or x says that one of the two is not wanted. Py is in float64, Ptx in the type of E.
+    work: 6 + 6 · 16 + (p' + 1) · min(48, rows of E) numbers, all of p' columns being whole groups of six.
     """
+    absorb_at, groups, panels, d, scale, power, G, stale, E, v, shift, a = of
+    n, q, p = len(F), len(Py) // len(F), len(x) // len(F)
     M, N = len(v), len(shift)
     kept, step, width = len(E) == N * M, min(DEEP, len(E) // M), -(-p // GROUP) * GROUP
     tile, u, packed = (
@@ -235,7 +293,7 @@ def products(absorb_at, groups, panels, d, scale, G, stale, E, v, shift, a, F, B
         rows = view(E, start * M if kept else 0, size * M)
         if stale:
             part = view(shift, start, size)
-            _absorb(absorb_at, view(groups, start * d, size * d), panels, d, scale, G, rows, part)
+            _absorb(absorb_at, view(groups, start * d, size * d), panels, d, scale, power, G, rows, part)
         for i in range(size):
             u[i] = a[start + i] * np.exp2(F[start + i] - np.float64(shift[start + i])) if i < inside else 0.0
         if q:
@@ -252,10 +310,7 @@ def products(absorb_at, groups, panels, d, scale, G, stale, E, v, shift, a, F, B
 
 PRODUCTS = Addressed(
     products,
-    lambda W: (
-        *(types.int64, W, W, types.int64, types.float64, W, types.boolean, W, W, W, W),
-        *(REALS, W, REALS, types.int64, types.int64, types.int64, REALS, W, W),
-    ),
+    lambda W: (part_type(W), REALS, W, REALS, REALS, W, W),
 )
 
 
@@ -276,11 +331,38 @@ def pack_columns(y, m, q, v, out):
 
 
 @njit(**OPTIONS)
-def plan_rows(absorb_at, groups, panels, d, scale, G, stale, E, v, shift, a, F, out, m):
-    """P_ij = u_i E_ij v_j into out (n, m)."""
+def plan_rows(of, F, out):
+    """P_ij = u_i E_ij v_j into out (n, m), F (n,)."""
+    absorb_at, groups, panels, d, scale, power, G, stale, E, v, shift, a = of
+    m = len(out) // len(F)
     if stale:
-        _absorb(absorb_at, groups, panels, d, scale, G, E, shift)
-    for i in range(len(out) // m):
+        _absorb(absorb_at, groups, panels, d, scale, power, G, E, shift)
+    for i in range(len(F)):
         u = a[i] * np.exp2(F[i] - np.float64(shift[i]))
         for j in range(m):
             out[i * m + j] = u * np.float64(E[i * len(v) + j]) * np.float64(v[j])
+
+
+@njit(**OPTIONS)
+def power_gradients(x, y, P, d, power, by_x, by_y, w):
+    """Σ_j and, added to by_y, -Σ_i of P_ij p |x_i - y_j|^(p-2) (x_i - y_j), which is 0 where the points coincide.
+
+    x and by_x (n, d), y and by_y (d, m), P (n, m); w: m numbers. From differences, which do not cancel.
+    """
+    m = len(w)
+    for i in range(len(x) // d):
+        for j in range(m):
+            w[j] = 0.0
+        for k in range(d):
+            for j in range(m):
+                w[j] += (x[i * d + k] - y[k * m + j]) ** 2
+        for j in range(m):
+            slope = 1.0 / math.sqrt(w[j]) if power == 1.0 else w[j] ** (0.5 * power - 1.0)
+            w[j] = P[i * m + j] * power * slope if w[j] > 0.0 else 0.0
+        for k in range(d):
+            total = 0.0
+            for j in range(m):
+                t = w[j] * (x[i * d + k] - y[k * m + j])
+                total += t
+                by_y[k * m + j] -= t
+            by_x[i * d + k] = total

@@ -318,36 +318,76 @@ def exp2_rows(typing, rows, offset):
     return rows(rows, rows), generate
 
 
-@intrinsic
-def log2(typing, t):
+def _log2_of(builder: Any, lanes: Any, t: Any) -> Any:
     """log2 t of lanes of positive normal doubles; NaN for NaN.
 
     t = m 2^k with √½ <= m < √2, log2 m = 2/ln 2 · artanh z with z = (m - 1)/(m + 1), whose series is cut where
     z² <= 0.0295 makes the rest 1e-17.
     """
-    integer = ir.VectorType(ir.IntType(64), t.count)
+    integer = ir.VectorType(ir.IntType(64), lanes.count)
+
+    def constant(number):
+        return ir.Constant(lanes.vector, [number] * lanes.count)
+
+    def whole(number):
+        return ir.Constant(integer, [number] * lanes.count)
+
+    bits = builder.bitcast(t, integer)
+    k = builder.sitofp(builder.sub(builder.lshr(bits, whole(52)), whole(1023)), lanes.vector)
+    fraction = builder.or_(builder.and_(bits, whole((1 << 52) - 1)), whole(1023 << 52))
+    m = builder.bitcast(fraction, lanes.vector)
+    above = builder.fcmp_ordered(">", m, constant(1.4142135623730951))
+    m = builder.select(above, builder.fmul(m, constant(0.5)), m)
+    k = builder.select(above, builder.fadd(k, constant(1.0)), k)
+    z = builder.fdiv(builder.fsub(m, constant(1.0)), builder.fadd(m, constant(1.0)))
+    w, p = builder.fmul(z, z), constant(1.0 / 21.0)
+    for odd in range(19, 0, -2):
+        p = builder.fadd(builder.fmul(p, w, flags=("contract",)), constant(1.0 / odd), flags=("contract",))
+    series = builder.fmul(builder.fmul(z, p), constant(2.8853900817779268))
+    valid = builder.fcmp_ordered(">", t, constant(0.0))
+    nan = builder.fadd(t, constant(float("nan")))
+    return builder.select(valid, builder.fadd(series, k), nan)
+
+
+@intrinsic
+def log2(typing, t):
+    """log2 t of lanes of positive normal doubles; NaN for NaN."""
 
     def generate(context, builder, signature, arguments):
-        def constant(number):
-            return ir.Constant(t.vector, [number] * t.count)
-
-        def whole(number):
-            return ir.Constant(integer, [number] * t.count)
-
-        bits = builder.bitcast(arguments[0], integer)
-        k = builder.sitofp(builder.sub(builder.lshr(bits, whole(52)), whole(1023)), t.vector)
-        fraction = builder.or_(builder.and_(bits, whole((1 << 52) - 1)), whole(1023 << 52))
-        m = builder.bitcast(fraction, t.vector)
-        above = builder.fcmp_ordered(">", m, constant(1.4142135623730951))
-        m = builder.select(above, builder.fmul(m, constant(0.5)), m)
-        k = builder.select(above, builder.fadd(k, constant(1.0)), k)
-        z = builder.fdiv(builder.fsub(m, constant(1.0)), builder.fadd(m, constant(1.0)))
-        w, p = builder.fmul(z, z), constant(1.0 / 21.0)
-        for odd in range(19, 0, -2):
-            p = builder.fadd(builder.fmul(p, w, flags=("contract",)), constant(1.0 / odd), flags=("contract",))
-        series = builder.fmul(builder.fmul(z, p), constant(2.8853900817779268))
-        valid = builder.fcmp_ordered(">", arguments[0], constant(0.0))
-        nan = builder.fadd(arguments[0], constant(float("nan")))
-        return builder.select(valid, builder.fadd(series, k), nan)
+        return _log2_of(builder, t, arguments[0])
 
     return t(t), generate
+
+
+@intrinsic
+def root_rows(typing, squares):
+    """√squares."""
+    lanes = squares.lanes
+
+    def generate(context, builder, signature, arguments):
+        kind = ir.FunctionType(lanes.vector, [lanes.vector])
+        root = cgutils.get_or_insert_function(builder.module, kind, f"llvm.sqrt.{lanes.suffix}")
+        return _packed(builder, lanes, lambda q: builder.call(root, [builder.extract_value(arguments[0], q)]))
+
+    return squares(squares), generate
+
+
+@intrinsic
+def power_rows(typing, squares, exponent):
+    """squares^exponent of doubles; 0 for what is below the smallest normal number."""
+    lanes = squares.lanes
+
+    def generate(context, builder, signature, arguments):
+        least = ir.Constant(lanes.vector, [2.0**-1022] * lanes.count)
+        zero = ir.Constant(lanes.vector, [0.0] * lanes.count)
+        by = _splat(builder, lanes, arguments[1])
+
+        def power(q):
+            t = builder.extract_value(arguments[0], q)
+            small = builder.fcmp_ordered("<", t, least)
+            found = _exp2_of(builder, lanes, builder.fmul(by, _log2_of(builder, lanes, t)))
+            return builder.select(small, zero, found)
+
+        return _packed(builder, lanes, power)
+
+    return squares(squares, types.float64), generate

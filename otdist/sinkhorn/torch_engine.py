@@ -20,6 +20,7 @@ from .normalization import float32_resolves, normalization
 from .numpy_engine import Limits, Solution
 from .torch_method import Measured
 from .torch_passes import KEPT, Clouds, TorchPasses, inverse_epsilon, mean_costs
+from .torch_powers import TorchPowerPasses
 from .triton_passes import TritonPasses
 
 TOGETHER = 2**24
@@ -79,7 +80,7 @@ def solve(
     whole = _inside(x, y, a, b, limits, single, debias)
     start = None if init is None else init.double() * (LOG2E / limits.epsilon)
     n, m, size = x.shape[1], y.shape[1], 4 if whole.dtype == torch.float32 else 8
-    together = debias and 3 * max(n, m) ** 2 <= TOGETHER
+    together = debias and 3 * max(n, m) ** 2 <= TOGETHER and limits.power == 2
     entries = 3 * max(n, m) ** 2 if together else max(n, m) ** 2 if debias else n * m
     step = max(1, (TOGETHER if together else KEPT // size) // entries)
     parts = []
@@ -97,17 +98,18 @@ def _inside(x: Tensor, y: Tensor, a: Tensor, b: Tensor, limits: Limits, single: 
     """Coordinates, precision and stages: the host waits once, for what it has to know."""
     box = normalization(x, y)
     low = float32_resolves(box, limits.epsilon, limits.tol)
-    scale = inverse_epsilon(box.unit, limits.epsilon)
+    scale = inverse_epsilon(box.unit ** (0.5 * limits.power), limits.epsilon)
     unit, center = box.unit[:, None, None], box.center[:, None]
     x, y = (x - center) / unit, (y - center) / unit
-    costs = torch.stack(mean_costs(x, y, a, b)[: 3 if debias else 1])
+    # A bound on them, for powers below 2; steps depend on their order alone.
+    costs = torch.stack(mean_costs(x, y, a, b)[: 3 if debias else 1]) ** (0.5 * limits.power)
     steep = torch.cat([(costs * scale).nan_to_num(0.0).flatten(), scale.new_zeros(1)]).amax()
     told = torch.stack([low.all(), steep, (a == 0).any() | (b == 0).any()]).tolist()
     n_stages = 0
     while ANNEAL_FACTOR**-n_stages * told[1] > ANNEAL_ABOVE and n_stages < MAX_STAGES:
         n_stages += 1
     single = single and bool(told[0]) and limits.dampings == (1.0, 1.0) and exact_float32_products()
-    dtype = torch.float32 if single else torch.float64
+    dtype = torch.float32 if single and limits.power == 2 else torch.float64
     return Inside(x, y, a, b, box.unit, scale, costs.mT, dtype, n_stages, bool(told[2]))
 
 
@@ -162,6 +164,9 @@ def _term(of: Inside, t: int, limits: Limits, points: Sides, start: Tensor | Non
 
 def _passes(of: Inside, t: int, limits: Limits) -> TorchPasses:
     all_live, cost = not of.weightless, of.mean_costs[:, t]
+    if limits.power != 2:
+        given = {"own": t > 0, "all_live": all_live, "mean_cost": cost}
+        return TorchPowerPasses(of.clouds, limits.dampings, of.dtype, **given, power=limits.power)
     kind = TritonPasses if triton_passes.usable(of.x, of.dtype) else TorchPasses
     return kind(of.clouds, limits.dampings, of.dtype, own=t > 0, all_live=all_live, mean_cost=cost)
 
@@ -175,7 +180,8 @@ def _solution(of: Inside, t: int, found: Measured, grads: Any, limits: Limits) -
     if t == 0:
         means = [torch.bmm(w[:, None], z)[:, 0] / w.sum(-1, keepdim=True) for z, w in ((of.x, of.a), (of.y, of.b))]
         shift = ((of.unit[:, None] * (means[0] - means[1])) ** 2).sum(-1)
-    sides = [None if grad is None else of.unit[:, None, None] * grad for grad in grads]
+    slope = of.unit[:, None, None] ** (limits.power - 1)
+    sides = [None if grad is None else slope * grad for grad in grads]
     potentials = (h, h) if t else (F, h)
     f, g = (z * base for z in potentials)
     return Solution(f, g, found.value * base, found.passes, found.error, shift, *sides)

@@ -5,7 +5,7 @@ from functools import partial
 
 import numpy as np
 
-from . import bracket, solve, w2_squared_and_grad
+from . import bracket, solve, w2_squared_and_grad, wp
 
 
 def calls() -> Iterator[tuple[str, Callable[[], object]]]:
@@ -17,6 +17,7 @@ def calls() -> Iterator[tuple[str, Callable[[], object]]]:
         for epsilon in (1.0, 0.02):
             yield f"epsilon {epsilon}, {kind}", partial(w2_squared_and_grad, x, y, epsilon=epsilon)
         yield f"unbalanced {kind}", partial(w2_squared_and_grad, x, y, epsilon=0.5, reach=1.0)
+        yield f"Euclidean cost, {kind}", partial(wp, x, y, epsilon=0.5)
         yield f"bounds, {kind}", partial(bracket, x[:12], y[:9], rel_tol=0.1)
         yield f"a tight tolerance and the plan, {kind}", partial(_products, x, y)
         yield f"many points of {kind}", partial(solve, *rng.standard_normal((2, 700, 3)).astype(dtype), epsilon=1.0)
