@@ -2,6 +2,7 @@
 
 import importlib
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 
 from bench import ablation, clouds, problems, processes, rivals, training
@@ -275,3 +276,9 @@ def _is_meant(workload: Workload, words: list[str]) -> bool:
     if workload.group == "ablation":  # whose names hold those of the workloads that they repeat
         return not words or any(workload.name.startswith(word) for word in words)
     return not words or any(word == workload.group or word in workload.name for word in words)
+
+
+def on_device(workloads: list[Workload]) -> list[Workload]:
+    """What can be measured on a card: calls of tensors, against rivals that take tensors too."""
+    there = [w for w in workloads if w.ours.on_device and w.group != "ablation"]  # whose paths are the host's
+    return [replace(w, rivals=tuple(r for r in w.rivals if r.contender.on_device)) for w in there]
