@@ -144,6 +144,7 @@ ROWS = {
     "sinkhorn.solve": clouds(lambda *z: sinkhorn.solve(*z, epsilon=0.3, tol=1e-9).value)._replace(rtol=1e-7),
     "inference.frechet_distance": clouds(lambda *z: inference.frechet_distance(*z, correction="jackknife"), SAME_SIZE),
     "otdist.w2_squared": Row((MEANS[0], MEANS[1]), lambda m, s: otdist.w2_squared(posterior(m, s), prior(m))),
+    "otdist.pad_clouds": Row(CLOUDS, lambda x, y: otdist.pad_clouds([x, y])[0].square().sum()),
     "otdist.w2": Row((MEANS[0], MEANS[1]), lambda m, s: otdist.w2(posterior(m, s), prior(m))),
 }
 

@@ -64,6 +64,7 @@ BUDGETS = {
     "sinkhorn.solve": (1800, 22),
     "inference.frechet_distance": (5000, 77),
     "otdist.w2_squared": (22, 0),
+    "otdist.pad_clouds": (25, 5),
     "otdist.w2": (43, 0),
     "sinkhorn.solve().plan": (1750, 22),
     "sinkhorn.solve().apply": (1750, 22),
