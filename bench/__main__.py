@@ -31,7 +31,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     chosen = workloads.select(options.only)
     if options.device != "cpu":
-        chosen = device.fitting(chosen)
+        chosen = workloads.on_device(chosen)
     if not chosen:
         print(f"no workload matches {' '.join(options.only)}; --list names them", file=sys.stderr)
         return 2

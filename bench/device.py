@@ -2,10 +2,7 @@
 
 import contextlib
 from collections.abc import Iterator
-from dataclasses import replace
 from typing import Any
-
-from bench.workload import Workload
 
 _current = "cpu"
 
@@ -61,10 +58,3 @@ def described() -> dict[str, object]:
         return {"device": _current}
     facts = torch.cuda.get_device_properties(_current)
     return {"device": f"{facts.name}, {facts.total_memory / 2**30:.0f} GiB, CUDA {torch.version.cuda}"}
-
-
-def fitting(workloads: list[Workload]) -> list[Workload]:
-    """What can be measured on a card: calls of tensors, against rivals that take tensors too."""
-    return [
-        replace(w, rivals=tuple(r for r in w.rivals if r.contender.on_device)) for w in workloads if w.ours.on_device
-    ]

@@ -2,9 +2,10 @@
 
 import importlib
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 
-from bench import clouds, problems, processes, rivals, training
+from bench import ablation, clouds, problems, processes, rivals, training
 from bench.problems import Problem
 from bench.rivals import Call, Contender
 from bench.workload import NO_VALUE, Rival, Tolerance, Workload, no_answers
@@ -251,7 +252,7 @@ _TRAINING = (
     _vae_step("sinkhorn", 1.5),
 )
 
-WORKLOADS: tuple[Workload, ...] = (
+_CLAIMS: tuple[Workload, ...] = (
     *_GAUSSIAN,
     *_SLICED,
     *training.SLICED_STEPS,
@@ -260,6 +261,8 @@ WORKLOADS: tuple[Workload, ...] = (
     *processes.WORKLOADS,
     *_TRAINING,
 )
+
+WORKLOADS: tuple[Workload, ...] = (*_CLAIMS, *ablation.rows({workload.name: workload for workload in _CLAIMS}))
 
 
 def select(words: list[str]) -> list[Workload]:
@@ -270,4 +273,12 @@ def select(words: list[str]) -> list[Workload]:
 def _is_meant(workload: Workload, words: list[str]) -> bool:
     if workload.by_name_only:
         return workload.name in words
+    if workload.group == "ablation":  # whose names hold those of the workloads that they repeat
+        return not words or any(workload.name.startswith(word) for word in words)
     return not words or any(word == workload.group or word in workload.name for word in words)
+
+
+def on_device(workloads: list[Workload]) -> list[Workload]:
+    """What can be measured on a card: calls of tensors, against rivals that take tensors too."""
+    there = [w for w in workloads if w.ours.on_device and w.group != "ablation"]  # whose paths are the host's
+    return [replace(w, rivals=tuple(r for r in w.rivals if r.contender.on_device)) for w in there]

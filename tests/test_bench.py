@@ -1,5 +1,6 @@
 """The bench must be right before it may be fast: true answers, rivals' units, and no ratio without agreement."""
 
+import contextlib
 import json
 import os
 import socket
@@ -12,7 +13,7 @@ import pytest
 import torch
 from standin_device import StandInDevice
 
-from bench import clouds, device, problems, processes, report, rivals, run, workloads
+from bench import ablation, clouds, device, problems, processes, report, rivals, run, workloads
 from bench.__main__ import main
 from bench.problems import Problem
 from bench.rivals import Contender
@@ -140,7 +141,8 @@ def test_reference_divergence_gradient_is_its_slope(name):
 
 
 def tiny(workload):
-    return next((data for name, data in TINY.items() if workload.name.startswith(name)), None)
+    named = workload.name.removeprefix("ablation-")
+    return next((data for name, data in TINY.items() if named.startswith(name)), None)
 
 
 WITH_VALUES = [w for w in workloads.WORKLOADS if tiny(w) is not None and not w.by_name_only]
@@ -158,6 +160,22 @@ def test_everybody_answers_in_the_same_units(workload):
         assert result.status == "ok", result.detail
         assert result.errors, contender.name
         assert max(result.errors.values()) <= tolerance.rtol, contender.name
+
+
+@pytest.mark.parametrize("row", ablation.ABLATIONS, ids=lambda row: f"{row.workload}-{row.path}")
+def test_an_ablation_leaves_the_library_as_it_was(row):
+    before = [getattr(switch.place, switch.attribute) for switch in row.switches]
+    with contextlib.suppress(ZeroDivisionError), ablation.switched(row.switches):
+        for switch, value in zip(row.switches, before, strict=True):
+            assert getattr(switch.place, switch.attribute) is switch.value is not value
+        raise ZeroDivisionError
+    assert [getattr(switch.place, switch.attribute) for switch in row.switches] == before
+
+
+def test_ablations_are_run_when_asked_for_by_their_own_name():
+    assert {w.group for w in workloads.select(["ablation"])} == {"ablation"}
+    assert "ablation" not in {w.group for w in workloads.select(["sliced"])}
+    assert "ablation" in {w.group for w in workloads.select([])}
 
 
 def answering(name, value, package="numpy"):
@@ -304,7 +322,7 @@ def test_the_versions_named_are_those_installed():
 
 
 def test_tensors_of_a_run_are_on_its_device_and_waited_for(monkeypatch):
-    chosen = device.fitting([w for w in workloads.WORKLOADS if w.name == "gaussian-batch-2"])
+    chosen = workloads.on_device([w for w in workloads.WORKLOADS if w.name == "gaussian-batch-2"])
     workload = replace(chosen[0], data=lambda: problems.gaussian_pair(2, batch=(3,)))
     waits = []
     with StandInDevice() as card, device.use("cuda"):
@@ -317,7 +335,7 @@ def test_tensors_of_a_run_are_on_its_device_and_waited_for(monkeypatch):
 
 
 def test_only_tensors_run_on_a_device():
-    chosen = device.fitting(list(workloads.WORKLOADS))
+    chosen = workloads.on_device(list(workloads.WORKLOADS))
     assert {w.group for w in chosen} == {"gaussian", "sliced", "sinkhorn"}
     assert all(r.contender.on_device for w in chosen for r in w.rivals)
 

@@ -70,6 +70,13 @@ class Operator:
         value, _ = self.kernel(*arrays, needs_input_grad=(False,) * len(arrays), **options)
         return value
 
+    def attach(
+        self, arrays: tuple[Array, ...], needs_input_grad: tuple[bool, ...], value: Any, grads: Any, options: Any
+    ) -> Array:
+        """A value that is known with its gradients, NumPy's, as the result of a call with these tensors."""
+        self._prepare()
+        return self.torch_operator.attach(arrays, needs_input_grad, value, grads, options)
+
     def value_and_grad(self, *arrays: Array, **options: Any) -> tuple[Array, tuple[Array, ...]]:
         """The value and its gradient with respect to every array, summed to each array's own shape; NumPy only."""
         broadcast = self.broadcast(arrays)

@@ -55,6 +55,18 @@ class TorchOperator:
         call = _Call(self.operator, needs_input_grad, values)
         return _apply(_Value, _EagerValue)(call, *arrays)[0]
 
+    def attach(
+        self,
+        arrays: tuple[Tensor, ...],
+        needs_input_grad: tuple[bool, ...],
+        value: Any,
+        grads: Sequence[Any],
+        options: dict[str, Any],
+    ) -> Tensor:
+        """What `apply` returns outside of transforms, of a value and gradients that have been computed already."""
+        call = _Call(self.operator, needs_input_grad, tuple(options[name] for name in self.option_names))
+        return _Known.apply(call, value, grads, *arrays)
+
     def gradients(self, arrays: tuple[Tensor, ...], options: dict[str, Any]) -> tuple[Tensor, ...]:
         """The gradient with respect to every array; differentiable where there is a second derivative."""
         everything = (True,) * len(arrays)
@@ -167,6 +179,27 @@ class _Value(torch.autograd.Function):
         else:
             found = _apply(_Gradient, _EagerGradient)(ctx.call, cotangents[0], *ctx.saved_tensors)
         return None, *_spread(found, ctx.call.needs_input_grad)
+
+
+class _Known(torch.autograd.Function):
+    """A value without a batch whose gradients (NumPy's, where needed, which nobody else has) are known already."""
+
+    @staticmethod
+    def forward(ctx: Any, call: _Call, value: Any, grads: Sequence[Any], *arrays: Tensor) -> Tensor:
+        ctx.call = call
+        ctx.save_for_backward(*arrays, *map(torch.from_numpy, grads))
+        return torch.from_numpy(np.asarray(value))
+
+    @staticmethod
+    def backward(ctx: Any, *cotangents: Any) -> Any:
+        cotangent, needs = cotangents[0], ctx.call.needs_input_grad
+        if cotangent is None or not _is_last(cotangent):
+            return None, None, *_Value.backward(ctx, cotangent)
+        factor, keep = cotangent.item(), _keeps_graph()
+        grads = [g.numpy() for g in ctx.saved_tensors[len(needs) :]]  # by NumPy as in `_last_times`
+        if keep or factor != 1:
+            grads = [np.multiply(v, v.dtype.type(factor), out=None if keep else v) for v in grads]
+        return None, None, None, *_spread([torch.from_numpy(v) for v in grads], needs)
 
 
 class _Gradient(torch.autograd.Function):

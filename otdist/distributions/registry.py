@@ -28,6 +28,11 @@ def register_w2(kind_p: type, kind_q: type) -> Callable[[Formula], Formula]:
     TypeError
         If either is not a class.
 
+    Notes
+    -----
+    Type checkers know `otdist.w2_squared` for the distributions of PyTorch, and for what can be drawn from (``rvs``, as
+    SciPy's); instances of other classes are to be passed as ``Any``.
+
     Examples
     --------
     >>> import otdist

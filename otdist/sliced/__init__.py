@@ -20,7 +20,7 @@ from .._core.annotations import A, Numbers, NumPy, Seed
 from .._core.backend import Array
 from .._core.clouds import Gradients, cast_gradients, validate_clouds, validate_points, weight_gradients
 from .._core.jax_operator import takes_jax
-from . import barycenters, direction_sets, max_sliced, scaling, spherical
+from . import barycenters, direction_sets, max_sliced, scaling, small_pair, spherical
 from .operator import estimates, sliced_cost, value_and_grad
 
 __all__ = [
@@ -127,6 +127,8 @@ def w2_squared(
     >>> round(float(sliced.w2_squared(x, x + np.array([3.0, 0.0, 0.0]), rng=1)), 12)
     3.0
     """
+    if (small := small_pair.value_of(x, y, a, b, directions)) is not None:
+        return small
     arrays, _, cast_back, options = _validate(x, y, a, b, directions, rng)
     value, divisor = scaling.cost(arrays, options, 2)
     return cast_back(scaling.multiplied(value, divisor, 2))
@@ -152,6 +154,8 @@ def w2(
     >>> round(float(sliced.w2(x, x + 1.0, rng=1)), 12)
     1.0
     """
+    if (small := small_pair.value_of(x, y, a, b, directions)) is not None:
+        return backend.root(small)
     arrays, _, cast_back, options = _validate(x, y, a, b, directions, rng)
     value, divisor = scaling.cost(arrays, options, 1)
     return cast_back(scaling.multiplied(backend.root(value), divisor, 1))
@@ -216,6 +220,10 @@ def w2_squared_and_grad(
     >>> float(value), grads.x
     (10.0, array([[-2., -4.]]))
     """
+    small = small_pair.attempt(x, y, a, b, directions, (True, True, False)) if type(x) is np.ndarray else None
+    if small is not None:
+        value, (by_x, by_y, _), _ = small
+        return value, Gradients(by_x, by_y, None, None)
     arrays, totals, cast_back, options = _validate(x, y, a, b, directions, rng)
     value, by_weights, divisor = _with_gradients(arrays, totals, options)
     powers = (1, 1, 2, 2)

@@ -55,7 +55,7 @@ def _solve_directly(arrays: Arrays, needs: tuple[bool, ...]) -> tuple[Array, Any
         value, (by_x, by_y, by_theta) = direct.solve(x, y, directions, (needs[0], needs[1], needs[4]))
         weights = (np.zeros_like(z) if need else None for z, need in zip((a, b), needs[2:4], strict=True))
         theta = None if by_theta is None else by_theta.astype(x.dtype, copy=False)
-        return value.astype(x.dtype), (by_x, by_y, *weights, theta)
+        return np.asarray(value, x.dtype), (by_x, by_y, *weights, theta)
 
 
 def _solve_batch(

@@ -166,6 +166,11 @@ def _share_ties(slopes: np.ndarray, values: np.ndarray) -> None:
     if not len(place):
         return
     place = place[(place + 1) % values.shape[1] > 0]  # which is not in the next row
+    if not len(place):
+        return
+    if len(place) == 1 or (np.diff(place) > 1).all():  # pairs
+        flat[place] = flat[place + 1] = (flat[place] + flat[place + 1]) / 2
+        return
     begins = np.diff(place, prepend=-2) > 1
     first = place[begins]
     counts = np.diff(np.append(np.flatnonzero(begins), len(place))) + 1
@@ -233,12 +238,10 @@ def _tagged_doubles(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     bits.view(np.float64).sort(axis=-1)
     bits &= low
     bits.clip(max=n - 1, out=bits)  # what NaN leaves there
-    values = np.empty_like(x)
-    for target, row, place in zip(values, x, bits, strict=True):
-        row.take(place, out=target, mode="clip")
+    bits += np.arange(0, x.size, n)[:, None]
+    values = x.take(bits)
     wrong = (values[:, 1:] < values[:, :-1]).any(axis=-1)
     for k in np.flatnonzero(wrong):
         again = values[k].argsort(kind="stable")
         bits[k], values[k] = bits[k][again], values[k][again]
-    bits += np.arange(0, x.size, n)[:, None]
     return values, bits

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -57,9 +58,15 @@ def is_ordinary(value: Array, power: int = 1) -> bool:
     if not backend.inspectable(value):
         return True
     found = backend.as_numpy(value)
-    info = np.finfo(found.dtype)
-    low, high = float(info.tiny / info.eps**2) ** (1 / power), float(info.max) ** (1 / power)
-    return bool(np.all((found > low) & (found <= high)))
+    low, high = range_of(found.dtype, power)
+    return low < float(found) <= high if not found.ndim else bool(np.all((found > low) & (found <= high)))
+
+
+@cache
+def range_of(dtype: np.dtype, power: int) -> tuple[float, float]:
+    """Between which numbers the power of one neither underflows by digits that matter nor overflows."""
+    info = np.finfo(dtype)
+    return float(info.tiny / info.eps**2) ** (1 / power), float(info.max) ** (1 / power)
 
 
 def divisor_of(arrays: list[Array]) -> float:
