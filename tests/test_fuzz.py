@@ -449,7 +449,7 @@ ROWS = {
     "sliced.max_w2_squared": Row(
         sliced.max_w2_squared,
         with_options(clouds, rng=0, starts=some(1, 4), max_iter=20),
-        {"value": 2, "direction": None, "n_iter": None, "converged": None, "found": None, "n_starts": None},
+        {"value": 2, "direction": None, "n_iter": None, "converged": None},
         degenerate=True,
     ),
     "sliced.barycenter": Row(

@@ -547,6 +547,7 @@ def test_the_maximum_is_no_less_than_many_ascents_find(d, kind):
         assert found.value >= dense_maximum(x, y) * (1 - 1e-3)
         assert found.converged
         assert 1 <= found.found <= found.n_starts
+        assert len(found) == 4
 
 
 def test_what_was_found_is_counted():

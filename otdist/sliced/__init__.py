@@ -48,15 +48,29 @@ class Estimate(NamedTuple):
     n_directions: int
 
 
-class MaxSliced(NamedTuple):
-    """The largest distance along a direction, and how the search for it ended."""
-
+class _Search(NamedTuple):
     value: Array
     direction: Array
     n_iter: Any
     converged: Any
+
+
+class MaxSliced(_Search):
+    """The largest distance along a direction, and how the search for it ended.
+
+    A tuple ``(value, direction, n_iter, converged)``. `found` and `n_starts` are attributes beside it: of the
+    `n_starts` directions that climbed, so many ended within 0.1% of the value.
+    """
+
     found: Any
     n_starts: Any
+
+    def __new__(
+        cls, value: Array, direction: Array, n_iter: Any, converged: Any, found: Any = 1, n_starts: Any = 1
+    ) -> MaxSliced:
+        self = super().__new__(cls, value, direction, n_iter, converged)
+        self.found, self.n_starts = found, n_starts
+        return self
 
 
 class Barycenter(NamedTuple):
@@ -395,11 +409,11 @@ def max_w2_squared(
     Returns
     -------
     MaxSliced
-        ``(value, direction, n_iter, converged, found, n_starts)``: `found` of the `n_starts` directions that climbed
-        ended within 0.1% of the value. If most did, there is hardly a higher maximum; if it was one of a hundred,
-        another search (more starts, another rng) may well find one. Both are 1 where the maximum is exact. The value is
-        differentiable: at a kink, the plans on its sides enter the gradient in the proportion in which they hold each
-        other at the maximum. The direction is not.
+        ``(value, direction, n_iter, converged)``, with the attributes `found` and `n_starts`: so many of the directions
+        that climbed ended within 0.1% of the value. If most did, there is hardly a higher maximum; if it was one of a
+        hundred, another search (more starts, another rng) may well find one. Both are 1 where the maximum is exact. The
+        value is differentiable: at a kink, the plans on its sides enter the gradient in the proportion in which they
+        hold each other at the maximum. The direction is not.
 
     Raises
     ------
