@@ -43,6 +43,7 @@ def distances(x: np.ndarray, t: torch.Tensor, d: list[float], c: list[list[float
     assert_type(sliced.barycenter([x, x]), sliced.Barycenter)
     assert_type(sinkhorn.w2_squared(t, t, epsilon=1.0), "torch.Tensor")
     assert_type(sinkhorn.w2(x, x, epsilon=1), np.ndarray)
+    assert_type(sinkhorn.wp(t, t, epsilon=1), "torch.Tensor")
     assert_type(sinkhorn.solve(t, t, epsilon=1.0, init=(t, t)), sinkhorn.SinkhornResult)
     assert_type(sinkhorn.bracket(x, x), sinkhorn.Bracket)
     assert_type(sinkhorn.barycenter([t, t], epsilon=1.0, start=t), sinkhorn.Barycenter)

@@ -253,17 +253,17 @@ def w2(
 
 
 def wp(
-    x: Any,
-    y: Any,
-    a: Any = None,
-    b: Any = None,
+    x: A | Numbers,
+    y: A | Numbers,
+    a: A | Numbers | None = None,
+    b: A | Numbers | None = None,
     *,
     p: float = 1,
     epsilon: float,
     tol: float = 1e-3,
     max_iter: int = MAX_ITER,
     reach: float | None = None,
-) -> Array:
+) -> A:
     """The p-th root of the debiased divergence of the cost |x - y|^p; p = 1 is that of the Euclidean distance.
 
     ``(OT_ε(a, b) - ½ OT_ε(a, a) - ½ OT_ε(b, b))^(1/p)`` with ``C_ij = |x_i - y_j|^p``, which goes to W_p as ε goes to
