@@ -1,7 +1,9 @@
 """Settings shared by all tests."""
 
 import os
+from collections.abc import Iterator
 
+import pytest
 from hypothesis import HealthCheck, settings
 
 # Deterministic, so that a failure is the change's; no deadline, because the first call of a kernel compiles it.
@@ -17,3 +19,17 @@ settings.register_profile(
     suppress_health_check=[HealthCheck.too_slow],
 )
 settings.load_profile("otdist")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _one_thread_for_networks(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Tests run side by side, and networks as small as theirs wait for a second thread longer than it helps."""
+    if not request.path.name.startswith("test_vae"):
+        yield
+        return
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)

@@ -705,7 +705,7 @@ TO_DO = {"otdist.pad_clouds"}
 
 
 def test_every_public_function_is_called():
-    assert set(PUBLIC) <= set(ROWS)
+    assert set(PUBLIC) <= set(ROWS) | TO_DO
 
 
 # What an error may speak of beside the arguments.
@@ -887,11 +887,16 @@ def check(name: str, r: Recipe) -> str:
         out = [(k, z[0] if getattr(z, "ndim", 0) else z) for k, z in out]
     # The same numbers, plain.
     with np.errstate(all="ignore"):
-        reference = watched(
-            lambda: row.call(**{k: v.wrap(v.value) if isinstance(v, Arg) else v for k, v in plain.items()}),
-            [],
-            sorted(named),
-        )
+        try:
+            reference = watched(
+                lambda: row.call(**{k: v.wrap(v.value) if isinstance(v, Arg) else v for k, v in plain.items()}),
+                [],
+                sorted(named),
+            )
+        except Broken as broken:
+            if isinstance(broken.__cause__, NotACase):
+                return "not a case"
+            raise
     if reference.error is not None and any(word in str(reference.error) for word in ("semidefinite", "length 1")):
         return "answered"  # rounded to fewer digits, it is not quite
     if reference.error is not None:

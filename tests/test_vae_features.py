@@ -12,14 +12,6 @@ from otdist_vae import data, evaluation, features
 DIGITS = data.digits()
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 def test_pixels_are_the_examples():
     x = np.random.default_rng(0).random((10, 3, 4))
     np.testing.assert_array_equal(features.make("pixels", x)(x), x.reshape(10, 12))

@@ -521,6 +521,8 @@ def barycenter(
     given, cast_back = _validate_several(clouds)
     max_iter, tol = checks.positive_integer("max_iter", max_iter), checks.positive_number("tol", tol)
     own, first = [_as_double(y) for y in given], given[0]
+    unit = max((scaling.divisor_of([y]) for y in own), key=lambda z: abs(np.log2(z)))  # squares out of range
+    own = [y / unit for y in own]
     d, shares = first.shape[-1], np.full(len(own), 1 / len(own))
     if weights is not None:
         shares = _as_double(checks.beside("weights", weights, first, "clouds[0]"))
@@ -537,7 +539,7 @@ def barycenter(
         size = len(own[0]) if n is None else checks.positive_integer("n", n)
         x = barycenters.start(own, shares, size, source)
     else:
-        x = _as_double(checks.beside("init", init, first, "clouds[0]"))
+        x = _as_double(checks.beside("init", init, first, "clouds[0]")) / unit
         _validate_one("init", x, "(n, d)")
         checks.same_size("the number of coordinates", "clouds[0]", d, "init", x.shape[-1])
 
@@ -549,7 +551,7 @@ def barycenter(
         return distance
 
     points, n_iter, converged = barycenters.minimise(x, [distance_to(y) for y in own], shares, theta, max_iter, tol)
-    return Barycenter(cast_back(backend.like(points, first)), n_iter, converged)
+    return Barycenter(cast_back(backend.like(points * unit, first)), n_iter, converged)
 
 
 def _validate_several(clouds: Any) -> tuple[list[Array], Any]:
