@@ -66,15 +66,6 @@ def test_softmin_is_the_log_of_the_dense_sum(shape, dtype, products):
 
 
 @every_kind
-def test_c_transform_is_the_largest_score(shape, dtype, products):
-    x, y, G = problems(*SHAPES[shape], dtype)
-    out = torch.full(x.shape[:2], math.nan, dtype=dtype)
-    launch(triton_kernels.c_transform, x, y, (G, out), bool(products))
-    expected = dense_scores(x, y, G, bool(products)).amax(-1)
-    assert (out.double() - expected).abs().max() <= rounding_of_scores(x, y, G)
-
-
-@every_kind
 def test_plan_sums_are_those_of_the_dense_plan(shape, dtype, products):
     x, y, G = problems(*SHAPES[shape], dtype)
     scores = dense_scores(x, y, G, bool(products))

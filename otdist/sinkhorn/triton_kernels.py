@@ -68,22 +68,6 @@ def softmin(
 
 
 @triton.jit
-def c_transform(
-    x, y, G, out, n, m, d,
-    PRODUCTS: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_D: tl.constexpr,
-):  # fmt: skip
-    """out_i = max_j score_ij, (problems, n) in the type of G: what `softmin` becomes where ε is 0."""
-    problem = tl.program_id(1).to(tl.int64)
-    x, y, G = x + problem * n * d, y + problem * m * d, G + problem * m
-    i = tl.program_id(0).to(tl.int64) * BLOCK_N + tl.arange(0, BLOCK_N)
-    top = tl.full((BLOCK_N,), -float("inf"), G.dtype.element_ty)
-    for first in range(0, m, BLOCK_M):
-        j = first + tl.arange(0, BLOCK_M).to(tl.int64)
-        top = tl.maximum(top, tl.max(_scores(x, y, G, i, j, n, m, d, PRODUCTS, BLOCK_D), 1))
-    tl.store(out + problem * n + i, top, mask=i < n)
-
-
-@triton.jit
 def plan_sums(
     x, y, E, G, mass, moved, n, m, d,
     PRODUCTS: tl.constexpr, MOVED: tl.constexpr,
