@@ -30,7 +30,7 @@ docs: $(STAMPS)/docs  ## the manual in docs/_build/html
 # One stamp an extra: the environment is built once, its kernels are compiled, and again only when the pins change.
 $(STAMPS)/%: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[$*]"
+	$(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-check --constraint constraints.txt --editable ".[$*]"
 	$(BIN)/python -m otdist warm-up
 	mkdir -p $(STAMPS) && touch $@
 
