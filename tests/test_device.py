@@ -74,7 +74,7 @@ BUDGETS = {
     "sinkhorn.solve().transport_cost": (1650, 22),
     "sinkhorn.bracket": (6200, 56),
     "sinkhorn.barycenter": (44650, 582),
-    "inference.two_sample_test": (64, 13),
+    "inference.two_sample_test": (52, 10),
     "exact.plan": (9, 5),
 }
 

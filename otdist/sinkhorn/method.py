@@ -6,7 +6,8 @@ or, where a cloud is compared with itself, the one that both sides share; a pass
     F_i = -λ_x log2 Σ_j b_j 2^(h_j + S_ij),    T(h)_j = -λ_y log2 Σ_i a_i 2^(F_i + S_ij),    S = -cost · log2(e)/ε
 
 with λ = ρ/(ρ + ε), the damping of unbalanced transport, or 1. What passes need is asked of a `Passes` object, of which
-there is one for NumPy (compiled loops) and one for PyTorch. `loop` is the same method compiled, for small problems.
+there is one for NumPy (compiled loops) and one for PyTorch, whose Newton finish is this one. `loop` is the same method
+compiled, for small problems; `torch_method` arranges its iteration for a device, whose host should seldom wait.
 
 References
 ----------
