@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 from bench import device, report, run, workloads
@@ -14,6 +15,7 @@ Exit status 1 if our answers were wrong or contradicted, 2 if there was nothing 
     python -m bench --only gaussian
     python -m bench --only gaussian-value-512 --seconds 10
     python -m bench --device cuda                             calls of tensors, on a graphics card
+    python -m bench --resume                                  what an interrupted run had not come to
 """
 
 
@@ -28,6 +30,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, default=Path("bench/results"), help="folder (default: %(default)s)")
     parser.add_argument("--list", action="store_true", help="name the workloads and stop")
     parser.add_argument("--device", default="cpu", help="where tensors are, cuda say (default: %(default)s)")
+    parser.add_argument("--resume", action="store_true", help="keep what --out has, measure the rest")
     options = parser.parse_args(arguments)
     chosen = workloads.select(options.only)
     if options.device != "cpu":
@@ -40,23 +43,50 @@ def main(arguments: list[str] | None = None) -> int:
         return 0
     try:
         with device.use(options.device):
-            reports = [_measured(workload, options.seconds) for workload in chosen]
-            described = report.machine()
+            reports, described = _run(chosen, options.seconds, options.out, options.resume)
     except device.NoSuchDevice as error:
         print(error, file=sys.stderr)
         return 2
-    text = report.to_markdown(reports, described)
-    print(text)
-    options.out.mkdir(parents=True, exist_ok=True)
-    (options.out / "results.json").write_text(report.to_json(reports, described), encoding="utf-8")
-    (options.out / "results.md").write_text(text, encoding="utf-8")
+    print(report.to_markdown(reports, described))
     report.plot(reports, options.out)
+    if {workload.name for workload in chosen} - {measured.workload for measured in reports}:
+        print("interrupted: --resume measures the rest", file=sys.stderr)
+        return 130
     return 0 if all(r.right for r in reports) else 1
+
+
+def _run(
+    chosen: list[Workload], seconds: float, folder: Path, resume: bool
+) -> tuple[list[run.Report], dict[str, object]]:
+    """The reports in the table's order, written after each, so that Ctrl-C loses the one under way and no more."""
+    described = report.machine()
+    found = _measured_here(folder, described) if resume else {}
+    with suppress(KeyboardInterrupt):
+        for workload in chosen:
+            if workload.name not in found:
+                found[workload.name] = _measured(workload, seconds)
+                report.write(_in_order(found), described, folder)
+    return _in_order(found), described
+
+
+def _in_order(found: dict[str, run.Report]) -> list[run.Report]:
+    return [found[workload.name] for workload in workloads.WORKLOADS if workload.name in found]
+
+
+def _measured_here(folder: Path, described: dict[str, object]) -> dict[str, run.Report]:
+    """What an earlier run with the same versions on the same kind of machine left in the folder."""
+    path = folder / "results.json"
+    if not path.exists():
+        return {}
+    reports, machine = report.from_json(path.read_text(encoding="utf-8"))
+    return {r.workload: r for r in reports} if machine == described else {}
 
 
 def _measured(workload: Workload, seconds: float) -> run.Report:
     print(f"{workload.title} ...", file=sys.stderr, flush=True)
-    return run.run(workload, budget_s=seconds)
+    measured = run.run(workload, budget_s=seconds)
+    print(report.table([measured]).partition("\n|---")[2].partition("\n")[2], file=sys.stderr, flush=True)
+    return measured
 
 
 if __name__ == "__main__":

@@ -43,6 +43,13 @@ def to_json(reports: list[Report], described: dict[str, object]) -> str:
     return json.dumps({"machine": described, "workloads": [asdict(r) for r in reports]}, indent=1, ensure_ascii=False)
 
 
+def write(reports: list[Report], described: dict[str, object], folder: Path) -> None:
+    """`results.json` and `results.md`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "results.json").write_text(to_json(reports, described), encoding="utf-8")
+    (folder / "results.md").write_text(to_markdown(reports, described), encoding="utf-8")
+
+
 def from_json(text: str) -> tuple[list[Report], dict[str, object]]:
     content = json.loads(text)
     reports = [

@@ -297,6 +297,34 @@ def test_command_leaves_json_a_table_and_pictures(question, tmp_path, monkeypatc
     }
 
 
+def test_an_interrupted_run_keeps_what_it_has_and_goes_on(question, tmp_path, monkeypatch, capsys):
+    names = ("first", "second", "third")
+    monkeypatch.setattr(
+        workloads, "WORKLOADS", tuple(replace(question, name=n, rivals=question.rivals[:1]) for n in names)
+    )
+    measured = []
+
+    def interrupted(workload, budget_s):
+        if workload.name == "second" and "second" not in measured:
+            measured.append("second")
+            raise KeyboardInterrupt
+        measured.append(workload.name)
+        return run_it(workload, budget_s=0.01)
+
+    run_it = run.run
+    monkeypatch.setattr(run, "run", interrupted)
+    assert main(["--out", str(tmp_path)]) == 130
+    assert "--resume" in capsys.readouterr().err
+    kept, _ = report.from_json((tmp_path / "results.json").read_text())
+    assert [r.workload for r in kept] == ["first"]
+    assert main(["--out", str(tmp_path), "--resume", "--only", "third"]) == 0
+    assert main(["--out", str(tmp_path), "--resume"]) == 0
+    assert measured == ["first", "second", "third", "second"]
+    found, _ = report.from_json((tmp_path / "results.json").read_text())
+    assert [r.workload for r in found] == list(names)
+    assert found[0] == kept[0]
+
+
 def test_command_says_when_nothing_matches(capsys):
     assert main(["--only", "nonsense"]) == 2
     assert "no workload matches nonsense" in capsys.readouterr().err
