@@ -3,8 +3,9 @@
     python -m bench.vae_samplers COMPARISON --out samplers.md
 
 Every model is sampled three times and held against its seed's test part, as the comparison did: the Fréchet distance in
-the features of a classifier over the data's variance. Differences are paired by seed, with 95% intervals corrected for
-the overlap of the splits; a star says p < 0.05 after Holm's adjustment over the table.
+the features of a classifier over the data's variance. The mixture is held against the two others, and samples from the
+prior against those of the first regularizer. Differences are paired by seed, with 95% intervals corrected for the
+overlap of the splits; a star says p < 0.05 after Holm's adjustment over the table.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import numpy as np
 import torch
 
 from otdist_vae import WVAE, evaluation, features, runs, samplers
-from otdist_vae.comparison import MODELS, contrast, holm, partition, protocol
+from otdist_vae.comparison import MODELS, Contrast, contrast, holm, partition, protocol
 from otdist_vae.regularizers import CHOICES
 
 OVERLAP = protocol.TEST_SHARE / (1 - protocol.TEST_SHARE)
@@ -28,6 +29,7 @@ class Distances(NamedTuple):
 
     by_sampler: dict[str, float]
     chosen: str
+    seed: int
 
 
 def measure(folder: Path) -> dict[str, list[Distances]]:
@@ -54,34 +56,54 @@ def _of_model(model: WVAE, space: features.Features, real: np.ndarray, classes: 
     for sampler in samplers.DENSITIES:
         drawn = space(np.asarray(model.sample(len(real), classes, sampler=sampler, random_state=seed)))
         distances[sampler] = evaluation.frechet_distance(real, drawn) / variance
-    return Distances(distances, model.default_sampler)
+    return Distances(distances, model.default_sampler, seed)
 
 
 def table(found: dict[str, list[Distances]]) -> str:
-    """Means and deviations over the seeds, and the mixture against each of the others."""
-    against = ("prior", "gaussian")
+    """Means and deviations over the seeds; the mixture against each of the others, and priors against the first."""
+    first = next(iter(found))
+    head = ["regularizer", *samplers.DENSITIES.values(), "taken by `auto`"]
+    head += ["mixture − prior", "mixture − Gaussian", f"prior − {CHOICES[first].__name__}'s prior"]
+    differences = {name: _differences(rows, found[first]) for name, rows in found.items()}
     tests = {
-        (name, other): contrast([d.by_sampler["mixture"] - d.by_sampler[other] for d in rows], OVERLAP)
-        for name, rows in found.items()
-        for other in against
-        if len(rows) > 1
+        (name, k): contrast(values, OVERLAP)
+        for name, columns in differences.items()
+        for k, values in enumerate(columns)
+        if len(values) > 1 and (name, k) != (first, 2)
     }
     adjusted = dict(zip(tests, holm([test.p for test in tests.values()]), strict=True))
-    head = ["regularizer", *samplers.DENSITIES.values(), "taken by `auto`", "mixture − prior", "mixture − Gaussian"]
     lines = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
     for name, rows in found.items():
-        values = {sampler: [d.by_sampler[sampler] for d in rows] for sampler in samplers.DENSITIES}
-        means = [f"{np.mean(v):.3g} ± {np.std(v, ddof=min(1, len(v) - 1)):.2g}" for v in values.values()]
-        taken = [d.chosen for d in rows]
-        counts = ", ".join(f"{s} {taken.count(s)}" for s in samplers.DENSITIES if s in taken)
-        cells = []
-        for other in against:
-            test = tests.get((name, other))
-            star = "*" if test and adjusted[name, other] < 0.05 else ""
-            interval = f" [{test.low:+.3f}, {test.high:+.3f}]" if test and test.low is not None else ""
-            cells.append(f"{np.mean(values['mixture']) - np.mean(values[other]):+.3f}{star}{interval}")
-        lines.append("| " + " | ".join([CHOICES[name].__name__, *means, counts, *cells]) + " |")
+        cells = [CHOICES[name].__name__, *_summary(rows)]
+        for k, column in enumerate(differences[name]):
+            shown = _difference(column, tests.get((name, k)), adjusted.get((name, k), 1.0))
+            cells.append("—" if (name, k) == (first, 2) else shown)
+        lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
+
+
+def _summary(rows: list[Distances]) -> list[str]:
+    """Mean and deviation of each sampler, and how often each was taken."""
+    values = ([d.by_sampler[sampler] for d in rows] for sampler in samplers.DENSITIES)
+    means = [f"{np.mean(v):.3g} ± {np.std(v, ddof=min(1, len(v) - 1)):.2g}" for v in values]
+    taken = [d.chosen for d in rows]
+    return [*means, ", ".join(f"{s} {taken.count(s)}" for s in samplers.DENSITIES if s in taken)]
+
+
+def _difference(values: list[float], test: Contrast | None, adjusted: float) -> str:
+    """The mean with its interval, and a star where it is shown to differ from 0."""
+    if not values:
+        return ""
+    interval = f" [{test.low:+.3f}, {test.high:+.3f}]" if test and test.low is not None else ""
+    return f"{np.mean(values):+.3f}{'*' if adjusted < 0.05 else ''}{interval}"
+
+
+def _differences(rows: list[Distances], base: list[Distances]) -> list[list[float]]:
+    """By seed: the mixture minus the prior and minus the Gaussian, and the prior minus that of `base`."""
+    prior, gaussian, mixture = ([d.by_sampler[name] for d in rows] for name in ("prior", "gaussian", "mixture"))
+    firsts = {b.seed: b.by_sampler["prior"] for b in base}
+    against_first = [d.by_sampler["prior"] - firsts[d.seed] for d in rows if d.seed in firsts]
+    return [*([m - o for m, o in zip(mixture, other, strict=True)] for other in (prior, gaussian)), against_first]
 
 
 def main() -> None:

@@ -222,6 +222,8 @@ def test_models_are_measured_again_by_each_sampler(whole):
     text = vae_samplers.table(found)
     assert len({line.count("|") for line in text.splitlines()}) == 1
     assert text.count("\n") == 2 + len(found)
+    priors = [np.mean([row.by_sampler["prior"] for row in found[name]]) for name in ("sliced", "kl")]
+    assert text.splitlines()[-1].split("|")[-2].split()[0].rstrip("*") == f"{priors[0] - priors[1]:+.3f}"
 
 
 def test_weights_are_those_that_validation_data_preferred(whole):
