@@ -26,6 +26,7 @@ from .constants import (
     ANNEAL_ABOVE,
     ANNEAL_FACTOR,
     ANNEAL_TOL,
+    ARRIVED,
     LOG2E,
     LOST,
     MAX_STAGES,
@@ -182,6 +183,8 @@ def residual_and_dual(problem: Any, h: Array, F: Array, c: Array) -> tuple[Array
         share = xp.where(live, c, 1.0) / xp.where(live, b, 1.0)
         marginal = c
         r = xp.where(live, -problem.dampings[1] * (xp.log2(share.clip(1e-300)) - h) - h, 0.0)
+    if kappa_x or kappa_y:  # far points without weight: 0 · 2^1024 is no number
+        h, F = xp.where(live, h, 0.0), xp.where(a > 0, F, 0.0)
     target = b * xp.exp2(-kappa_y * h) if kappa_y else b
     error = xp.where(live, abs(marginal - target), 0.0).sum(-1) * (2 if problem.symmetric else 1)
     row_mass = (a * xp.exp2(-kappa_x * F) if kappa_x else a).sum(-1)
@@ -203,13 +206,13 @@ def penalty(a: Array, F: Array, kappa: float) -> Array:
 def recompute_underflowed(problem: Any, h: Array, F: Array, c: Array, r: Array) -> Array:
     """Write into r the step of columns whose mass underflowed, c_j ≪ b_j, by their own softmin.
 
-    It is right however far they are. Returns which problems have such columns.
+    It is right however far they are. Returns which problems have such columns that are still on their way: their
+    marginals are right within any tolerance wherever they are, and in unbalanced transport they may have arrived.
     """
     lost = (problem.b > 0) & (c < LOST * problem.b)
-    having = lost.any(-1)
-    if having.any():
+    if lost.any():
         r[lost] = (problem.column_softmin(F) - h)[lost]
-    return having
+    return (lost & (abs(r) > ARRIVED)).any(-1)
 
 
 class Anderson:
