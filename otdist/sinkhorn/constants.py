@@ -18,6 +18,8 @@ ARRIVED = 1.0
 TRUST_SINGLE, TRUST_DOUBLE = 20.0, 200.0
 # Below this ratio of ε to the mean cost, potentials are first found for larger ε, each stage to this marginal error.
 ANNEAL_BELOW, ANNEAL_FACTOR, ANNEAL_TOL = 1 / 300, 4.0, 0.03
+# Passes that a stage takes at most: it only looks for a start, and Newton's method, which may finish, comes after it.
+ANNEAL_MOST = 100
 # A start at which unbalanced marginals are farther, in base 2, from the weights than this is not taken.
 MOST_LEFT = 300.0
 MAX_STAGES = 500  # more than the range of doubles has

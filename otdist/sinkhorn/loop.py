@@ -18,6 +18,7 @@ from .._core.simd import BYTES, LANES, load_from, maximum, minimum, store_to
 from .addresses import INTEGERS, REALS, Addressed, bundle
 from .constants import (
     ANNEAL_FACTOR,
+    ANNEAL_MOST,
     ANNEAL_TOL,
     ARRIVED,
     LOG2E,
@@ -487,7 +488,7 @@ def solve_term(addresses, given, found, integers, numbers, E, low, work):
         noise = numbers[7] * (1.0 + scale * factor * mean_cost)
         most = max(1, integers[0] - former - passes)
         of = Term(x, y, a, b, d, scale * factor, numbers[1], numbers[2], numbers[3], symmetric)
-        stop = Stop(aim, most if stage else min(most, limit), noise)
+        stop = Stop(aim, min(most, ANNEAL_MOST if stage else limit), noise)
         passes += _iterate(addresses[3], addresses, of, stop, scratch, h, F, out)
         for j in range(m):
             h[j] *= ANNEAL_FACTOR if stage else 1.0

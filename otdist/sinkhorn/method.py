@@ -25,6 +25,7 @@ from .._core.backend import Array
 from .constants import (
     ANNEAL_ABOVE,
     ANNEAL_FACTOR,
+    ANNEAL_MOST,
     ANNEAL_TOL,
     ARRIVED,
     LOG2E,
@@ -98,7 +99,7 @@ def solve(problem: Any, tol: float, max_iter: int, h: Array | None = None) -> St
         h = problem.gaussian_start()
     passes = (problem.b[:, 0] * 0 != 0) * 0
     for _ in range(n_stages):
-        state = iterate(problem, h, max(ANNEAL_TOL, tol), (max_iter - passes).clip(1))
+        state = iterate(problem, h, max(ANNEAL_TOL, tol), (max_iter - passes).clip(1, ANNEAL_MOST))
         h, passes = state.h * ANNEAL_FACTOR, passes + state.passes
         problem.rescale(ANNEAL_FACTOR)
     state = finish(problem, h, tol, (max_iter - passes).clip(1), max_iter)
@@ -303,6 +304,8 @@ def newton_finish(problem: Any, h: Array, tol: float, max_iter: int) -> State:
             break
         step, former = newton_step(problem, h, F, c), error
         largest, slope = backend.numbers(abs(step).max(), (step * (problem.b - c)).sum())
+        if slope < 0:  # along a flat direction, in which rounding has bent the Hessian upwards
+            step, slope = -step, -slope
         longest = min(1.0, trust / max(largest, 1e-300))
         t, risen = longest, False
         while not risen and t > 1e-4 * longest:
