@@ -220,6 +220,33 @@ def test_padding_changes_nothing():
     assert (padded[1].x[40:] == 0).all()
 
 
+@pytest.mark.parametrize("cached", [True, False])
+@pytest.mark.parametrize("relative", [0.1, 1e-3])
+@pytest.mark.parametrize("far", [3.0, 100.0])
+def test_unbalanced_points_without_weight_change_nothing_wherever_they_are(monkeypatch, far, relative, cached):
+    from otdist.sinkhorn import numpy_engine
+
+    if not cached:
+        monkeypatch.setattr(numpy_engine, "CACHED", 0)
+    x, y, a, b = clouds(12)  # the first two of x and the last three of y have none
+    epsilon = relative * cost(x, y).mean()
+    x[0] += far
+    y[-1] -= far
+    for reach in (0.5 * epsilon**0.5, 3 * epsilon**0.5):  # damping 1/5 and 9/10
+        options = {"epsilon": epsilon, "tol": 1e-10, "reach": reach}
+        value, grads = sinkhorn.w2_squared_and_grad(x, y, a, b, **options)
+        alone, own = sinkhorn.w2_squared_and_grad(x[2:], y[:-3], a[2:], b[:-3], **options)
+        scale = np.abs(own.x).max() + np.abs(own.y).max()
+        # Starts differ with the boxes around the clouds: both are right to 1e-10 of the marginals.
+        np.testing.assert_allclose(value, alone, rtol=1e-8)
+        np.testing.assert_allclose(grads.x[2:], own.x, atol=1e-7 * scale)
+        np.testing.assert_allclose(grads.y[:-3], own.y, atol=1e-7 * scale)
+        assert not grads.x[:2].any()
+        assert not grads.y[-3:].any()
+        assert np.isfinite(grads.a).all()
+        assert np.isfinite(grads.b).all()
+
+
 def test_batch_equals_its_problems_and_stops_each_on_its_own():
     x, y, a, b = clouds(11, batch=(3,))
     x[1] *= 5
@@ -432,9 +459,9 @@ def test_torch_finishes_by_newton_too():
 @pytest.mark.parametrize("form", ["compiled", "python", "torch"])
 @pytest.mark.parametrize("seed", [6, 21, 42, 45, 53, 75])
 def test_newton_finishes_where_potentials_of_groups_are_flat(monkeypatch, seed, form):
-    # Of 19 lattice points against 87 each gets a share that no whole points make up: ε is so small that groups of points
-    # hardly touch, and Sinkhorn's own iteration moves the potentials of a group by a constant a pass. Rounding decides
-    # on the sign of the Hessian in these directions.
+    # Of 19 lattice points against 87 each gets a share that no whole points make up. ε is so small that groups of
+    # points hardly touch: Sinkhorn's own iteration moves the potentials of a group by a constant a pass, and rounding
+    # decides on the sign of the Hessian in these directions.
     from otdist.sinkhorn import numpy_engine, torch_engine
 
     rng = np.random.default_rng(seed)
