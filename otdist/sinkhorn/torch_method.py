@@ -38,17 +38,25 @@ class Measured(NamedTuple):
     passes: Tensor
 
 
-def solve(problem: TorchPasses, tol: float, max_iter: int, h: Tensor | None, n_stages: int, count: int) -> Measured:
+def solve(
+    problem: TorchPasses,
+    tol: float,
+    max_iter: int,
+    h: Tensor | None,
+    n_stages: int,
+    count: int,
+    taken: Tensor | None = None,
+) -> Measured:
     """Solve from h, or from the potentials of the Gaussians that fit the clouds, through `n_stages` larger ε.
 
-    The first `count` problems are not of a cloud with itself.
+    The first `count` problems are not of a cloud with itself. To find h, so many passes were taken (k,).
     """
     if h is None:
         problem.rescale(ANNEAL_FACTOR**-n_stages)
         h = problem.gaussian_start()
     else:
         n_stages = 0
-    passes = torch.zeros_like(problem.product_mass, dtype=torch.int64)
+    passes = torch.zeros_like(problem.product_mass, dtype=torch.int64) if taken is None else taken
     for _ in range(n_stages):
         found = iterate(problem, h, max(ANNEAL_TOL, tol), (max_iter - passes).clip(1), max_iter)
         h, passes = found.h * ANNEAL_FACTOR, passes + found.passes

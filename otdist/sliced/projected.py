@@ -59,8 +59,7 @@ def transport(x: Array, y: Array, a: Array, b: Array, *, p: float, needs_input_g
     n, m = x.shape[2], y.shape[2]
     coupling = None if n == m else _coupling(n, m)
     if backend.is_torch(x):
-        cost, by_x, by_y = _match(x, y, coupling, p, needs_input_grad)
-        return Transport(cost, by_x, by_y, None, None)
+        return _tensors(x, y, coupling, p, needs_input_grad)
     rows = x.reshape(-1, n), y.reshape(-1, m)
     cost, step = np.empty(len(rows[0])), max(1, _BLOCK // max(n, m))
     if is_small(work := rows[0].size + rows[1].size):
@@ -73,6 +72,17 @@ def transport(x: Array, y: Array, a: Array, b: Array, *, p: float, needs_input_g
     products.each(task, range(0, len(cost), step), work, _PARALLEL)
     by_x, by_y = (z if need else None for z, need in zip((x, y), needs_input_grad[:2], strict=True))
     return Transport(cost.reshape(x.shape[:2]), by_x, by_y, None, None)
+
+
+def _tensors(x: Array, y: Array, coupling: Coupling | None, p: float, needs_input_grad: tuple[bool, ...]) -> Transport:
+    """PyTorch's; slopes nobody asked for may come along."""
+    from . import triton_match
+
+    if coupling is None and p == 2 and any(needs_input_grad) and triton_match.usable(x):
+        cost, by_x, by_y = triton_match.match(x, y)
+    else:
+        cost, by_x, by_y = _match(x, y, coupling, p, needs_input_grad)
+    return Transport(cost, by_x, by_y, None, None)
 
 
 def _weighted(x: Array, y: Array, a: Array, b: Array, p: float, needs_input_grad: tuple[bool, ...]) -> Transport:
