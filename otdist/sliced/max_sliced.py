@@ -85,6 +85,7 @@ class _Objective:
 
     def __call__(self, theta: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         value, _, _, grads = average(self.clouds, self._own(theta), None, (False,) * 4 + (True,), 2.0)
+        assert grads[4] is not None
         along = theta @ self.shift
         found = _numpy(backend.namespace(value).concatenate((value[0, :, None], grads[4][0]), 1))  # a card's in one go
         slope = len(theta) * found[:, 1:] + 2 * along[:, None] * self.shift
