@@ -71,17 +71,21 @@ def test_no_more_passes_are_taken_than_asked_for_and_the_operators_go_on():
     assert int(found.passes.min()) > 3
 
 
-def test_potentials_that_go_far_are_absorbed():
-    """From a start that is off by more than float32's kernel serves."""
-    problem, tol = pair_and_cloud(16, 6.0), 1e-3
+def test_a_launch_ends_where_potentials_have_gone_too_far_and_the_next_absorbs_them(monkeypatch):
+    problem, tol, passes = pair_and_cloud(16, 6.0), 1e-3, torch.zeros(2, dtype=torch.int32)
     start = 60.0 * torch.arange(16.0, dtype=torch.float64).expand(2, -1) / 15
-    found = torch_method.solve(problem, tol, 500, *_from(problem, start, tol))
-    assert max(marginal_errors(problem, found.h)) <= 2 * tol
+    change = triton_small.iterate(problem, start, tol, 500, passes)
+    assert passes.tolist() == [1, 1]
+    assert float(change.abs().amax(1).min()) > problem.trust
+    monkeypatch.setattr(triton_small, "LAUNCHES", 3)
+    h, _ = triton_small.advance(problem, tol, 500, start, 0)
+    assert max(marginal_errors(problem, h)) <= tol
 
 
-def _from(problem: TorchPasses, start: Tensor, tol: float) -> tuple[Tensor, int, int, Tensor]:
-    h, taken = triton_small.advance(problem, tol, 500, start, 0)
-    return h, 0, 1, taken
+def test_a_launch_takes_no_more_than_its_passes(monkeypatch):
+    monkeypatch.setattr(triton_small, "PASSES", 2)
+    _, taken = triton_small.advance(pair_and_cloud(16, 30.0), 1e-3, 500, None, 0)
+    assert taken.tolist() == [2 * triton_small.LAUNCHES] * 2
 
 
 @pytest.mark.parametrize("epsilon", [0.3, 0.002], ids=["one ε", "stages"])
