@@ -31,7 +31,7 @@ def _ours(problem: Problem) -> Call:
     def call():
         passes = kind(Clouds(x, y, a, b, x.new_full((1,), LOG2E / epsilon)), (1.0, 1.0), torch.float32, all_live=True)
         limit = torch.full((1,), ITERATIONS, device=x.device)
-        found = torch_method.iterate(passes, passes.gaussian_start(), -1.0, limit, ITERATIONS)
+        found, _ = torch_method.iterate(passes, passes.gaussian_start(), -1.0, limit, ITERATIONS)
         return found.value[0] * (epsilon / LOG2E)
 
     return call
