@@ -17,6 +17,7 @@ from torch import Tensor
 
 from . import chunked
 from .samplers import DENSITIES
+from .threads import on_one_thread
 
 if TYPE_CHECKING:
     from .model import WVAE
@@ -122,6 +123,7 @@ class Measurements:
     useful_chance: float | None = None
 
 
+@on_one_thread
 def measure(
     model: WVAE, x: Any, held: Any, y: Any = None, held_y: Any = None, *, sampler: str | None = None
 ) -> Measurements:

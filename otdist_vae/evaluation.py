@@ -12,6 +12,7 @@ from torch import Tensor
 from . import features as feature_spaces
 from . import posteriors
 from .autoencoder import Autoencoder
+from .threads import on_one_thread
 
 if TYPE_CHECKING:
     from .model import WVAE
@@ -51,6 +52,7 @@ class Measured(NamedTuple):
     error: float | None = None
 
 
+@on_one_thread
 def evaluate(
     model: WVAE,
     x: Any,

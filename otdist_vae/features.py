@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from .networks import Conv, layers
+from .threads import one_thread
 
 __all__ = ["Classifier", "PrincipalAxes", "default", "is_image", "make", "train_classifier"]
 
@@ -77,6 +78,7 @@ def _tensor(x: np.ndarray) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(x, dtype=np.float32))
 
 
+@one_thread()  # a step is too small to be shared out
 def train_classifier(x: Any, y: Any, *, random_state: int = 0) -> Classifier:
     """A classifier of examples (n, ...) with labels (n,): 400 steps of AdamW on at most 8000 of them.
 

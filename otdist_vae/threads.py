@@ -1,4 +1,4 @@
-"""How many threads PyTorch's operators may use: one where a training step is too small to be shared out.
+"""How many threads PyTorch's operators and BLAS may use: one where the work is too small to be shared out.
 
 A step of a small network is a hundred operators of some microseconds each. Shared out, every one of them ends with all
 threads waiting for the last: on an idle machine that costs what sharing gains, and where another program runs, the
@@ -8,13 +8,28 @@ thread that waits for a core holds up all others at each operator (2 ms a step o
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+import functools
+from collections.abc import Callable, Iterator
+from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 
 import torch
+from threadpoolctl import threadpool_limits
 from torch.utils.flop_counter import FlopCounterMode
 
 from .autoencoder import Autoencoder
 
+
+class Fitted(Protocol):
+    """What has a trained network."""
+
+    def fitted_network(self) -> Autoencoder: ...
+
+
+M = TypeVar("M", bound=Fitted)
+P = ParamSpec("P")
+R = TypeVar("R")
+
+BATCH = 128  # of the networks that measure
 SMALL_STEP = 2e8  # floating-point operations: some 2 ms of one core
 
 
@@ -28,6 +43,33 @@ def one_thread(when: bool = True) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+def one_blas_thread() -> Any:
+    """One thread of BLAS and OpenMP, until `restore_original_limits` of what is returned, or in a `with`.
+
+    Matrices are small here: more threads wait for each other for most of their processor time.
+    """
+    import sklearn.ensemble
+    import sklearn.linear_model
+    import sklearn.mixture
+    import sklearn.svm  # noqa: F401  # only libraries that are loaded are limited
+
+    return threadpool_limits(1)
+
+
+def on_one_thread(function: Callable[Concatenate[M, P], R]) -> Callable[Concatenate[M, P], R]:
+    """For metrics of a model: one thread of BLAS and, unless its batches are large, one of PyTorch's.
+
+    Metrics of 2000 images took two to four times the processor time on two threads, where another program ran.
+    """
+
+    @functools.wraps(function)
+    def measured(model: M, *args: P.args, **kwargs: P.kwargs) -> R:
+        with one_thread(is_small_step(model.fitted_network(), BATCH)), one_blas_thread():
+            return function(model, *args, **kwargs)
+
+    return measured
 
 
 def is_small_step(model: Autoencoder, batch_size: int) -> bool:

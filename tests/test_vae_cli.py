@@ -335,6 +335,22 @@ def test_help_follows_the_library(capsys):
     assert f"[default: {Options().learning_rate}]" in said
 
 
+def test_reading_a_run_imports_no_lightning(capsys, tmp_path, file):
+    train(capsys, file, tmp_path / "run")
+    commands = [["evaluate"], ["doctor"], ["report"], ["sample", "-n", "3", "--out", "s.npz"]]
+    code = f"""
+import sys
+from otdist_vae.cli import main
+for name, *more in {commands}:
+    assert main([name, {str(tmp_path / "run")!r}, *more]) == 0
+print("lightning" in sys.modules)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=environment(), cwd=tmp_path, check=True
+    )
+    assert done.stdout.endswith("False\n")
+
+
 MISSING = """
 import sys
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from threadpoolctl import threadpool_info, threadpool_limits
 from vae_small import fitted, labels, table
 
 from otdist_vae import evaluation
@@ -33,6 +34,28 @@ def test_features_are_used():
     model = fitted()
     result = evaluation.evaluate(model, table(), reference=table(), features=lambda x: np.zeros((len(x), 2)) + len(x))
     assert result["Fréchet distance"] == {"model": 0, "error": 0, "floor": 0, "floor error": 0}
+
+
+def test_metrics_of_a_small_model_share_out_nothing():
+    # more threads wait for each other; what was set before is set again
+    seen, before = [], torch.get_num_threads()
+
+    def spy(x):
+        blas = {pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"}
+        seen.append((torch.get_num_threads(), blas))
+        return x
+
+    model = fitted()
+    torch.set_num_threads(2)
+    try:
+        with threadpool_limits(2):
+            evaluation.evaluate(model, table(), reference=table(), features=spy)
+            assert {pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"} == {2}
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+    assert seen == [(1, {1})] * len(seen)
+    assert seen
 
 
 def test_classes_and_images():

@@ -15,11 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from threadpoolctl import threadpool_limits
 
 from .. import data, runs
 from ..regularizers import CHOICES
-from ..threads import one_thread
+from ..threads import one_blas_thread, one_thread
 from .cells import Result, compute
 from .protocol import Cell, Protocol
 
@@ -58,18 +57,6 @@ def duration(seconds: float) -> str:
     if seconds < 100:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
-
-
-def one_blas_thread() -> Any:
-    """One thread of BLAS and OpenMP, until `restore_original_limits` of what is returned, or in a `with`.
-
-    Matrices are small here: more threads wait for each other for most of their processor time.
-    """
-    import sklearn.ensemble
-    import sklearn.linear_model
-    import sklearn.svm  # noqa: F401  # only libraries that are loaded are limited
-
-    return threadpool_limits(1)
 
 
 Report = Callable[[Cell, Result, float], None]
