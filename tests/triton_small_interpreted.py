@@ -190,6 +190,15 @@ def test_the_sliced_distance_is_that_of_the_operators(monkeypatch):
 
 def test_agreement_is_asked_of_the_sliced_kernel(monkeypatch, caplog):
     assert all(triton_match._agrees.__wrapped__(CPU, dtype) for dtype in (torch.float32, torch.float64))
-    monkeypatch.setattr(triton_match, "match", lambda x, y: (x[..., 0], x, y))
-    assert not triton_match._agrees.__wrapped__(CPU, torch.float64)
+    match = triton_match.match
+
+    def without_ties(x, y):
+        """Each point as if no other had its projection."""
+        (low, from_x), (high, from_y) = x.sort(stable=True), y.sort(stable=True)
+        slope = 2 / x.shape[-1] * (low - high)
+        sides = (torch.empty_like(x).scatter_(-1, p, z) for p, z in ((from_x, slope), (from_y, -slope)))
+        return match(x, y)[0], *sides
+
+    monkeypatch.setattr(triton_match, "match", without_ties)
+    assert not triton_match._agrees.__wrapped__(CPU, torch.float32)
     assert "are wrong on cpu" in caplog.text
