@@ -22,6 +22,7 @@ from . import memory
 
 FORMAT, VERSION = "otdist_vae", 1
 DESCRIPTION, WEIGHTS = "model.json", "weights.safetensors"
+CONFIG, CURVES, CHECKPOINT = "config.yaml", "metrics.csv", "checkpoints/last.ckpt"  # of a run
 CHECKSUM = "weights_sha256"
 PARTIAL = ".partial"
 

@@ -11,10 +11,7 @@ import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Callback, Checkpoint
 from torch import Tensor
 
-from ._storage import write_atomically
-from .checkpoints import CHECKPOINT
-
-CURVES = "metrics.csv"
+from ._storage import CHECKPOINT, CURVES, write_atomically
 
 
 class BestWeights(Callback):

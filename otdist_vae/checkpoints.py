@@ -10,9 +10,8 @@ from typing import Any
 import torch
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 
+from ._storage import CHECKPOINT as CHECKPOINT
 from ._storage import write_atomically
-
-CHECKPOINT = "checkpoints/last.ckpt"
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):

@@ -755,13 +755,13 @@ def _list(values: np.ndarray) -> str:
 
 def _resumable(run: Any, resume: Any) -> Path | None:
     """The checkpoint to go on from, if there is one and it belongs to this very run."""
-    from .checkpoints import CHECKPOINT, read_checkpoint
-
     if resume is None:
         return None
-    path = run.folder / CHECKPOINT if resume == "auto" else Path(resume)
+    path = run.folder / _storage.CHECKPOINT if resume == "auto" else Path(resume)
     if resume == "auto" and not path.exists():
         return None
+    from .checkpoints import read_checkpoint
+
     kept = read_checkpoint(path)["otdist_vae"]
     for key, value in run.identity.items():
         if kept["identity"].get(key, value) != value:

@@ -112,9 +112,12 @@ class Options:
         self._check_callbacks()
 
     def _check_callbacks(self) -> None:
+        given = self.callbacks if isinstance(self.callbacks, (list, tuple)) else [self.callbacks]
+        if not given:
+            return
         from lightning.pytorch.callbacks import Callback
 
-        for callback in self.callbacks if isinstance(self.callbacks, (list, tuple)) else [self.callbacks]:
+        for callback in given:
             if not isinstance(callback, Callback):
                 raise TypeError(f"callbacks must be a list of Lightning callbacks; got {shown(callback)}")
 

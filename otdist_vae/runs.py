@@ -8,27 +8,26 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import yaml
-from lightning.pytorch.callbacks import Callback
 
 from . import _storage, batches, data, plots, samplers, staging
-from .callbacks import CURVES
-from .checkpoints import CHECKPOINT
+from ._storage import CHECKPOINT, CONFIG, CURVES
 from .model import WVAE
 from .options import SETTING_NAMES, Options, hardware
 from .rows import as_rows
 from .settings import DEFAULTS as DEFAULTS
 from .settings import MODEL_DEFAULTS, checked, read_config
 
-CONFIG, METRICS, TABLE = "config.yaml", "metrics.json", "metrics.md"
+if TYPE_CHECKING:
+    from .starting import Start
+
+METRICS, TABLE = "metrics.json", "metrics.md"
 REPORTS = ("evaluation.json", "evaluation.md", "evaluation.png", "doctor.md", "report.html")
 PICTURES = ("samples.png", "reconstructions.png", "latent.png", "curves.png")
 MADE = (CONFIG, METRICS, TABLE, CURVES, CHECKPOINT, _storage.DESCRIPTION, _storage.WEIGHTS, *PICTURES)
@@ -76,7 +75,9 @@ def train(config: dict[str, Any], folder: Path, *, resume: bool, overwrite: bool
         _start_from(model, Path(config["warm_start"]))
     described = {k: v for k, v in model.describe().items() if k != "random_state"}
     whole = {**config, **described, **options.described(), "data": _lasting(config["data"])}
-    start = _Start(target, whole, checkpoint, fresh=overwrite)
+    from .starting import Start  # with Lightning, which takes long to import: reading a run does without it
+
+    start = Start(target, whole, checkpoint, fresh=overwrite)
     with _nothing_lost(start):
         model.fit(
             examples.x,
@@ -151,41 +152,8 @@ def _start_from(model: WVAE, folder: Path) -> None:
     model.network, model.classes = former.network, former.classes
 
 
-class _Start(Callback):
-    """Writes the configuration once Lightning is about to train, when nothing can be refused any more."""
-
-    def __init__(self, target: Path, config: dict[str, Any], checkpoint: Path | None, fresh: bool) -> None:
-        self.target, self.checkpoint, self.fresh = target, checkpoint, fresh
-        self.existed, path = target.exists(), target / CONFIG
-        self.before = path.read_bytes() if path.is_file() else None  # the configuration of what was begun there
-        self.text = yaml.safe_dump(json.loads(json.dumps(config)), sort_keys=False, allow_unicode=True).encode()
-
-    def setup(self, trainer: Any, module: Any, stage: str) -> None:
-        if not trainer.is_global_zero:
-            return
-        own = self.target / CHECKPOINT
-        if self.fresh and self.target.name == staging.UNFINISHED:
-            staging.discard(self.target.parent)
-            self.target.mkdir()
-            self.existed, self.before = False, None
-        if self.checkpoint is not None and self.checkpoint != own:
-            _storage.write_atomically(own, self.checkpoint.read_bytes())
-        _storage.write_atomically(self.target / CONFIG, self.text)
-
-    def undo(self) -> None:
-        """The configuration as before; what was made without a checkpoint is gone."""
-        path = self.target / CONFIG
-        if (self.target / CHECKPOINT).exists() or self.before is not None:
-            if self.before is not None and path.read_bytes() != self.before:
-                _storage.write_atomically(path, self.before)
-        elif not self.existed:
-            shutil.rmtree(self.target, ignore_errors=True)
-        else:
-            path.unlink(missing_ok=True)
-
-
 @contextmanager
-def _nothing_lost(start: _Start) -> Iterator[None]:
+def _nothing_lost(start: Start) -> Iterator[None]:
     """If training fails, the target's configuration is as before, and what was made without a checkpoint is gone."""
     os.environ[TARGET] = str(start.target)
     try:

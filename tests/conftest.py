@@ -33,3 +33,13 @@ def _one_thread_for_networks(request: pytest.FixtureRequest) -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def quick_classifiers() -> Iterator[None]:
+    """Classifiers that learn little, for tests of what is done with their scores: they take most of the time."""
+    import vae_quick
+
+    with pytest.MonkeyPatch.context() as patch:
+        vae_quick.quicken(patch.setattr)
+        yield

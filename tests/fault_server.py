@@ -97,9 +97,11 @@ def serve(root: str) -> None:
     torch.set_num_threads(1)
     import lightning.pytorch
     import sklearn.mixture  # noqa: F401
+    import vae_quick
 
     from otdist_vae import callbacks, comparison, diagnostics, evaluation, plots, runs, training  # noqa: F401
 
+    vae_quick.quicken()
     plots.png = lambda figure: b"a picture"  # drawing takes most of the time, and is not what is tested
     assert lightning.pytorch
     for line in sys.stdin:

@@ -15,6 +15,7 @@ from vae_small import labels, table
 from otdist_vae import WVAE, callbacks, runs, training
 from otdist_vae.cli import main
 
+pytestmark = pytest.mark.usefixtures("quick_classifiers")
 QUICK = ["--max-epochs", "1", "--set", "encoder.hidden=[8]", "--latent-dim", "2", "--seed", "0"]
 
 

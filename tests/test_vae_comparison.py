@@ -20,6 +20,8 @@ from otdist_vae.cli import main
 from otdist_vae.comparison import classifiers, contrast, holm, partition
 from otdist_vae.settings import DEFAULTS
 
+pytestmark = pytest.mark.usefixtures("quick_classifiers")
+
 # --- statistics -------------------------------------------------------------------------------------------------------
 
 
@@ -153,7 +155,7 @@ def run(capsys, *arguments):
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory):
+def whole(tmp_path_factory, quick_classifiers):
     """A comparison that nothing stopped."""
     out = tmp_path_factory.mktemp("whole") / "c"
     assert main(["compare", *ASKED, "--out", str(out)]) == 0
@@ -300,9 +302,9 @@ def test_other_data_are_noticed(tmp_path, whole, capsys):
 
 def stopped(out: Path, by: int, after: int, *arguments: str) -> tuple[int, str]:
     """A comparison in a process of its own that gets the signal `by` when `after` cells are finished."""
-    command = [sys.executable, "-m", "otdist_vae", "compare", "--out", str(out), *arguments]
-    root = str(Path(__file__).parent.parent)
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": root}
+    tests = Path(__file__).parent
+    command = [sys.executable, str(tests / "vae_quick.py"), "compare", "--out", str(out), *arguments]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(tests.parent)}
     with subprocess.Popen(
         command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, env=environment
     ) as process:
@@ -319,13 +321,18 @@ def stopped(out: Path, by: int, after: int, *arguments: str) -> tuple[int, str]:
 
 def test_neither_kills_nor_processes_change_a_number(tmp_path, whole, capsys):
     out = tmp_path / "c"
-    status, said = stopped(out, signal.SIGINT, 3, *ASKED, "--jobs", "2")
+    out.mkdir()
+    older = out / "comparison.md"
+    older.write_text("older")  # stays until the new comparison is whole
+    status, said = stopped(out, signal.SIGINT, 3, *ASKED, "--overwrite", "--jobs", "2")
     assert status == 130
     assert re.search(r"interrupted; \d+ finished cells are kept; go on with otdist-vae compare --out", said)
     kept = numbers(out / "unfinished")
     assert len(kept) >= 3
+    assert older.read_text() == "older"
     assert stopped(out, signal.SIGKILL, 4, "--resume", "auto")[0] == -signal.SIGKILL
     assert len(numbers(out / "unfinished")) >= len(kept) + 4
+    assert older.read_text() == "older"
     before = {p.name: p.stat().st_mtime_ns for p in (out / "unfinished" / "cells").iterdir()}
     status, _, err = run(capsys, "compare", "--out", out, "--resume", "auto", *ASKED)
     assert status == 0
@@ -334,15 +341,6 @@ def test_neither_kills_nor_processes_change_a_number(tmp_path, whole, capsys):
     assert numbers(out) == numbers(whole)
     for name in ("comparison.md", "comparison.csv", "comparison.json", "comparison.html"):
         assert (out / name).read_bytes() == (whole / name).read_bytes()
-
-
-def test_a_new_comparison_is_stopped_beside_the_old_one(tmp_path, whole):
-    out = tmp_path / "c"
-    out.mkdir()
-    (out / "comparison.md").write_text("older")
-    assert stopped(out, signal.SIGKILL, 1, *ASKED, "--overwrite")[0] == -signal.SIGKILL
-    assert (out / "comparison.md").read_text() == "older"
-    assert len(numbers(out / "unfinished")) >= 1
 
 
 def test_a_damaged_cell_is_computed_again(tmp_path):
@@ -436,7 +434,7 @@ def test_a_full_disk_is_no_result(tmp_path, monkeypatch):
     assert not list((tmp_path / "c" / "unfinished" / "cells").glob("fit-*"))
 
 
-# --- parts and classifiers --------------------------------------------------------------------------------------------
+# --- parts ------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("share", [0.25, 0.3])
@@ -449,26 +447,3 @@ def test_parts_are_stratified_and_leave_one_of_each_class(share):
         assert set(y[kept]) == {0, 1, 2, 3}
         # largest remainders: within one of the share, but for what a class of one or two cannot give
         assert (np.abs(np.bincount(y[held], minlength=4) - share * np.bincount(y)) <= 1).all()
-
-
-def test_classifiers_score_the_test_part():
-    rng = np.random.default_rng(0)
-    y = np.repeat(["a", "b", "c"], 40)
-    x = (rng.normal(size=(120, 3)) + 3 * np.eye(3)[np.repeat(range(3), 40)]).astype(np.float32)
-    half = np.arange(120) % 2 == 0
-    given, test = classifiers.Labelled(x[half], y[half]), classifiers.Labelled(x[~half], y[~half])
-    found = classifiers.scores(given, None, test, seed=0)
-    assert set(found) == {"logistic regression", "RBF SVM", "random forest", "small network"}
-    for name, scores in found.items():
-        assert scores["accuracy"] > 0.8, name  # of a nearest mean: .93
-        assert 0 < scores.get("log-loss", 1e-9) < np.log(3), name  # of one that knows nothing: log 3
-    assert found == classifiers.scores(given, None, test, seed=0)
-
-
-def test_log_loss_is_scikit_learns_but_for_the_doubt():
-    from sklearn.metrics import log_loss
-
-    rng = np.random.default_rng(1)
-    p, y = rng.dirichlet(np.ones(4), 50), rng.integers(4, size=50)
-    doubted = (1 - classifiers.DOUBT) * p + classifiers.DOUBT / 4
-    assert classifiers.log_loss(p, np.arange(4), y) == pytest.approx(log_loss(y, doubted, labels=range(4)))

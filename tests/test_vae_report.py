@@ -18,6 +18,7 @@ from vae_small import labels, table
 from otdist_vae import report, runs, sheets, walks
 from otdist_vae.cli import main
 
+pytestmark = pytest.mark.usefixtures("quick_classifiers")
 HOSTILE = "<script>alert('&')</script>"
 QUICK = ["--max-epochs", "1", "--set", "encoder.hidden=[8]", "--latent-dim", "3", "--set", "batch_size=32"]
 
@@ -58,7 +59,7 @@ def trained(folder, x, y=None, *more):
 
 
 @pytest.fixture(scope="module")
-def pictures(tmp_path_factory):
+def pictures(tmp_path_factory, quick_classifiers):
     folder = tmp_path_factory.mktemp("pictures")
     x = np.random.default_rng(0).random((90, 9, 7), dtype=np.float32)
     names = np.array([HOSTILE, "b & c", "</script>"])[labels(90)]

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from . import method
-from .constants import ANNEAL_FACTOR, ANNEAL_TOL, LOG2E, MEMORY, NEWTON_AFTER, RIDGE
+from .constants import ANNEAL_FACTOR, ANNEAL_MOST, ANNEAL_TOL, LOG2E, MEMORY, NEWTON_AFTER, RIDGE
 from .method import penalty
 from .torch_passes import TorchPasses
 
@@ -58,7 +58,7 @@ def solve(
         n_stages = 0
     passes = torch.zeros_like(problem.product_mass, dtype=torch.int64) if taken is None else taken
     for _ in range(n_stages):
-        found, _ = iterate(problem, h, max(ANNEAL_TOL, tol), (max_iter - passes).clip(1), max_iter)
+        found, _ = iterate(problem, h, max(ANNEAL_TOL, tol), (max_iter - passes).clip(1, ANNEAL_MOST), ANNEAL_MOST)
         h, passes = found.h * ANNEAL_FACTOR, passes + found.passes
         problem.rescale(ANNEAL_FACTOR)
     anderson = tolerances(problem, tol, max_iter, count)
