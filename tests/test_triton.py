@@ -81,15 +81,15 @@ def test_kernels_compile_for_a_card_without_spills(kernel, double, d, compiled):
         assert ("mma.sync" if double else "wgmma") in ptx
 
 
-@pytest.mark.parametrize("n", [40, 512])
-def test_small_problems_compile_for_a_card_without_spills(n, compiled):
+@pytest.mark.parametrize(("n", "double"), [(40, False), (512, False), (256, True)])
+def test_small_problems_compile_for_a_card_without_spills(n, double, compiled):
     from otdist.sinkhorn import triton_kernels, triton_small
     from otdist.sinkhorn.constants import SYMMETRIC_STEP
 
-    kinds = dict.fromkeys(("E", "a", "b", "apart", "change", "sums"), "*fp32")
+    kinds = dict.fromkeys(("E", "a", "b", "apart", "change", "sums"), "*fp64" if double else "*fp32")
     kinds |= dict.fromkeys(("own", "passes"), "*i32") | dict.fromkeys(("n", "m", "most", "burst"), "i32")
     kinds |= dict.fromkeys(("tol", "trust", "farthest"), "fp32")
-    sizes = {**triton_small.tile(n, n), "SHARE": SYMMETRIC_STEP, "num_warps": triton_small.WARPS}
+    sizes = {**triton_small.tile(n, n, double), "SHARE": SYMMETRIC_STEP, "num_warps": triton_small.WARPS}
     compiled(triton_kernels.scalings, kinds, sizes)
 
 
