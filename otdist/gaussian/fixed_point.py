@@ -10,7 +10,7 @@ from .._core import backend
 from .._core.backend import Array
 from .factor import factor
 
-# Entries of QᵀQ - I, in units of d eps, up to which Q is what it should be: sixteen steps of products add some rounding.
+# Entries of QᵀQ - I, in units of d eps, up to which Q is what it should be: sixteen steps of products round.
 _ORTHOGONAL = 64
 # Coordinates up to which a device decomposes all matrices of a batch at once; larger ones it takes one after the other.
 _BATCHED = 32
