@@ -440,3 +440,11 @@ def test_the_card_is_named_in_the_results(monkeypatch):
 def test_a_device_that_is_not_there_is_said_to_be_missing(capsys, tmp_path):
     assert main(["--device", "cuda", "--only", "gaussian-batch-2", "--out", str(tmp_path)]) == 2
     assert "no device 'cuda'" in capsys.readouterr().err
+
+
+def test_the_readme_has_what_was_measured():
+    from bench import summary
+
+    readme = summary.README.read_text("utf-8")
+    assert summary.written(readme, summary.MEASURED.read_text("utf-8")) == readme
+    assert readme.count("<!-- end -->") == 2

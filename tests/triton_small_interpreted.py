@@ -190,7 +190,7 @@ def test_the_sliced_distance_is_that_of_the_operators(monkeypatch):
     asked, found = [], []
     for usable in (True, False):
         monkeypatch.setattr(triton_match, "usable", lambda z, usable=usable: asked.append(1) or usable)
-        found.append(estimator.solve((x, y, none, none), directions, (True, True, False, False, True)))
+        found.append(estimator.estimate((x, y, none, none), directions, (True, True, False, False, True)))
     assert len(asked) == 2
     for ours, theirs in zip((found[0].value, *found[0].grads), (found[1].value, *found[1].grads), strict=True):
         assert (ours is None) == (theirs is None)

@@ -324,10 +324,12 @@ def _rotate(x: Array, y: Array, eps: float, value: Array, slopes: Slopes, *, wit
     step = max(-(-n // _CHUNKS), 1 + _CHUNK_WORK // x.shape[-1] ** 3)
     step += -step % jacobi.LANES
 
-    def solve(start: int) -> None:
-        jacobi.solve(x, y, RANK * eps, range(start, min(start + step, n)), (value, *slopes, status), with_vectors)
+    def rotate(start: int) -> None:
+        jacobi.bures_squared(
+            x, y, RANK * eps, range(start, min(start + step, n)), (value, *slopes, status), with_vectors
+        )
 
-    threads.map(solve, range(0, n, step))
+    threads.map(rotate, range(0, n, step))
     return np.flatnonzero(status)
 
 
@@ -372,7 +374,7 @@ def _by_polar_factors(
     doubtful = usable & ~roots.regular
     ill = roots.regular & (roots.smallest <= polar.WELL)
     any_doubtful, any_ill = backend.numbers(doubtful.any(), ill.any())
-    value, slopes = roots.solve(polar.LEAST if any_ill else polar.WELL, needs)
+    value, slopes = roots.value_and_slopes(polar.LEAST if any_ill else polar.WELL, needs)
     return value, slopes, doubtful if any_doubtful else None
 
 

@@ -89,7 +89,7 @@ class State(NamedTuple):
     value: Array
 
 
-def solve(problem: Any, tol: float, max_iter: int, h: Array | None = None) -> State:
+def epsilon_scaling(problem: Any, tol: float, max_iter: int, h: Array | None = None) -> State:
     """Solve from h, or from the potentials of the Gaussians that fit the clouds, through larger ε where ε is small."""
     n_stages = 0
     if h is None:

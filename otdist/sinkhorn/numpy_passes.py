@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 
-from . import method
 from .constants import TRUST_DOUBLE, TRUST_SINGLE
 from .starts import start
 
@@ -268,9 +267,6 @@ class NumpyPasses:
         if (self.b > 0).all():
             return h
         return np.where(self.b > 0, h, F if self.symmetric else self.column_softmin(F))
-
-    def solve(self, tol: float, max_iter: int, h: np.ndarray | None) -> method.State:
-        return method.solve(self, tol, max_iter, h)
 
 
 def packed(x: np.ndarray, size: int, dtype: Any) -> np.ndarray:

@@ -47,7 +47,7 @@ class Estimate(NamedTuple):
     grads: list[Array | None]
 
 
-def solve(
+def estimate(
     arrays: tuple[Array, Array, Array, Array],
     by: DirectionSet,
     needs_input_grad: Needs,
