@@ -103,7 +103,7 @@ def test_a_divergence_of_small_clouds_is_that_of_the_operators(monkeypatch, epsi
     results: list[Any] = []
     launches: list[int] = []
     iterate = triton_small.iterate
-    monkeypatch.setattr(triton_small, "PASSES", 20)  # not enough where there are stages
+    monkeypatch.setattr(triton_small, "PASSES", 8)  # not enough where there are stages
     monkeypatch.setattr(triton_small, "iterate", lambda *z: launches.append(1) or iterate(*z))
     for usable in (False, True):
         monkeypatch.setattr(triton_small, "usable", lambda problem, usable=usable: usable)
@@ -152,7 +152,7 @@ def rows(n: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@pytest.mark.parametrize(("n", "block"), [(1, 512), (150, 32), (150, 512)])
+@pytest.mark.parametrize(("n", "block"), [(1, 512), (90, 32), (90, 512)])
 def test_slopes_are_those_of_the_sorted_projections(monkeypatch, n, block, dtype):
     monkeypatch.setattr(triton_kernels, "BLOCK", block)
     x, y = rows(n, dtype)
@@ -169,7 +169,7 @@ def test_slopes_are_those_of_the_sorted_projections(monkeypatch, n, block, dtype
 
 def test_tied_points_have_the_same_slope_to_the_last_bit(monkeypatch):
     monkeypatch.setattr(triton_kernels, "BLOCK", 32)
-    x, y = rows(150, torch.float32)
+    x, y = rows(90, torch.float32)
     _, by_x, _ = triton_match.match(x[None], y[None])
     assert len(by_x[0, 2][x[2] == 0.5].unique()) == 1
 
@@ -186,7 +186,7 @@ def test_only_a_direction_that_is_not_finite_has_no_slopes():
 
 def test_the_sliced_distance_is_that_of_the_operators(monkeypatch):
     x, y, none = random(2, 40, 3), 0.2 + random(2, 41, 3)[:, 1:], random(2, 0)
-    directions = DirectionSet(torch.nn.functional.normalize(random(1, 9, 3) - 0.5, dim=-1).numpy(), False)
+    directions = DirectionSet(torch.nn.functional.normalize(random(1, 4, 3) - 0.5, dim=-1).numpy(), False)
     asked, found = [], []
     for usable in (True, False):
         monkeypatch.setattr(triton_match, "usable", lambda z, usable=usable: asked.append(1) or usable)
