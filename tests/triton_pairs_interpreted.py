@@ -35,6 +35,7 @@ def test_pairs_are_those_of_the_library_on_a_cpu(d):
     assert good.all()
     np.testing.assert_allclose(value, expected, rtol=100 * d * EPS)
     for ours, theirs in zip(slopes, (grads.cov_x, grads.cov_y), strict=True):
+        assert torch.equal(ours, ours.mT)
         np.testing.assert_allclose(ours, theirs, rtol=0, atol=100 * d * EPS * np.abs(theirs).max() / 0.1)
 
 
@@ -56,8 +57,17 @@ def test_worse_conditions_take_the_longer_schedule_and_the_worst_are_refused():
         if fits:
             expected = [float(gaussian.w2_squared(np.zeros(4), z.numpy(), np.zeros(4), y[0].numpy())) for z in x]
             np.testing.assert_allclose(value, expected, rtol=1e-9)
-    for scale in (1e-90, 1e90):
-        assert not triton_pairs.solve(y * scale, y, EPS, TRACES)[2].any()
+        else:
+            assert not triton_pairs.solve(y, x, EPS, TRACES)[2].any()
+    x = covariances(1, 4, 1e-11)  # either will do, but not their product
+    assert triton_pairs.solve(x, y, EPS, TRACES)[2].all()
+    assert not triton_pairs.solve(x, 2 * x, EPS, TRACES)[2].any()
+
+
+@pytest.mark.parametrize(("scale", "fits"), [(1e-90, False), (1e-12, True), (1e12, True), (1e90, False)])
+def test_sizes_matter_only_where_squares_leave_the_range(scale, fits):
+    y = covariances(1, 4)
+    assert triton_pairs.solve(y * scale, 3 * y * scale, EPS, TRACES)[2].tolist() == [fits]
 
 
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")  # NumPy's; a card is silent
