@@ -11,8 +11,10 @@ from standin_device import StandInDevice
 from test_transforms import ROWS as DIFFERENTIABLE
 from torch import Tensor
 
-from otdist import exact, gaussian, sinkhorn
-from otdist.sinkhorn import torch_engine, torch_passes
+from otdist import exact, gaussian, sinkhorn, sliced
+from otdist.gaussian import triton_pairs
+from otdist.sinkhorn import torch_engine, torch_passes, triton_passes, triton_small
+from otdist.sliced import triton_match
 
 # Launches and synchronisations that value and gradients of a row may take: as measured, rounded up; of what iterates a
 # quarter more, for rounding decides when it stops.
@@ -29,6 +31,9 @@ BUDGETS = {
     "gaussian.mixture_w2_squared": (180, 8),
     "gaussian.fit": (27, 0),
     "gaussian.barycenter": (350, 39),
+    "gaussian.barycenter, covariance": (340, 38),
+    "gaussian.barycenter, wide": (1900, 27),
+    "gaussian.barycenter, wide and singular": (305, 24),
     "gaussian.w2_squared_from_samples": (175, 1),
     "covariance.Diagonal": (165, 1),
     "covariance.Isotropic": (165, 1),
@@ -168,14 +173,51 @@ def test_no_differentiable_function_is_forgotten():
     assert {name.partition(",")[0] for name in DIFFERENTIABLE} - covered == set()
 
 
+on_a_card = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no card")
+
+
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no card")
+@on_a_card
 @pytest.mark.parametrize("name", [*ROWS, *PLAIN])
 def test_a_card_agrees_with_the_cpu(name):
     row = {**ROWS, **PLAIN}[name]
     expected = evaluate(row, tuple(z.clone() for z in row.inputs), name in ROWS)
     found = evaluate(row, tuple(z.cuda() for z in row.inputs), name in ROWS)
     assert_close(row, [z.cpu() for z in found], expected)
+
+
+@pytest.mark.gpu
+@on_a_card
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_card_uses_the_kernels(dtype):
+    """Falling back on PyTorch's operators is silent but for a warning in the log."""
+    if torch.cuda.get_device_capability() < (8, 0):
+        pytest.skip("Triton's kernels need Ampere or newer")
+    for d in (3, 20):
+        x, w = torch.rand(1, 5, d, dtype=torch.float64).cuda(), torch.full((1, 5), 0.2, dtype=torch.float64).cuda()
+        problem = torch_passes.TorchPasses(torch_passes.Clouds(x, x + 1, w, w, w[:, 0]), (1.0, 1.0), dtype)
+        assert triton_passes.usable(x, dtype)
+        assert triton_small.usable(problem)
+        assert triton_match.usable(x.to(dtype))
+        assert triton_pairs.usable(x.mT @ x)
+
+
+@pytest.mark.gpu
+@on_a_card
+@pytest.mark.parametrize("d", [3, 20])
+def test_large_problems_on_a_card_are_those_of_the_cpu_and_the_same_in_every_run(d):
+    """Beyond 2^24 entries, where no matrix is stored; and projections in many blocks."""
+    generator = torch.Generator().manual_seed(0)
+    x, y = (torch.randn(4500, d, generator=generator) + shift for shift in (0.0, 0.5))
+    for function, options, rtol in (
+        (sinkhorn.w2_squared, {"epsilon": 0.1 * d}, 5e-2),
+        (sliced.w2_squared, {"rng": 0}, 1e-4),
+    ):
+        row = Row((x, y), lambda *z, function=function, options=options: function(*z, **options), rtol)
+        expected = evaluate(row, (x.clone(), y.clone()), True)
+        found, again = (evaluate(row, (x.cuda(), y.cuda()), True) for _ in range(2))
+        assert_close(row, [z.cpu() for z in found], expected)
+        assert all(map(torch.equal, found, again))
 
 
 # The stand-in itself.

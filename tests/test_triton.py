@@ -18,7 +18,7 @@ SHARED_MEMORY = 227 * 1024  # bytes a block may have on compute capability 9.0
 
 
 def test_kernels_agree_with_the_dense_formula_in_the_interpreter():
-    files = [str(HERE / name) for name in ("triton_interpreted.py", "triton_small_interpreted.py")]
+    files = [str(HERE / f"triton_{name}interpreted.py") for name in ("", "small_", "pairs_")]
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *files]
     environment = {**os.environ, "TRITON_INTERPRET": "1"}
     done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=HERE.parent, timeout=600)
@@ -81,16 +81,25 @@ def test_kernels_compile_for_a_card_without_spills(kernel, double, d, compiled):
         assert ("mma.sync" if double else "wgmma") in ptx
 
 
-@pytest.mark.parametrize("n", [40, 512])
-def test_small_problems_compile_for_a_card_without_spills(n, compiled):
+@pytest.mark.parametrize(("n", "double"), [(40, False), (512, False), (256, True)])
+def test_small_problems_compile_for_a_card_without_spills(n, double, compiled):
     from otdist.sinkhorn import triton_kernels, triton_small
     from otdist.sinkhorn.constants import SYMMETRIC_STEP
 
-    kinds = dict.fromkeys(("E", "a", "b", "apart", "change", "sums"), "*fp32")
+    kinds = dict.fromkeys(("E", "a", "b", "apart", "change", "sums"), "*fp64" if double else "*fp32")
     kinds |= dict.fromkeys(("own", "passes"), "*i32") | dict.fromkeys(("n", "m", "most", "burst"), "i32")
     kinds |= dict.fromkeys(("tol", "trust", "farthest"), "fp32")
-    sizes = {**triton_small.tile(n, n), "SHARE": SYMMETRIC_STEP, "num_warps": triton_small.WARPS}
+    sizes = {**triton_small.tile(n, n, double), "SHARE": SYMMETRIC_STEP, "num_warps": triton_small.WARPS}
     compiled(triton_kernels.scalings, kinds, sizes)
+
+
+@pytest.mark.parametrize("d", [8, 32])
+def test_gaussian_pairs_compile_for_a_card_without_spills(d, compiled):
+    from otdist.gaussian import triton_kernels, triton_pairs
+
+    kinds = dict.fromkeys(("x", "y", "value", "slope_x", "slope_y", "table"), "*fp64")
+    kinds |= {"good": "*i8"} | dict.fromkeys(("d", "stride_x", "stride_y"), "i32")
+    assert "mma.sync" in compiled(triton_kernels.pairs, kinds, triton_pairs.sizes(d))
 
 
 @pytest.mark.parametrize("kind", ["fp32", "fp64"])

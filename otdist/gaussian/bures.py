@@ -365,8 +365,12 @@ def _by_polar_factors(
 
     The host waits once.
     """
-    from . import polar
+    from . import polar, triton_pairs
 
+    if triton_pairs.usable(x):
+        value, (slope_x, slope_y), good = triton_pairs.solve(x, y, eps, (_LEAST, _MOST))
+        doubtful, slopes = usable & ~good, (slope_x if needs[0] else None, slope_y if needs[1] else None)
+        return value, slopes, doubtful if bool(doubtful.any()) else None
     regular = usable
     for size in (trace(x), trace(y)):
         regular = regular & (size > _LEAST) & (size < _MOST)

@@ -108,7 +108,7 @@ def scalings(
     With v = 2^change: u_i = a_i / (E v)_i, and v_j is multiplied by b_j / (v_j (Eᵀu)_j), the weight over the marginal.
     Where a cloud is compared with itself (`own`), v_j is multiplied by (2^apart_j / ((E v)_j v_j))^SHARE instead. A
     program ends where the marginals' error is at most tol, where a change goes beyond `trust`, after `burst` passes, or
-    where `passes`, which counts them, is `most`. `sums` (problems, n) is room for E v.
+    where `passes`, which counts them, is `most`. `sums` (problems, n) is room for E v. All are of the type of E.
     """
     k = tl.program_id(0).to(tl.int64)
     E, a, sums = E + k * n * m, a + k * n, sums + k * n
@@ -117,13 +117,13 @@ def scalings(
     weight = tl.load(b + k * m + j, mask=inside, other=0.0)
     mirrored, base = tl.load(own + k) != 0, tl.load(apart + k * m + j, mask=inside, other=0.0)
     live, target = weight > 0, tl.where(weight > 0, weight, 1.0)
-    log_v = tl.zeros((COLUMNS,), tl.float32)
+    log_v = tl.zeros((COLUMNS,), weight.dtype)
     count = tl.load(passes + k)
     most = tl.minimum(most, count + burst)
     going = count < most
     while going:
         v = tl.where(inside, tl.exp2(log_v), 0.0)
-        columns = tl.zeros((COLUMNS,), tl.float32)
+        columns = tl.zeros((COLUMNS,), weight.dtype)
         for first in range(0, n, ROWS):
             i = first + tl.arange(0, ROWS)
             there = (i < n)[:, None] & inside[None, :]
@@ -142,7 +142,7 @@ def scalings(
         error = tl.sum(tl.where(live, off, 0.0), 0)
         count += 1
         going = (error > tol) & (count < most)
-        log_v = tl.where(going, log_v + tl.where(mirrored, SHARE, 1.0) * r, log_v)
+        log_v = tl.where(going, log_v + tl.where(mirrored, SHARE * r, r), log_v)
         going = going & (tl.max(tl.abs(log_v), 0) <= trust)
     tl.store(change + k * m + j, log_v, mask=inside)
     tl.store(passes + k, count)

@@ -20,10 +20,10 @@ from .constants import ANNEAL_FACTOR, ANNEAL_TOL, SYMMETRIC_STEP
 from .torch_method import measure
 from .torch_passes import Clouds, TorchPasses
 
-# Points of a cloud, at most: the vectors of a problem stay in registers, its kernel (1 MiB) near.
+# Points of a cloud, at most: the vectors of a problem stay in registers, its kernel (1 or 2 MiB) near.
 POINTS = 512
-# Entries of the kernel that a program holds at a time, and its warps.
-TILE, WARPS = 8192, 8
+# Bytes of the kernel that a program holds at a time, and its warps.
+TILE, WARPS = 2**15, 8
 # Launches for each ε, of so many passes at most: each absorbs what has changed.
 LAUNCHES, PASSES = 2, 500
 # A marginal is measured here in another order than there: a share of the tolerance is left for that.
@@ -31,11 +31,11 @@ SHARE = 0.9
 
 
 def usable(problem: TorchPasses) -> bool:
-    """Whether these are balanced problems in float32, small enough, on a card where the kernel is right."""
+    """Whether these are balanced problems, small enough, on a card where the kernel is right."""
     small = max(problem.a.shape[1], problem.b.shape[1]) <= POINTS and problem.keeps
-    if problem.double or problem.dampings != (1.0, 1.0) or not small or type(problem) is not TorchPasses:
+    if problem.dampings != (1.0, 1.0) or not small or type(problem) is not TorchPasses:
         return False
-    return card.takes_kernels(problem.x) and _agrees(problem.x.device)
+    return card.takes_kernels(problem.x) and _agrees(problem.x.device, problem.dtype)
 
 
 def advance(problem: TorchPasses, tol: float, max_iter: int, h: Tensor | None, n_stages: int) -> tuple[Tensor, Tensor]:
@@ -66,24 +66,24 @@ def iterate(problem: TorchPasses, h: Tensor, tol: float, max_iter: int, passes: 
     own, apart = torch.zeros_like(passes), torch.zeros_like(h)
     if problem.own is not False:  # n = m
         own, apart = own + problem.own, problem.shift - h
-    arrays = [z.float().contiguous() for z in (problem.a, problem.b, apart)]
+    arrays = [z.to(problem.dtype).contiguous() for z in (problem.a, problem.b, apart)]
     change, sums = torch.zeros_like(arrays[1]), torch.empty_like(arrays[0])
     if not k:
         return change.double()
-    sizes = {**tile(n, m), "SHARE": SYMMETRIC_STEP, "num_warps": WARPS}
+    sizes = {**tile(n, m, problem.double), "SHARE": SYMMETRIC_STEP, "num_warps": WARPS}
     limits = min(max_iter, 1 << 30), PASSES, tol, problem.trust, problem.farthest
     card.launch(scalings, (k,), problem.kernel, *arrays, own, change, passes, sums, n, m, *limits, **sizes)
     return change.double()
 
 
-def tile(n: int, m: int) -> dict[str, int]:
+def tile(n: int, m: int, double: bool) -> dict[str, int]:
     """What a program holds of a kernel (n, m) at a time: powers of two."""
-    columns = 1 << (m - 1).bit_length()
-    return {"ROWS": max(1, min(1 << (n - 1).bit_length(), TILE // columns)), "COLUMNS": columns}
+    columns, size = 1 << (m - 1).bit_length(), 8 if double else 4
+    return {"ROWS": max(1, min(1 << (n - 1).bit_length(), TILE // (size * columns))), "COLUMNS": columns}
 
 
 @cache
-def _agrees(device: torch.device) -> bool:
+def _agrees(device: torch.device, dtype: torch.dtype) -> bool:
     """Whether PyTorch's operators find the marginals right where the kernel has stopped, of one problem and of one of a
     cloud with itself: asked once in a process."""
     n, d, tol = 70, 3, 1e-3
@@ -91,9 +91,8 @@ def _agrees(device: torch.device) -> bool:
     x, y = (torch.rand(1, n, d, generator=generator, dtype=torch.float64).to(device) for _ in "xy")
     w = x.new_full((2, n), 1 / n)
     own = torch.arange(2, device=device) > 0
-    problem = TorchPasses(
-        Clouds(torch.cat([x, x]), torch.cat([y, x]), w, w, x.new_full((2,), 5.0)), (1.0, 1.0), torch.float32, own=own
-    )
+    clouds = Clouds(torch.cat([x, x]), torch.cat([y, x]), w, w, x.new_full((2,), 5.0))
+    problem = TorchPasses(clouds, (1.0, 1.0), dtype, own=own)
 
     def error() -> float:
         h, _ = advance(problem, tol, 1000, None, 0)

@@ -28,7 +28,7 @@ from .projected import Transport, transport
 
 # Projections held at a time: 2^21 numbers of each cloud are 16 MiB of float64, and enough for the product to be fast.
 _CHUNK = 1 << 21
-# On a card more, to fill it: PyTorch sorts many rows at once several times faster than a few.
+# On a card more: a sort of a few rows leaves most of it idle.
 _CHUNK_ON_CARD = 1 << 24
 
 # Below so many directions their own spread can't be trusted; and coordinates up to which covariances are cheap.
