@@ -33,8 +33,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--resume", action="store_true", help="keep what --out has, measure the rest")
     options = parser.parse_args(arguments)
     chosen = workloads.select(options.only)
-    if options.device != "cpu":
-        chosen = workloads.on_device(chosen)
+    chosen = workloads.on_host(chosen) if options.device == "cpu" else workloads.on_device(chosen)
     if not chosen:
         print(f"no workload matches {' '.join(options.only)}; --list names them", file=sys.stderr)
         return 2

@@ -76,6 +76,12 @@ ABLATIONS = (
         "one product on BLAS's threads",
         (Switch("otdist.sliced.products", "is_small", lambda *sizes: True),),
     ),
+    Ablation(
+        "sliced-gradient",
+        "products in pieces",
+        "products on BLAS's threads",
+        (Switch("otdist.sliced.products", "is_small", lambda *sizes: True),),
+    ),
     Ablation("sliced-gradient", "threads of our own", "one thread", (_ONE_THREAD,)),
     Ablation("sliced-gradient", "NumPy", "PyTorch's operations", (_TENSORS,)),
     Ablation("step-sliced-value", "short way for one small pair", "general way", (_GENERAL,)),

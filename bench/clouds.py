@@ -60,6 +60,14 @@ def entropic_clouds(n: int, d: int, share: float, *, batch: int | None = None, s
     return Problem(inputs=inputs, answers=named, options={"epsilon": epsilon})
 
 
+def entropic_pair(n: int, d: int, share: float, *, seed: int = 0) -> Problem:
+    """Two float32 clouds, epsilon the given share of the mean cost; the entropic cost by converged float64 Sinkhorn."""
+    x, y = _gaussian_clouds((n, d), seed)
+    epsilon = share * float(squared_distances(x, y).mean())
+    solved = converged_sinkhorn(x.astype(float), y.astype(float), epsilon, tol=1e-6)
+    return Problem({"x": x, "y": y}, {"value": np.float64(solved.value)}, {"epsilon": epsilon})
+
+
 def _gaussian_clouds(shape: tuple[int, int], seed: int) -> tuple[np.ndarray, np.ndarray]:
     """N(0, I) and a shifted, narrower one, centred apart by one standard deviation."""
     rng = np.random.default_rng(seed)

@@ -36,6 +36,16 @@ def place(array: Any) -> Any:
     return torch.from_numpy(array).to(_current)
 
 
+def own(array: Any) -> Any:
+    """A NumPy array as callers have it there: as it is on the host, as a tensor on a card."""
+    return array if _current == "cpu" else place(array)
+
+
+def current() -> str:
+    """PyTorch's name of the device."""
+    return _current
+
+
 def synchronize() -> None:
     """Wait until the card has done what it was asked for: without it a clock tells how long asking takes."""
     if _current == "cpu":

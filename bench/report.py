@@ -12,7 +12,10 @@ from bench import device
 from bench.rivals import version_of
 from bench.run import Report, Result
 
-LIBRARIES = ("otdist", "numpy", "scipy", "numba", "torch", "POT", "torchmetrics", "geomloss", "jax", "ott-jax")
+LIBRARIES = (
+    *("otdist", "numpy", "scipy", "numba", "torch", "triton", "POT", "torchmetrics", "geomloss", "jax", "ott-jax"),
+    "flash-sinkhorn",
+)
 
 
 def machine() -> dict[str, object]:

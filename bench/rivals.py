@@ -21,17 +21,17 @@ Call = Callable[[], Any]
 
 
 def value_only(result: Any) -> Arrays:
-    """The answers of a call that returns W2² itself."""
-    return {"value": np.asarray(result)}
+    """The answers of a call that returns W2² itself, in an array or a tensor, wherever it is."""
+    return {"value": np.asarray(result.detach().cpu() if hasattr(result, "detach") else result)}
 
 
 @dataclass(frozen=True)
 class Contender:
     """One way to answer a problem: ours or a rival's.
 
-    `package` is what must be importable; `distribution` is what pip calls it. A call that does its work in another
-    process tells in its result how many `seconds` that took, and its `peak_bytes` of memory. One that takes its tensors
-    from `leaves` can have them `on_device`.
+    `package` is what must be importable, and what it `needs` beside; `distribution` is what pip calls it. A call that
+    does its work in another process tells in its result how many `seconds` that took, and its `peak_bytes` of memory.
+    One that takes its tensors from `device` can have them `on_device`.
     """
 
     name: str
@@ -42,10 +42,11 @@ class Contender:
     seconds: Callable[[Any], float] | None = None
     peak_bytes: Callable[[Any], float] | None = None
     on_device: bool = False
+    needs: tuple[str, ...] = ()
 
     @property
     def installed(self) -> bool:
-        return importlib.util.find_spec(self.package) is not None
+        return all(importlib.util.find_spec(name) is not None for name in (self.package, *self.needs))
 
     @property
     def version(self) -> str | None:
@@ -118,18 +119,16 @@ pot_bures_gradient = Contender(
 
 
 def _torchmetrics_fid(problem: Problem) -> Call:
-    import torch
     from torchmetrics.image.fid import _compute_fid
 
-    i = {name: torch.from_numpy(array) for name, array in problem.inputs.items()}
+    i = {name: device.place(array) for name, array in problem.inputs.items()}
     return lambda: _compute_fid(i["mean_x"], i["cov_x"], i["mean_y"], i["cov_y"])
 
 
 def _torchmetrics_from_samples(problem: Problem) -> Call:
-    import torch
     from torchmetrics.image.fid import _compute_fid
 
-    x, y = (torch.from_numpy(problem.inputs[name]) for name in "xy")
+    x, y = (device.place(problem.inputs[name]) for name in "xy")
 
     def moments(features):
         """As FrechetInceptionDistance.update accumulates and .compute finishes them."""
@@ -155,9 +154,11 @@ def _scipy_fid(problem: Problem) -> Call:
     return frechet_distance
 
 
-torchmetrics_fid = Contender("torchmetrics FID formula (eigvals)", "torchmetrics", "torchmetrics", _torchmetrics_fid)
+torchmetrics_fid = Contender(
+    "torchmetrics FID formula (eigvals)", "torchmetrics", "torchmetrics", _torchmetrics_fid, on_device=True
+)
 torchmetrics_from_samples = Contender(
-    "torchmetrics FID from features", "torchmetrics", "torchmetrics", _torchmetrics_from_samples
+    "torchmetrics FID from features", "torchmetrics", "torchmetrics", _torchmetrics_from_samples, on_device=True
 )
 scipy_fid = Contender("scipy.linalg.sqrtm formula", "scipy", "scipy", _scipy_fid)
 
@@ -169,13 +170,12 @@ def _torch_cdist(problem: Problem) -> Call:
     import torch
 
     x, y = (
-        torch.from_numpy(np.concatenate([problem.inputs[f"mean_{k}"], problem.inputs[f"scale_{k}"]], axis=-1))
-        for k in "xy"
+        device.place(np.concatenate([problem.inputs[f"mean_{k}"], problem.inputs[f"scale_{k}"]], axis=-1)) for k in "xy"
     )
     return lambda: torch.cdist(x, y) ** 2
 
 
-torch_cdist = Contender("torch.cdist(x, y) ** 2", "torch", "torch", _torch_cdist)
+torch_cdist = Contender("torch.cdist(x, y) ** 2", "torch", "torch", _torch_cdist, on_device=True)
 
 
 # Sliced. POT returns the root and takes directions as columns.
@@ -246,8 +246,14 @@ def _projections_sorted(problem: Problem) -> Call:
     return call
 
 
+def _projections_torch_sorted(problem: Problem) -> Call:
+    """The same with PyTorch, which has the points' places beside: a gradient needs them."""
+    x, y, directions = (device.place(z) for z in (*problem.inputs.values(), problem.options["directions"]))
+    return lambda: [(directions @ z.T).sort().values for z in (x, y)]
+
+
 def _value_of_sorted(result: Any) -> Arrays:
-    along_x, along_y = (np.asarray(along, dtype=float) for along in result)
+    along_x, along_y = (value_only(along)["value"].astype(float) for along in result)
     return value_only(((along_x - along_y) ** 2).mean())
 
 
@@ -263,6 +269,9 @@ torch_sort_gradient = Contender(
 jax_sort_gradient = Contender("jnp.sort formula, jax.jit", "jax", "jax", _jax_sort_gradient, _value_and_pair)
 projections_sorted = Contender(
     "matrix product + numpy.sort alone", "numpy", "numpy", _projections_sorted, _value_of_sorted
+)
+projections_torch_sorted = Contender(
+    "matrix product + torch.sort alone", "torch", "torch", _projections_torch_sorted, _value_of_sorted, on_device=True
 )
 
 

@@ -1,11 +1,13 @@
-"""Calls between PyTorch's own operators, whose threads spin on the same cores and whose data fill the caches."""
+"""Calls in training: between PyTorch's own operators, whose threads spin on the same cores and whose data fill the
+caches, and as regularizers of a model's steps.
+"""
 
 import time
 from collections.abc import Callable
 from functools import partial
 from operator import itemgetter
 
-from bench import clouds, rivals
+from bench import clouds, device, rivals
 from bench.problems import Problem
 from bench.rivals import Call, Contender
 from bench.workload import NO_VALUE, Rival, Workload, no_answers
@@ -91,3 +93,40 @@ SINKHORN_STEP = Workload(
     rivals=(Rival(_contender("our call alone", "otdist", "otdist", _sinkhorn, alone), 1 / 1.3),),
     tolerance=NO_VALUE,
 )
+
+
+# What a Wasserstein regularizer costs over the Kullback-Leibler term in one step on the digits. Ten epochs of fit time
+# themselves, so that setting up and the last pass over the data do not count.
+
+
+def _fit(regularizer: str) -> Contender:
+    def prepare(problem: Problem) -> Call:
+        from otdist_vae import WVAE, data
+
+        x = data.digits().x
+
+        def call() -> dict[str, float]:
+            model = WVAE(8, regularizer, posterior="diagonal", random_state=0)
+            where = {} if device.current() == "cpu" else {"device": device.current()}
+            return model.fit(x, max_epochs=10, validation=None, progress=False, **where).report
+
+        return call
+
+    return Contender(f"{regularizer} step", "otdist_vae", "otdist", prepare, no_answers, seconds=_seconds_a_step)
+
+
+def _seconds_a_step(report: dict[str, float]) -> float:
+    return report["seconds_per_epoch"] * report["epochs"] / report["steps"]
+
+
+def vae_step(regularizer: str, at_most: float) -> Workload:
+    """A step with this regularizer, which may take so many times as long as one with the Kullback-Leibler term."""
+    return Workload(
+        name=f"vae-{regularizer}",
+        group="vae",
+        title=f"training step on digits, {regularizer}",
+        data=partial(Problem, {}, {}),
+        ours=_fit(regularizer),
+        rivals=(Rival(_fit("kl"), 1 / at_most),),
+        tolerance=NO_VALUE,
+    )

@@ -31,7 +31,8 @@ class Rival:
 class Workload:
     """One question.
 
-    `at_most_s` and `at_most_bytes` promise our own time and peak memory. What takes many minutes is run `by_name_only`.
+    `at_most_s` and `at_most_bytes` promise our own time and peak memory. What takes many minutes is run `by_name_only`,
+    what asks a question about graphics cards where tensors are on one: `device_only`.
     """
 
     name: str
@@ -44,6 +45,7 @@ class Workload:
     at_most_s: float | None = None
     at_most_bytes: float | None = None
     by_name_only: bool = False
+    device_only: bool = False
 
 
 NO_VALUE = Tolerance(0.0, "there is no value to agree on")

@@ -5,20 +5,22 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 
-from bench import ablation, clouds, problems, processes, rivals, training
+from bench import ablation, clouds, device, on_card, problems, processes, rivals, training
 from bench.problems import Problem
 from bench.rivals import Call, Contender
-from bench.workload import NO_VALUE, Rival, Tolerance, Workload, no_answers
+from bench.workload import Rival, Tolerance, Workload
 
 
 def ours(name: str, prepare: Callable[[Problem], Call], answers=rivals.value_only) -> Contender:
-    on_device = isinstance(prepare, partial) and prepare.func is _torch_gradient
-    return Contender(name, "otdist", "otdist", prepare, answers, on_device=on_device)
+    return Contender(name, "otdist", "otdist", prepare, answers, on_device=True)
 
 
-def _numpy(module: str, function: str, problem: Problem) -> Call:
-    """Our function on the NumPy inputs."""
-    return partial(getattr(importlib.import_module(f"otdist.{module}"), function), **problem.inputs, **problem.options)
+def _value(module: str, function: str, problem: Problem) -> Call:
+    """Our function on the inputs: NumPy's, but tensors where they are on a card."""
+    arrays = {
+        name: device.own(z) if hasattr(z, "ndim") else z for name, z in (problem.inputs | problem.options).items()
+    }
+    return partial(getattr(importlib.import_module(f"otdist.{module}"), function), **arrays)
 
 
 def _torch_gradient(module: str, problem: Problem) -> Call:
@@ -50,7 +52,7 @@ def _gaussian_value(d: int, **at_least: float) -> Workload:
         group="gaussian",
         title=f"Gaussian W2², d = {d}, float64",
         data=partial(problems.gaussian_pair, d),
-        ours=ours("gaussian.w2_squared", partial(_numpy, "gaussian", "w2_squared")),
+        ours=ours("gaussian.w2_squared", partial(_value, "gaussian", "w2_squared")),
         rivals=tuple(Rival(entrant, at_least.get(key)) for key, entrant in entrants.items()),
         tolerance=_DENSE,
     )
@@ -68,7 +70,7 @@ _GAUSSIAN = (
         data=partial(problems.gaussian_pair, 512),
         ours=ours("gaussian.w2_squared, backward", partial(_torch_gradient, "gaussian"), rivals.torch_answers),
         rivals=(
-            Rival(ours("our value alone", partial(_numpy, "gaussian", "w2_squared")), 1 / 5),
+            Rival(ours("our value alone", partial(_value, "gaussian", "w2_squared")), 1 / 5),
             Rival(rivals.pot_bures_gradient),
         ),
         tolerance=_DENSE_GRADIENT,
@@ -90,7 +92,7 @@ _GAUSSIAN = (
         group="gaussian",
         title="Fréchet distance from 500 samples, d = 2048, float64",
         data=partial(problems.gaussian_samples, 500, 2048),
-        ours=ours("gaussian.w2_squared_from_samples", partial(_numpy, "gaussian", "w2_squared_from_samples")),
+        ours=ours("gaussian.w2_squared_from_samples", partial(_value, "gaussian", "w2_squared_from_samples")),
         rivals=(Rival(rivals.torchmetrics_from_samples, 30, _SINGULAR),),
         tolerance=_SAMPLES,
     ),
@@ -99,7 +101,7 @@ _GAUSSIAN = (
         group="gaussian",
         title="5000 x 5000 diagonal Gaussians, d = 64, float64",
         data=partial(problems.diagonal_families, 5000, 64),
-        ours=ours("diagonal.pairwise_w2_squared", partial(_numpy, "diagonal", "pairwise_w2_squared")),
+        ours=ours("diagonal.pairwise_w2_squared", partial(_value, "diagonal", "pairwise_w2_squared")),
         rivals=(Rival(rivals.torch_cdist, 1),),
         tolerance=_EXPANDED,
     ),
@@ -119,7 +121,7 @@ _SLICED = (
         group="sliced",
         title="sliced W2², n = 20000, d = 64, 100 directions, float32",
         data=partial(clouds.sliced_clouds, 20_000, 64, 100),
-        ours=ours("sliced.w2_squared", partial(_numpy, "sliced", "w2_squared")),
+        ours=ours("sliced.w2_squared", partial(_value, "sliced", "w2_squared")),
         rivals=(Rival(rivals.pot_sliced, 50, _CUMULATED), _WITHIN_1_6),
         tolerance=_SORTED,
     ),
@@ -142,7 +144,7 @@ _SLICED = (
         group="sliced",
         title="one dimension, 1e6 weighted points, W2², float64",
         data=partial(clouds.weighted_line, 1_000_000),
-        ours=ours("line.w2_squared", partial(_numpy, "line", "w2_squared")),
+        ours=ours("line.w2_squared", partial(_value, "line", "w2_squared")),
         rivals=(Rival(rivals.pot_line, 4),),
         tolerance=_LINE,
     ),
@@ -211,45 +213,12 @@ _SINKHORN = (
 )
 
 
-# Training: what a Wasserstein regularizer costs over the Kullback-Leibler term in one step on the digits. Ten epochs of
-# fit time themselves, so that setting up and the last pass over the data do not count.
-
-
-def _training(regularizer: str) -> Contender:
-    def prepare(problem: Problem) -> Call:
-        from otdist_vae import WVAE, data
-
-        x = data.digits().x
-
-        def call() -> dict[str, float]:
-            model = WVAE(8, regularizer, posterior="diagonal", random_state=0)
-            return model.fit(x, max_epochs=10, validation=None, progress=False).report
-
-        return call
-
-    return Contender(f"{regularizer} step", "otdist_vae", "otdist", prepare, no_answers, seconds=_seconds_a_step)
-
-
-def _seconds_a_step(report: dict[str, float]) -> float:
-    return report["seconds_per_epoch"] * report["epochs"] / report["steps"]
-
-
-def _vae_step(regularizer: str, at_most: float) -> Workload:
-    return Workload(
-        name=f"vae-{regularizer}",
-        group="vae",
-        title=f"training step on digits, {regularizer}",
-        data=partial(Problem, {}, {}),
-        ours=_training(regularizer),
-        rivals=(Rival(_training("kl"), 1 / at_most),),
-        tolerance=NO_VALUE,
-    )
-
+# Training
 
 _TRAINING = (
-    _vae_step("w2", 1.05),
-    _vae_step("sliced", 1.15),
-    _vae_step("sinkhorn", 1.5),
+    training.vae_step("w2", 1.05),
+    training.vae_step("sliced", 1.15),
+    training.vae_step("sinkhorn", 1.5),
 )
 
 _CLAIMS: tuple[Workload, ...] = (
@@ -262,7 +231,9 @@ _CLAIMS: tuple[Workload, ...] = (
     *_TRAINING,
 )
 
-WORKLOADS: tuple[Workload, ...] = (*_CLAIMS, *ablation.rows({workload.name: workload for workload in _CLAIMS}))
+_BY_NAME = {workload.name: workload for workload in _CLAIMS}
+
+WORKLOADS: tuple[Workload, ...] = (*_CLAIMS, *on_card.rows(_BY_NAME), *ablation.rows(_BY_NAME))
 
 
 def select(words: list[str]) -> list[Workload]:
@@ -278,7 +249,20 @@ def _is_meant(workload: Workload, words: list[str]) -> bool:
     return not words or any(word == workload.group or word in workload.name for word in words)
 
 
+def on_host(workloads: list[Workload]) -> list[Workload]:
+    """What can be measured without a card."""
+    return [w for w in workloads if not w.device_only]
+
+
 def on_device(workloads: list[Workload]) -> list[Workload]:
-    """What can be measured on a card: calls of tensors, against rivals that take tensors too."""
+    """What can be measured on a card: calls of tensors, against rivals that take tensors too.
+
+    What other workloads promise is promised of a processor.
+    """
     there = [w for w in workloads if w.ours.on_device and w.group != "ablation"]  # whose paths are the host's
-    return [replace(w, rivals=tuple(r for r in w.rivals if r.contender.on_device)) for w in there]
+    return [w if w.device_only else _without_promises(w) for w in there]
+
+
+def _without_promises(workload: Workload) -> Workload:
+    there = tuple(replace(r, at_least=None) for r in workload.rivals if r.contender.on_device)
+    return replace(workload, rivals=there, at_most_s=None, at_most_bytes=None)

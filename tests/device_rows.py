@@ -46,6 +46,7 @@ WEIGHTS = simplex(40), simplex(30)
 SAME_SIZE = normal(40, 3), normal(40, 3) + 0.5
 CLOUD_BATCH = normal(5, 40, 3), normal(5, 40, 3) + 0.5
 NUMBERS = normal(50), normal(40) + 1
+WIDE = normal(3, 33, 50)
 LOW_RANK = normal(4, 2)
 
 
@@ -150,6 +151,11 @@ ROWS = {
 
 # Functions without a derivative.
 PLAIN = {
+    "gaussian.barycenter, covariance": Row(BATCH[:2], lambda m, c: gaussian.barycenter(m, symmetric(c)).cov),
+    "gaussian.barycenter, wide": Row((WIDE,), lambda z: gaussian.barycenter(z[..., 0], z @ z.mT).cov),
+    "gaussian.barycenter, wide and singular": Row(
+        (WIDE,), lambda z: gaussian.barycenter(z[..., 0], z[..., :20] @ z[..., :20].mT, tol=1e-2).cov
+    ),
     "sinkhorn.solve().plan": clouds(lambda *z: sinkhorn.solve(*z, epsilon=0.3, tol=1e-9).plan())._replace(rtol=1e-7),
     "sinkhorn.solve().apply": clouds(lambda *z: sinkhorn.solve(*z, epsilon=0.3, tol=1e-9).apply(z[1]))._replace(
         rtol=1e-7

@@ -5,6 +5,7 @@ import os
 import socket
 from dataclasses import replace
 from functools import partial
+from types import SimpleNamespace
 
 import mpmath
 import numpy as np
@@ -362,11 +363,88 @@ def test_tensors_of_a_run_are_on_its_device_and_waited_for(monkeypatch):
 
 def test_only_tensors_run_on_a_device():
     chosen = workloads.on_device(list(workloads.WORKLOADS))
-    assert {w.group for w in chosen} == {"gaussian", "sliced", "sinkhorn"}
+    assert {w.group for w in chosen} == {"gaussian", "sliced", "sinkhorn", "device"}
     assert all(r.contender.on_device for w in chosen for r in w.rivals)
+    assert "gaussian-value-512" in {w.name for w in chosen}  # whose call has no gradient
+    promises = {w.group for w in chosen if w.at_most_s or any(r.at_least for r in w.rivals)}
+    assert promises == {"device"}  # others are promised of a processor
+
+
+def test_questions_about_cards_are_asked_of_cards_alone(capsys):
+    assert [w.name for w in workloads.on_host(list(workloads.WORKLOADS)) if w.group == "device"] == []
+    assert main(["--list", "--only", "device"]) == 2
+    assert main(["--list", "--device", "cuda", "--only", "device"]) == 0
+    assert "device-sliced-100000" in capsys.readouterr().out
+    assert main(["--list", "--device", "cuda", "--only", "device-sinkhorn-iterations-3"]) == 0
+    assert capsys.readouterr().out.count("\n") == 1
+
+
+ON_CARD = {
+    "device-sinkhorn": partial(clouds.entropic_pair, 30, 3, 0.2),
+    "device-gaussian-2048": partial(problems.gaussian_pair, 4),
+    "device-gaussian-batch": partial(problems.gaussian_pair, 3, batch=(4,)),
+    "device-sliced": partial(clouds.sliced_clouds, 50, 3, 7),
+}
+VALUES_ON_CARD = [w for w in workloads.WORKLOADS if w.name.startswith(tuple(ON_CARD))]
+
+
+@pytest.mark.parametrize("workload", [*VALUES_ON_CARD, "gaussian-value-8", "diagonal-pairwise-5000", "sliced-value"],
+                         ids=lambda w: getattr(w, "name", w))  # fmt: skip
+def test_everybody_answers_from_a_card(workload, monkeypatch):
+    if isinstance(workload, str):
+        (workload,) = workloads.on_device([w for w in workloads.WORKLOADS if w.name == workload])
+    shrunken = next((data for name, data in ON_CARD.items() if workload.name.startswith(name)), None) or tiny(workload)
+    problem = shrunken()
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda of: None)
+    with StandInDevice() as card, device.use("cuda"):
+        for contender, tolerance in [(workload.ours, workload.tolerance)] + [
+            (rival.contender, rival.tolerance or workload.tolerance) for rival in workload.rivals
+        ]:
+            if not contender.installed:
+                continue
+            card.reset()
+            result, _, _ = run.first_call(contender, problem)
+            assert result.status == "ok", (contender.name, result.detail)
+            assert max(result.errors.values()) <= tolerance.rtol, contender.name
+            assert card.launches > 0, contender.name
+
+
+def test_a_training_step_is_timed_where_the_tensors_are(monkeypatch):
+    from otdist_vae import WVAE
+
+    asked = []
+
+    def fit(self, x, **options):
+        asked.append(options.get("device"))
+        return SimpleNamespace(report={"seconds_per_epoch": 3.0, "epochs": 2, "steps": 4})
+
+    monkeypatch.setattr(WVAE, "fit", fit)
+    (workload,) = (w for w in workloads.WORKLOADS if w.name == "device-vae-moments")
+    with StandInDevice(), device.use("cuda"):
+        for contender in (workload.ours, workload.rivals[0].contender):
+            call = contender.prepare(workload.data())
+            assert contender.seconds(call()) == 1.5
+    assert asked == ["cuda", "cuda"]
+
+
+def test_the_card_is_named_in_the_results(monkeypatch):
+    facts = SimpleNamespace(name="NVIDIA H200", total_memory=140 * 2**30)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda of: facts)
+    with StandInDevice(), device.use("cuda"):
+        described = report.machine()
+    assert described["device"].startswith("NVIDIA H200, 140 GiB")
+    assert report.to_markdown([], described).startswith("NVIDIA H200")
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a card")
 def test_a_device_that_is_not_there_is_said_to_be_missing(capsys, tmp_path):
     assert main(["--device", "cuda", "--only", "gaussian-batch-2", "--out", str(tmp_path)]) == 2
     assert "no device 'cuda'" in capsys.readouterr().err
+
+
+def test_the_readme_has_what_was_measured():
+    from bench import summary
+
+    readme = summary.README.read_text("utf-8")
+    assert summary.written(readme, summary.MEASURED.read_text("utf-8")) == readme
+    assert readme.count("<!-- end -->") == 2

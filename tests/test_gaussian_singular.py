@@ -11,6 +11,7 @@ from oracles import bures_squared, relative_error
 from strategies import covariance, seeds
 
 from otdist import gaussian
+from otdist.covariance import Factor
 
 EPS = np.finfo(float).eps
 PLANE = np.array([[5.0, -2.0, 0.0], [-2.0, 1.0, -1.0], [0.0, -1.0, 5.0]])  # rank 2
@@ -306,3 +307,37 @@ def test_maps_paths_and_entropic_costs_of_any_size(scale):
     root = scale**0.5
     found = gaussian.w2_squared_from_samples(root * a, root * b)
     assert found / scale == pytest.approx(gaussian.w2_squared_from_samples(a, b), rel=1e-12)
+
+
+@pytest.mark.parametrize("library", ["numpy", "torch"])
+@pytest.mark.parametrize("seed", range(5))
+def test_a_float32_covariance_beside_a_float64_one_keeps_the_rank_that_float32_gives_it(seed, library):
+    # Features of a network in float32 beside reference statistics in float64: rounding makes a singular covariance
+    # indefinite by about eps of float32, which is no refusal, and no mass to transport either.
+    rng = np.random.default_rng(seed)
+    points = rng.standard_normal((6, 10)).astype(np.float32)
+    single = np.cov(points.T, dtype=np.float32)
+    double, other, mean = np.cov(points.T.astype(float)), np.cov(rng.standard_normal((50, 10)).T), np.zeros(10)
+    value, grads = gaussian.w2_squared_and_grad(mean, double, mean, other)
+    if library == "numpy":
+        found, own = gaussian.w2_squared_and_grad(mean, single, mean, other)
+        own_x, own_y = own.cov_x, own.cov_y
+    else:
+        x, y = (torch.tensor(c, requires_grad=True) for c in (single, other))
+        zero = torch.zeros(10, dtype=torch.float64)
+        found = gaussian.w2_squared(zero, x, zero, y)
+        found.backward()
+        own_x, own_y, found = x.grad.numpy(), y.grad.numpy(), found.item()
+        assert x.grad.dtype == torch.float32
+    # Entries are off by eps32; the slopes' condition is that of the five eigenvalues that are there.
+    levels = np.linalg.eigvalsh(double)[-5:]
+    bound = 100 * 2.0**-23 * double.trace() / levels[0]
+    assert found == pytest.approx(value, rel=bound)
+    np.testing.assert_allclose(own_x, grads.cov_x, atol=bound)
+    np.testing.assert_allclose(own_y, grads.cov_y, atol=bound)
+    assert gaussian.w2(mean, single, mean, other) == pytest.approx(value**0.5, rel=bound)
+    assert np.isfinite(gaussian.transport_map(mean, single, mean, other).matrix).all()
+    root = Factor(np.linalg.cholesky(other)[:, :7])
+    assert np.isfinite(gaussian.w2_squared(mean, root, mean, single))
+    with pytest.raises(ValueError, match="computed in float32 may be passed as float32"):
+        gaussian.w2_squared(mean, single.astype(np.float64), mean, other)

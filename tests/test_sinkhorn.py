@@ -220,6 +220,33 @@ def test_padding_changes_nothing():
     assert (padded[1].x[40:] == 0).all()
 
 
+@pytest.mark.parametrize("cached", [True, False])
+@pytest.mark.parametrize("relative", [0.1, 1e-3])
+@pytest.mark.parametrize("far", [3.0, 100.0])
+def test_unbalanced_points_without_weight_change_nothing_wherever_they_are(monkeypatch, far, relative, cached):
+    from otdist.sinkhorn import numpy_engine
+
+    if not cached:
+        monkeypatch.setattr(numpy_engine, "CACHED", 0)
+    x, y, a, b = clouds(12)  # the first two of x and the last three of y have none
+    epsilon = relative * cost(x, y).mean()
+    x[0] += far
+    y[-1] -= far
+    for reach in (0.5 * epsilon**0.5, 3 * epsilon**0.5):  # damping 1/5 and 9/10
+        options = {"epsilon": epsilon, "tol": 1e-10, "reach": reach}
+        value, grads = sinkhorn.w2_squared_and_grad(x, y, a, b, **options)
+        alone, own = sinkhorn.w2_squared_and_grad(x[2:], y[:-3], a[2:], b[:-3], **options)
+        scale = np.abs(own.x).max() + np.abs(own.y).max()
+        # Starts differ with the boxes around the clouds: both are right to 1e-10 of the marginals.
+        np.testing.assert_allclose(value, alone, rtol=1e-8)
+        np.testing.assert_allclose(grads.x[2:], own.x, atol=1e-7 * scale)
+        np.testing.assert_allclose(grads.y[:-3], own.y, atol=1e-7 * scale)
+        assert not grads.x[:2].any()
+        assert not grads.y[-3:].any()
+        assert np.isfinite(grads.a).all()
+        assert np.isfinite(grads.b).all()
+
+
 def test_batch_equals_its_problems_and_stops_each_on_its_own():
     x, y, a, b = clouds(11, batch=(3,))
     x[1] *= 5
@@ -314,6 +341,30 @@ def test_where_no_mass_moves_the_map_is_still_defined():
     np.testing.assert_allclose(found.barycentric_map(), [[10.0, 10.0]])
 
 
+@pytest.mark.parametrize("cached", [True, False])
+@pytest.mark.parametrize("seed", range(12))
+def test_far_points_that_keep_their_mass_to_themselves_do_not_hold_it_up(monkeypatch, seed, cached):
+    # A point beyond the reach sends nothing anywhere: its column's mass is as small as one that was lost on the way.
+    # Plain damped Sinkhorn contracts by damping² a pass, whatever ε and the clouds are.
+    from otdist.sinkhorn import numpy_engine
+
+    if not cached:
+        monkeypatch.setattr(numpy_engine, "CACHED", 0)
+    x, y, a, b = clouds(40 + seed, zeros=seed % 2 == 0)
+    y[-1] += 10.0 * (1 + seed)
+    C = cost(x, y)
+    epsilon = 10 ** (-1 - 0.2 * seed) * C.mean()
+    damping = (0.3, 0.6, 0.9)[seed % 3]
+    reach = float(np.sqrt(epsilon * damping / (1 - damping)))
+    found = sinkhorn.solve(x, y, a, b, epsilon=epsilon, reach=reach, tol=1e-8)
+    assert found.converged
+    stages = 1 + np.ceil(np.log(300 * C.mean() / epsilon) / np.log(4))
+    # From a start that is off by C/ε at most, in each stage.
+    assert found.n_iter <= stages * (2 + np.log(C.max() / epsilon / 1e-8) / -np.log(damping**2))
+    value = log_domain(C, a, b, epsilon, reach)[3]
+    np.testing.assert_allclose(found.value, value, rtol=1e-7, atol=1e-7 * epsilon)
+
+
 @pytest.mark.parametrize("tol", [1e-3, 1e-6])
 def test_nan_behind_a_transform_stays_in_its_problem(tol):
     x = torch.tensor(clouds(34, n=530, m=520, batch=(2,), zeros=False)[0])
@@ -403,6 +454,27 @@ def test_torch_finishes_by_newton_too():
     (found,) = torch_engine.solve(*map(torch.tensor, (x, y, weights, weights)), limits, single=False)
     assert found.error <= 1e-9
     assert found.n_iter <= 600  # some hundred before, and some tens of Newton's
+
+
+@pytest.mark.parametrize("form", ["compiled", "python", "torch"])
+@pytest.mark.parametrize("seed", [6, 21, 42, 45, 53, 75])
+def test_newton_finishes_where_potentials_of_groups_are_flat(monkeypatch, seed, form):
+    # Of 19 lattice points against 87 each gets a share that no whole points make up. ε is so small that groups of
+    # points hardly touch: Sinkhorn's own iteration moves the potentials of a group by a constant a pass, and rounding
+    # decides on the sign of the Hessian in these directions.
+    from otdist.sinkhorn import numpy_engine, torch_engine
+
+    rng = np.random.default_rng(seed)
+    x, y = np.round(rng.standard_normal((1, 19, 2))), np.round(rng.standard_normal((1, 87, 2)))
+    a, b = np.full((1, 19), 1 / 19), np.full((1, 87), 1 / 87)
+    limits = numpy_engine.Limits(9e-4 * cost(x, y).mean(), 5e-5, 5000, (1.0, 1.0))
+    if form == "torch":
+        (found,) = torch_engine.solve(*map(torch.tensor, (x, y, a, b)), limits, single=False)
+    else:
+        monkeypatch.setattr(numpy_engine, "CACHED", 2**22 if form == "compiled" else 0)
+        (found,) = numpy_engine.solve(x, y, a, b, limits, single=False)
+    assert found.error[0] <= limits.tol
+    assert found.n_iter[0] <= 800  # 500 before Newton's, 100 at each larger ε
 
 
 @pytest.mark.parametrize("m", [1, 12])

@@ -16,7 +16,7 @@ import torch
 from lightning.pytorch.callbacks import Callback
 from vae_small import fitted, table, tiny
 
-from otdist_vae import WVAE, callbacks, networks, options, training
+from otdist_vae import WVAE, callbacks, networks, options, schedules, training
 from otdist_vae import threads as thread_rule
 
 
@@ -223,6 +223,17 @@ def test_schedules_move_the_weight(schedule):
     expected = {"constant": [2, 2, 2, 2], "warmup": [1, 2, 2, 2], "cyclical": [1, 2, 2, 0]}
     name = schedule if isinstance(schedule, str) else schedule["name"]
     assert weights == expected[name]
+
+
+def test_the_weight_of_a_schedule_is_the_one_that_trains():
+    class Half(schedules.Schedule):
+        def __call__(self, epoch):
+            return 0.5
+
+    halved = fitted(weight=2.0, schedule=Half(), max_epochs=1)
+    assert_same_weights(halved, fitted(weight=1.0, max_epochs=1))
+    with pytest.raises(AssertionError):
+        assert_same_weights(halved, fitted(weight=2.0, max_epochs=1))
 
 
 def test_datasets_loaders_and_files_give_the_same_model_as_arrays(tmp_path):

@@ -100,7 +100,7 @@ def test_a_row_without_any_mass_and_nan():
     assert out.isnan().nonzero().tolist() == [[0, 1]]
 
 
-PROBLEMS = {"d = 3": (9, 130, 3), "products": (9, 40, 12), "one point": (1, 5, 2)}
+PROBLEMS = {"d = 3": (9, 40, 3), "products": (9, 40, 12), "one point": (1, 5, 2)}
 
 
 @pytest.mark.parametrize("single", [False, True], ids=["float64", "float32"])

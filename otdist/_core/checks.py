@@ -47,6 +47,8 @@ _UNTILED, _TILE = 512, 64
 # go on spinning on the cores that SciPy's copy of OpenBLAS waits for.
 _ONE_THREAD = 8192
 _HALF = ("float16", "bfloat16")
+# What `semidefinite` allows in float32, for each coordinate.
+_SINGLE = 100 * 2.0**-23
 _FLOAT = ("float32", "float64")
 _NUMPY_FLOAT = (np.dtype(np.float64), np.dtype(np.float32))
 
@@ -374,7 +376,9 @@ def semidefinite(name: str, eigenvalues: Array, eps: float) -> None:
         smallest = eigenvalues.min(-1)
         if (smallest < -tolerance).any():
             worst = smallest[smallest < -tolerance].min()
-            raise ValueError(f"{name} must be positive semidefinite; its smallest eigenvalue is {worst:g}")
+            rounding = (smallest >= -_SINGLE * eigenvalues.shape[-1] * scale).all()
+            advice = "; a covariance that was computed in float32 may be passed as float32" if rounding else ""
+            raise ValueError(f"{name} must be positive semidefinite; its smallest eigenvalue is {worst:g}{advice}")
 
 
 def memory(needed: int, what: str, instead: str) -> None:

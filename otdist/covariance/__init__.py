@@ -25,7 +25,7 @@ def validate_covariance(name: str, cov: Covariance) -> Covariance:
     """What is checked at the door of a function; a dense matrix comes back exactly symmetric."""
     if isinstance(cov, Dense):
         _square(name, cov.matrix)
-        return Dense(checks.covariance(name, cov.matrix))
+        return Dense(checks.covariance(name, cov.matrix), cov.precision)
     if isinstance(cov, Kronecker):
         left, right = (validate_covariance(f"{name}.{side}", getattr(cov, side)) for side in ("left", "right"))
         return Kronecker.of(left, right)

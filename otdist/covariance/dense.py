@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cached_property
 
 from .._core import backend
@@ -10,13 +11,17 @@ from .base import Covariance
 
 
 class Dense(Covariance):
-    """A matrix without structure; arrays are wrapped in it."""
+    """A matrix without structure; arrays are wrapped in it.
+
+    `precision` is the spacing at 1 of the numbers that the matrix came in, where it has been promoted since, else 0.
+    """
 
     _fields = ("matrix",)
     matrix: Array
+    precision = 0.0
 
-    def __init__(self, matrix: Array) -> None:
-        self.matrix = matrix
+    def __init__(self, matrix: Array, precision: float = 0.0) -> None:
+        self.matrix, self.precision = matrix, precision
 
     @property
     def d(self) -> int:
@@ -35,6 +40,9 @@ class Dense(Covariance):
 
     def parameters(self, name: str) -> dict[str, Array]:
         return {name: self.matrix}
+
+    def with_parameters(self, parameters: Sequence[Array]) -> Dense:
+        return Dense(parameters[0], self.precision)
 
     def gradient(self, matrix: Array) -> tuple[Array, ...]:
         return (matrix,)

@@ -62,7 +62,7 @@ def problems(x: Array, y: Array, a: Array, b: Array) -> Any:
         yield k, Problem(clouds[0][k] / scale, clouds[1][k] / scale, a_k, b_k, scale)
 
 
-def solve(problem: Problem, p: float) -> Solution | None:
+def optimal_plan(problem: Problem, p: float) -> Solution | None:
     """An optimal plan; None where a point is not finite, which is refused at the door where values can be seen."""
     n, m = len(problem.x), len(problem.y)
     checks.memory(
@@ -114,7 +114,7 @@ def _kernel(
 
 def _solve_into(grads: list[Any], problem: Problem, p: float, root: bool) -> float:
     """The value of one problem; fills its gradients by x, y, a, b, those that are not None."""
-    found = solve(problem, p)
+    found = optimal_plan(problem, p)
     if found is None:
         for grad in grads:
             if grad is not None:
@@ -151,7 +151,7 @@ def _slope(by_cost: np.ndarray, cost: float, scale: float, p: float, root: bool,
 def solution(arrays: tuple[Array, ...], p: float) -> ExactTransport:
     """Plan and potentials of one pair of clouds, in the library and dtype of the arrays."""
     ((_, problem),) = problems(*arrays)
-    found, x = solve(problem, p), arrays[0]
+    found, x = optimal_plan(problem, p), arrays[0]
     if found is None:
         raise ValueError("the points must be finite; got NaN or infinity on the device")
     cost, _ = value_and_slopes(problem, found, p)
@@ -167,7 +167,7 @@ def plans(arrays: tuple[Array, ...], p: float) -> Array:
     x, y, a, b = arrays
     out = np.zeros((*x.shape[:-2], x.shape[-2], y.shape[-2]))
     for k, problem in problems(x, y, a, b):
-        found = solve(problem, p)
+        found = optimal_plan(problem, p)
         if found is None:
             out[k] = np.nan
         else:

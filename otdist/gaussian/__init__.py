@@ -96,11 +96,12 @@ def w2_squared(
 
     Notes
     -----
-    An eigenvalue of at most 10 eps tr cov counts as 0, with eps the precision of the arguments. At a covariance that is
-    singular in this sense the distance has finite slopes in some directions, and falls like a square root in those
-    along which mass appears where the other Gaussian has some. The gradient is the matrix of least norm that is below
-    every finite slope. If the other covariance is regular, or singular in the same directions, it is bounded by
-    1 + √(tr cov_y / λ), λ the least positive eigenvalue of cov_x (and the same with x and y exchanged).
+    An eigenvalue of at most 10 eps tr cov counts as 0, with eps the precision of the covariances (that of float32,
+    where one of them comes in it and the other does not). At a covariance that is singular in this sense the distance
+    has finite slopes in some directions, and falls like a square root in those along which mass appears where the other
+    Gaussian has some. The gradient is the matrix of least norm that is below every finite slope. If the other
+    covariance is regular, or singular in the same directions, it is bounded by 1 + √(tr cov_y / λ), λ the least
+    positive eigenvalue of cov_x (and the same with x and y exchanged).
 
     References
     ----------
@@ -149,7 +150,7 @@ def _w2_in_units(mean_x: Array, x: Covariance, mean_y: Array, y: Covariance) -> 
 
 def _w2_squared(mean_x: Array, x: Covariance, mean_y: Array, y: Covariance) -> Array:
     if isinstance(x, Dense) and isinstance(y, Dense):
-        return gaussian_squared(mean_x, x.matrix, mean_y, y.matrix)
+        return gaussian_squared(mean_x, x.matrix, mean_y, y.matrix, precision=max(x.precision, y.precision))
     return squared_distance(mean_x - mean_y, bures_squared(x, y), mean_x.dtype)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from .._core import backend, checks
-from ..covariance import Dense, as_covariance, validate_covariance
+from ..covariance import Covariance, Dense, as_covariance, validate_covariance
 
 
 def validate_gaussians(
@@ -20,7 +20,7 @@ def validate_gaussians(
         return mean_x, Dense(cov_x), mean_y, Dense(cov_y), backend.scalar
     plural = "s" if core else ""
     m_x, c_x, m_y, c_y = (f"{kind}{plural}_{side}" for side in "xy" for kind in ("mean", "cov"))
-    x, y = as_covariance(cov_x), as_covariance(cov_y)
+    x, y = (_with_precision(as_covariance(cov)) for cov in (cov_x, cov_y))
     parts = x.parameters(c_x)
     named = {m_x: mean_x, m_y: mean_y, **parts, **y.parameters(c_y)}
     (mean_x, mean_y, *found), cast_back = checks.arrays(**named)
@@ -36,3 +36,11 @@ def validate_gaussians(
         shapes = (("mean_x", mean_x.shape[:-1]), ("mean_y", mean_y.shape[:-1]))
         checks.batch(dict((*shapes, ("cov_x", x.batch_shape), ("cov_y", y.batch_shape))))
     return mean_x, x, mean_y, y, cast_back
+
+
+def _with_precision(cov: Covariance) -> Covariance:
+    """A matrix of floats with the precision that it came in: beside another's it may be promoted."""
+    if not isinstance(cov, Dense):
+        return cov
+    dtype = getattr(cov.matrix, "dtype", None)
+    return Dense(cov.matrix, float(backend.epsilon(cov.matrix)) if "float32" in str(dtype) else 0.0)

@@ -237,14 +237,14 @@ def _slope_in_null_space(null: Array, other: Array, u: Array, weight: Array, mas
 
 
 def bures_squared_and_slopes(
-    cov_x: Array, cov_y: Array, needs: tuple[bool, bool], *, whole: bool = False
+    cov_x: Array, cov_y: Array, needs: tuple[bool, bool], *, precision: float = 0.0, whole: bool = False
 ) -> tuple[Array, Slopes]:
-    """B² (...) in float64, and its gradients (..., d, d) in the dtype of the covariances.
+    """B² (...) in float64, and its gradients (..., d, d) in the dtype of the covariances, or coarser `precision`.
 
     With `whole`, the gradient at a singular covariance is the negative part of I - T in all of the null space, whether
     the slope there is finite or not: I less this is a positive semidefinite map.
     """
-    batch, dtype, eps = cov_x.shape[:-2], cov_x.dtype, backend.epsilon(cov_x)
+    batch, dtype, eps = cov_x.shape[:-2], cov_x.dtype, max(backend.epsilon(cov_x), precision)
     if not (batch or backend.is_torch(cov_x)):
         x, y = (backend.astype(c, np.float64) for c in (cov_x, cov_y))
         value, (grad_x, grad_y) = _solve_pair(x, y, eps, needs, whole)
@@ -324,10 +324,12 @@ def _rotate(x: Array, y: Array, eps: float, value: Array, slopes: Slopes, *, wit
     step = max(-(-n // _CHUNKS), 1 + _CHUNK_WORK // x.shape[-1] ** 3)
     step += -step % jacobi.LANES
 
-    def solve(start: int) -> None:
-        jacobi.solve(x, y, RANK * eps, range(start, min(start + step, n)), (value, *slopes, status), with_vectors)
+    def rotate(start: int) -> None:
+        jacobi.bures_squared(
+            x, y, RANK * eps, range(start, min(start + step, n)), (value, *slopes, status), with_vectors
+        )
 
-    threads.map(solve, range(0, n, step))
+    threads.map(rotate, range(0, n, step))
     return np.flatnonzero(status)
 
 
@@ -363,8 +365,12 @@ def _by_polar_factors(
 
     The host waits once.
     """
-    from . import polar
+    from . import polar, triton_pairs
 
+    if triton_pairs.usable(x):
+        value, (slope_x, slope_y), good = triton_pairs.solve(x, y, eps, (_LEAST, _MOST))
+        doubtful, slopes = usable & ~good, (slope_x if needs[0] else None, slope_y if needs[1] else None)
+        return value, slopes, doubtful if bool(doubtful.any()) else None
     regular = usable
     for size in (trace(x), trace(y)):
         regular = regular & (size > _LEAST) & (size < _MOST)
@@ -372,7 +378,7 @@ def _by_polar_factors(
     doubtful = usable & ~roots.regular
     ill = roots.regular & (roots.smallest <= polar.WELL)
     any_doubtful, any_ill = backend.numbers(doubtful.any(), ill.any())
-    value, slopes = roots.solve(polar.LEAST if any_ill else polar.WELL, needs)
+    value, slopes = roots.value_and_slopes(polar.LEAST if any_ill else polar.WELL, needs)
     return value, slopes, doubtful if any_doubtful else None
 
 
@@ -421,7 +427,9 @@ def _unflat(x: Array | None, batch: tuple[int, ...], dtype: Any) -> Array | None
 # Second derivatives
 
 
-def _second_derivative(cov_x: Array, cov_y: Array, *, cotangents: tuple[Array, Array]) -> tuple[Array, Array]:
+def _second_derivative(
+    cov_x: Array, cov_y: Array, *, cotangents: tuple[Array, Array], precision: float = 0.0
+) -> tuple[Array, Array]:
     """The gradient of ⟨G, I - T⟩ + ⟨H, I - T⁻¹⟩ in X and in Y, both positive definite.
 
     Differentiating T X T = Y gives dT = Φ(dY - T dX T), where with W = R⁻ᵀV the operator
@@ -433,7 +441,7 @@ def _second_derivative(cov_x: Array, cov_y: Array, *, cotangents: tuple[Array, A
     if root is None:
         raise ValueError("second derivatives exist only at positive definite covariances; cov_x is singular")
     squares, vectors = xp.linalg.eigh(root.mT @ y @ root)
-    if not bool((squares[..., 0] > backend.epsilon(x) * squares[..., -1]).all()):
+    if not bool((squares[..., 0] > max(backend.epsilon(x), precision) * squares[..., -1]).all()):
         raise ValueError("second derivatives exist only at positive definite covariances; cov_y is singular")
     sigma = xp.sqrt(squares)
     w = backend.solve_lower_transposed(root, vectors)
@@ -451,54 +459,72 @@ def _second_derivative(cov_x: Array, cov_y: Array, *, cotangents: tuple[Array, A
 # The operators
 
 
-def _bures(cov_x: Array, cov_y: Array, *, needs_input_grad: tuple[bool, ...]) -> tuple[Array, Slopes]:
+def _bures(
+    cov_x: Array, cov_y: Array, *, needs_input_grad: tuple[bool, bool], precision: float = 0.0
+) -> tuple[Array, Slopes]:
     """B² (...) and its gradients; the contract is `Operator`'s."""
-    value, slopes = bures_squared_and_slopes(cov_x, cov_y, needs_input_grad)  # type: ignore[arg-type]
+    value, slopes = bures_squared_and_slopes(cov_x, cov_y, needs_input_grad, precision=precision)
     return squared_distance(cov_x[..., 0, :0], value, cov_x.dtype), slopes
 
 
 def _gaussian(
-    mean_x: Array, cov_x: Array, mean_y: Array, cov_y: Array, *, needs_input_grad: tuple[bool, ...]
+    mean_x: Array,
+    cov_x: Array,
+    mean_y: Array,
+    cov_y: Array,
+    *,
+    needs_input_grad: tuple[bool, ...],
+    precision: float = 0.0,
 ) -> tuple[Array, tuple[Array | None, ...]]:
     """|mean_x - mean_y|² + B² (...) and the gradients."""
-    bures, (slope_x, slope_y) = bures_squared_and_slopes(cov_x, cov_y, (needs_input_grad[1], needs_input_grad[3]))
+    needs = needs_input_grad[1], needs_input_grad[3]
+    bures, (slope_x, slope_y) = bures_squared_and_slopes(cov_x, cov_y, needs, precision=precision)
     shift = mean_x - mean_y
     grads = (2 * shift if needs_input_grad[0] else None, slope_x, -2 * shift if needs_input_grad[2] else None, slope_y)
     return squared_distance(shift, bures, mean_x.dtype), grads
 
 
 def _second_with_means(
-    mean_x: Array, cov_x: Array, mean_y: Array, cov_y: Array, *, cotangents: tuple[Array, ...]
+    mean_x: Array, cov_x: Array, mean_y: Array, cov_y: Array, *, cotangents: tuple[Array, ...], precision: float = 0.0
 ) -> tuple[Array, ...]:
     """Means and covariances do not meet; and what nobody differentiates twice may be singular."""
     turn = 2 * (cotangents[0] - cotangents[2])
     slopes = cotangents[1], cotangents[3]
     if any(bool((g != 0).any()) for g in slopes):
-        slopes = _second_derivative(cov_x, cov_y, cotangents=slopes)
+        slopes = _second_derivative(cov_x, cov_y, cotangents=slopes, precision=precision)
     return turn, slopes[0], -turn, slopes[1]
 
 
-bures_squared = Operator("bures_squared", _bures, core_ndims=(2, 2), second_derivative=_second_derivative)
+_PRECISION = "float precision"
+bures_squared = Operator(
+    "bures_squared", _bures, core_ndims=(2, 2), options=_PRECISION, second_derivative=_second_derivative
+)
 gaussian_squared = Operator(
-    "gaussian_squared", _gaussian, core_ndims=(1, 2, 1, 2), second_derivative=_second_with_means
+    "gaussian_squared", _gaussian, core_ndims=(1, 2, 1, 2), options=_PRECISION, second_derivative=_second_with_means
 )
 
 
-def _bures_on_null_spaces(cov_x: Array, cov_y: Array, *, needs_input_grad: tuple[bool, ...]) -> tuple[Array, Slopes]:
+def _bures_on_null_spaces(
+    cov_x: Array, cov_y: Array, *, needs_input_grad: tuple[bool, bool], precision: float = 0.0
+) -> tuple[Array, Slopes]:
     """`_bures`, with gradients that make I less them positive semidefinite maps at singular covariances too."""
-    value, slopes = bures_squared_and_slopes(cov_x, cov_y, needs_input_grad, whole=True)  # type: ignore[arg-type]
+    value, slopes = bures_squared_and_slopes(cov_x, cov_y, needs_input_grad, precision=precision, whole=True)
     return squared_distance(cov_x[..., 0, :0], value, cov_x.dtype), slopes
 
 
 _whole = Operator(
-    "bures_on_null_spaces", _bures_on_null_spaces, core_ndims=(2, 2), second_derivative=_second_derivative
+    "bures_on_null_spaces",
+    _bures_on_null_spaces,
+    core_ndims=(2, 2),
+    options=_PRECISION,
+    second_derivative=_second_derivative,
 )
 
 
 # The map
 
 
-def transport_matrix(cov_x: Array, cov_y: Array) -> Array:
+def transport_matrix(cov_x: Array, cov_y: Array, precision: float = 0.0) -> Array:
     """T = I - ∂B²/∂X (..., d, d), with T X T = Y where X is regular; the covariances' batches broadcast.
 
     Each covariance is taken in units of its own size, lest I - (I - T) lose a small T.
@@ -508,9 +534,9 @@ def transport_matrix(cov_x: Array, cov_y: Array) -> Array:
     units = [_square_unit(c) for c in (cov_x, cov_y)]
     x, y = (c / u[..., None, None] / u[..., None, None] for c, u in zip((cov_x, cov_y), units, strict=True))
     if backend.is_torch(x):
-        slope = _whole.gradients(x, y)[0]
+        slope = _whole.gradients(x, y, precision=precision)[0]
     else:  # without the gradient in Y
-        slope = bures_squared_and_slopes(x, y, (True, False), whole=True)[1][0]
+        slope = bures_squared_and_slopes(x, y, (True, False), precision=precision, whole=True)[1][0]
     identity = xp.eye(cov_x.shape[-1], dtype=cov_x.dtype, device=cov_x.device)
     return (identity - slope) * (units[1] / units[0])[..., None, None]
 

@@ -40,17 +40,28 @@ def least_pivot(cov: Array, eps: float) -> Array:
     return _MARGIN * cov.shape[-1] * RANK * eps * trace(cov)
 
 
+def _cholesky(cov: Array, eps: float) -> Array | None:
+    """Cholesky's factors if all covariances are far from singular, else None; a card is asked once."""
+    if backend.is_torch(cov):
+        root, info = backend.torch_module().linalg.cholesky_ex(cov)
+        regular = info[..., None] == 0
+    else:
+        root, regular = backend.cholesky(cov), True
+        if root is None:
+            return None
+    pivots = backend.namespace(cov).diagonal(root, 0, -2, -1) ** 2
+    return root if bool((regular & (pivots > least_pivot(cov, eps)[..., None])).all()) else None
+
+
 def factor(name: str, cov: Array, eps: float, *, with_inverse: bool = False) -> Factor:
     """Factor covariances (..., d, d) in float64, given to the precision `eps`; `name` is for the refusal.
 
     By Cholesky if they are far from singular, else by their eigenvectors, of which those below the rank are left out.
     """
     xp = backend.namespace(cov)
-    root, threshold = backend.cholesky(cov), RANK * eps * trace(cov)
+    root, threshold = _cholesky(cov, eps), RANK * eps * trace(cov)
     if root is not None:
-        pivots = xp.diagonal(root, 0, -2, -1) ** 2
-        if bool((pivots > least_pivot(cov, eps)[..., None]).all()):
-            return Factor(root, xp.linalg.inv(root) if with_inverse else None)
+        return Factor(root, xp.linalg.inv(root) if with_inverse else None)
     eigenvalues, vectors = xp.linalg.eigh(cov)
     if backend.on_cpu(cov):
         checks.semidefinite(name, eigenvalues, eps)

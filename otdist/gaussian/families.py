@@ -57,7 +57,7 @@ def _pairwise(mean_x: Array, x: Covariance, mean_y: Array, y: Covariance) -> Arr
     rows = max(1, _BLOCK // max(1, mean_y.shape[-2] * x.d**2))
     if isinstance(x, Dense) and mean_x.ndim == 2 and x.ndim == 3 and rows < len(mean_x):
         blocks = [
-            _pairwise(mean_x[i : i + rows], Dense(x.matrix[i : i + rows]), mean_y, y)
+            _pairwise(mean_x[i : i + rows], Dense(x.matrix[i : i + rows], x.precision), mean_y, y)
             for i in range(0, len(mean_x), rows)
         ]
         return backend.namespace(mean_x).concatenate(blocks, 0)

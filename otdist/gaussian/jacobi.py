@@ -40,7 +40,7 @@ class _Pairs(NamedTuple):
     status: Any
 
 
-def solve(x, y, rounding, chosen, answers, with_vectors):
+def bures_squared(x, y, rounding, chosen, answers, with_vectors):
     """Fill in value (n,), grad_x, grad_y (n, d, d; or None) and status (n,), the `answers`, of the pairs in a range.
 
     x, y: (n or 1, d, d), contiguous. Where status is UNSOLVED, a covariance may have an eigenvalue as small as
@@ -233,7 +233,7 @@ def _halves(d, work, root_x, root_y, w, v, sigma):
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def _solve(pairs, rounds, work, rounding, d, start, stop, with_vectors):
-    """`solve` on flat arrays."""
+    """`bures_squared` on flat arrays."""
     size = d * d
     w, v, root_x, root_y, cov, sigma = 0 * size, size, 2 * size, 3 * size, 4 * size, 5 * size
     for n in range(start, stop, LANES):

@@ -112,18 +112,23 @@ def _wide_factors_multiplied_out(*covariances: Covariance) -> list[Covariance]:
 
 
 def _dense_value(x: Covariance, y: Covariance) -> Array:
-    return _bures_of_dense(x.to_dense(), y.to_dense())
+    return _bures_of_dense(x.to_dense(), y.to_dense(), precision=coarser_precision(x, y))
 
 
 def _dense_value_and_grad(x: Covariance, y: Covariance) -> tuple[Array, Grads, Grads]:
-    value, grads = _kernel(_bures_of_dense, x.to_dense(), y.to_dense())
+    value, grads = _kernel(_bures_of_dense, x.to_dense(), y.to_dense(), precision=coarser_precision(x, y))
     return value, x.gradient(grads[0]), y.gradient(grads[1])
 
 
-def _kernel(operator: Any, *arrays: Array) -> tuple[Array, tuple[Array, ...]]:
+def coarser_precision(*covariances: Covariance) -> float:
+    """The coarsest precision in which a matrix among them came, 0 for that of its dtype."""
+    return max(c.precision if isinstance(c, Dense) else 0.0 for c in covariances)
+
+
+def _kernel(operator: Any, *arrays: Array, **options: Any) -> tuple[Array, tuple[Array, ...]]:
     """An operator's value and gradients, not yet summed over what a batch shares."""
     found: tuple[Array, tuple[Array, ...]] = operator.kernel(
-        *operator.broadcast(arrays), needs_input_grad=(True,) * len(arrays)
+        *operator.broadcast(arrays), needs_input_grad=(True,) * len(arrays), **options
     )
     return found
 
@@ -184,7 +189,8 @@ def _roots_value_and_grad(x: Factor, y: Factor) -> tuple[Array, Grads, Grads]:
 
 
 def _root_and_cov_value_and_grad(x: Factor, y: Covariance) -> tuple[Array, Grads, Grads]:
-    value, (grad_x, grad_y) = _kernel(bures_squared_from_root_and_cov, x.root, y.to_dense())
+    precision = coarser_precision(y)
+    value, (grad_x, grad_y) = _kernel(bures_squared_from_root_and_cov, x.root, y.to_dense(), precision=precision)
     return value, (grad_x,), y.gradient(grad_y)
 
 
@@ -242,7 +248,8 @@ def _isotropic_and_kronecker_value_and_grad(x: Isotropic, y: Kronecker) -> tuple
 
 FACTORS = PairRule(lambda x, y: bures_squared_from_roots(x.root, y.root), _roots_value_and_grad)
 FACTOR_AND_MATRIX = PairRule(
-    lambda x, y: bures_squared_from_root_and_cov(x.root, y.to_dense()), _root_and_cov_value_and_grad
+    lambda x, y: bures_squared_from_root_and_cov(x.root, y.to_dense(), precision=coarser_precision(y)),
+    _root_and_cov_value_and_grad,
 )
 FACTOR_AND_STRUCTURE = PairRule(_root_and_structure_value, _root_and_structure_value_and_grad, lambda x, y: x.r < x.d)
 

@@ -88,7 +88,9 @@ class Roots:
         self.smallest = 1 / ((inverse * inverse).sum((-2, -1)).sqrt() * self.largest)
         self.regular = regular_x & regular_y & (self.smallest > LEAST)
 
-    def solve(self, lower: float, needs: tuple[bool, bool]) -> tuple[Tensor, tuple[Tensor | None, Tensor | None]]:
+    def value_and_slopes(
+        self, lower: float, needs: tuple[bool, bool]
+    ) -> tuple[Tensor, tuple[Tensor | None, Tensor | None]]:
         """B² = |R - S Q|² (n,), and its gradients I - T = (R - S Q) R⁻¹ and I - T⁻¹ = (S - R Qᵀ) S⁻¹, symmetric."""
         q = polar_factor(self.cross / self.largest[:, None, None], lower)
         residual = self.r - self.s @ q

@@ -75,11 +75,13 @@ def _second_derivative(root_x: Array, root_y: Array, *, cotangents: tuple[Array,
     return backend.astype(grad_x, dtype), backend.astype(grad_y, dtype)
 
 
-def _from_root_and_cov(root_x: Array, cov_y: Array, *, needs_input_grad: tuple[bool, ...]) -> tuple[Array, Grads]:
+def _from_root_and_cov(
+    root_x: Array, cov_y: Array, *, needs_input_grad: tuple[bool, ...], precision: float = 0.0
+) -> tuple[Array, Grads]:
     """B² of R Rᵀ, with R (..., d, r), and a dense Y (..., d, d)."""
     xp, dtype = backend.namespace(root_x), root_x.dtype
     r, y = backend.astype(root_x, xp.float64), backend.astype(backend.without_repeats(cov_y, 2), xp.float64)
-    s = factor("cov_y", y, float(backend.epsilon(cov_y))).root
+    s = factor("cov_y", y, max(float(backend.epsilon(cov_y)), precision)).root
     value, (grad_x, _) = _from_roots(
         r, backend.broadcast_to(s, (*r.shape[:-2], *s.shape[-2:])), needs_input_grad=(needs_input_grad[0], False)
     )
@@ -184,4 +186,6 @@ def _identifier(structure: Structure) -> str:
 bures_squared_from_roots = Operator(
     "bures_squared_from_roots", _from_roots, core_ndims=(2, 2), second_derivative=_second_derivative
 )
-bures_squared_from_root_and_cov = Operator("bures_squared_from_root_and_cov", _from_root_and_cov, core_ndims=(2, 2))
+bures_squared_from_root_and_cov = Operator(
+    "bures_squared_from_root_and_cov", _from_root_and_cov, core_ndims=(2, 2), options="float precision"
+)

@@ -12,6 +12,7 @@ from .._core.backend import Array
 from ..covariance import Covariance
 from .arguments import validate_gaussians
 from .bures import transport_matrix
+from .pairs import coarser_precision
 
 
 class AffineMap(NamedTuple):
@@ -56,7 +57,7 @@ def transport_map(
     array([[ 3., -1.]])
     """
     m, x, n, y, cast_back = validate_gaussians(mean_x, cov_x, mean_y, cov_y)
-    matrix = transport_matrix(x.to_dense(), y.to_dense())
+    matrix = transport_matrix(x.to_dense(), y.to_dense(), coarser_precision(x, y))
     offset: Array = n - (matrix @ m[..., None])[..., 0]
     return AffineMap(cast_back(backend.broadcast_to(matrix, (*offset.shape, x.d))), cast_back(offset))
 
@@ -105,7 +106,7 @@ def geodesic(
             f"{float(backend.as_numpy(time).max()):g}"
         )
     start, end = x.to_dense(), y.to_dense()
-    moved = transport_matrix(start, end) @ start
+    moved = transport_matrix(start, end, coarser_precision(x, y)) @ start
     s, u = time[..., None], time[..., None, None]
     mean = (1 - s) * m + s * n
     cov = (1 - u) ** 2 * start + u**2 * end + u * (1 - u) * (moved + moved.mT)

@@ -33,5 +33,6 @@ def refuse_infinite(x: Any) -> None:
 
 
 def _without(z: Array, k: int, groups: int) -> Array:
-    kept = [i for i in range(len(z)) if i % groups != k]  # a compiler knows how long a list is
-    return z[backend.index(np.array(kept), z)]
+    """The points whose number is not k modulo `groups`; on a card their places are computed there."""
+    left = backend.namespace(z).arange(len(z) - len(range(k, len(z), groups)), device=z.device)
+    return z[left + (left + (groups - 1 - k)) // (groups - 1)]

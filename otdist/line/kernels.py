@@ -22,11 +22,11 @@ def couple_rows(x: Side, y: Side, p: float, wanted: tuple[bool, ...], each: Any)
     cost = np.zeros(rows)
     nowhere = np.zeros((0, 0))
     slopes = [np.zeros(z.points.shape) if need else nowhere for z, need in zip((x, y), wanted[:2], strict=True)]
-    args = (x.points, y.points, x.cdf, y.cdf, p)
+    sides = (x.points, y.points, x.cdf, y.cdf)
     if rows == 1 and not wanted[0] and not wanted[1]:
-        cost[0] = _cost_of_halves(args, each)
+        cost[0] = _cost_of_halves(sides, p, each)
     else:
-        walk(*args, 0, 0, n + m - 1, cost, *slopes)
+        walk(sides, p, (0, 0, n + m - 1), cost, *slopes)
     found: list[Any] = [None, None, None, None]
     tolerance = cdf_tolerance(n, m)
 
@@ -43,15 +43,15 @@ def couple_rows(x: Side, y: Side, p: float, wanted: tuple[bool, ...], each: Any)
     return Transport(cost, *found)
 
 
-def _cost_of_halves(args: Any, each: Any) -> float:
+def _cost_of_halves(sides: Any, p: float, each: Any) -> float:
     """The cost of one row: the coupling is walked from both its start and its middle."""
-    u, v = args[2][0], args[3][0]
+    u, v = sides[2][0], sides[3][0]
     i = len(u) // 2
     j = int(np.searchsorted(v, u[i - 1])) if i else 0  # what is left of u's step; at equal values u goes first
     total = len(u) + len(v) - 1
     halves, parts = ((0, 0, i + j), (i, j, total - i - j)), [np.zeros(1), np.zeros(1)]
     nowhere = np.zeros((0, 0))
-    each(lambda k: walk(*args, *halves[k], parts[k], nowhere, nowhere), (0, 1))
+    each(lambda k: walk(sides, p, halves[k], parts[k], nowhere, nowhere), (0, 1))
     return float(parts[0][0] + parts[1][0])
 
 
@@ -78,11 +78,12 @@ def cumulate(weights, order, cdf):
 
 
 @njit(cache=True, nogil=True, fastmath=FAST, error_model="numpy")
-def walk(x, y, u, v, p, start_i, start_j, steps, cost, x_slopes, y_slopes):
+def walk(sides, p, stretch, cost, x_slopes, y_slopes):
     """`cost[r]` = the cost of sorted rows x (r, n), y (r, m) with cdfs u, v (1 or r, .); slopes where they have rows.
 
-    `steps` of the coupling are walked, from the corner (start_i, start_j) on.
+    stretch: the corner (i, j) of the coupling at which the walk starts, and how many steps it takes.
     """
+    (x, y, u, v), (start_i, start_j, steps) = sides, stretch
     last_i, last_j = x.shape[1] - 1, y.shape[1] - 1
     by_x, by_y = x_slopes.shape[0] > 0, y_slopes.shape[0] > 0
     for r in range(x.shape[0]):

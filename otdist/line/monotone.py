@@ -111,14 +111,14 @@ def _in_blocks(x: np.ndarray, y: np.ndarray, a: np.ndarray, b: np.ndarray, p: fl
     blocks = [slice(k, min(k + step, r)) for k in range(0, r, step)]
     if len(blocks) == 1 and n + m > 2 * _BLOCK:  # few long rows: the two sides are prepared at the same time
         with np.errstate(over="ignore", under="ignore", invalid="ignore"):
-            _solve_block((x, y), (a, b), p, wanted, out, blocks[0], threads.map)
+            _couple_block((x, y), (a, b), p, wanted, out, blocks[0], threads.map)
         return out
 
-    def solve(block: slice) -> None:
+    def couple(block: slice) -> None:
         with np.errstate(over="ignore", under="ignore", invalid="ignore"):  # each thread has its own
-            _solve_block((x, y), (a, b), p, wanted, out, block, _in_turn)
+            _couple_block((x, y), (a, b), p, wanted, out, block, _in_turn)
 
-    threads.map(solve, blocks)
+    threads.map(couple, blocks)
     return out
 
 
@@ -127,7 +127,7 @@ def _in_turn(function: Any, tasks: Any) -> None:
         function(task)
 
 
-def _solve_block(
+def _couple_block(
     rows: tuple[np.ndarray, ...],
     weights: tuple[np.ndarray, ...],
     p: float,

@@ -131,12 +131,12 @@ def solve(
     """
     _refuse_transforms("solve")
     reaches = _reaches(reach)
-    arrays, _, cast_back = _validate(x, y, a, b, unbalanced=reaches != (math.inf, math.inf))
+    unbalanced = reaches != (math.inf, math.inf)
+    arrays, _, cast_back = _validate(x, y, a, b, unbalanced=unbalanced)
     epsilon, tol, max_iter = _numbers(epsilon, tol, max_iter)
     first = arrays[0]
     batch: tuple[int, ...]
     wide, batch = _broadcast(arrays)
-    unbalanced = reaches != (math.inf, math.inf)
     flat: Any = _flatten(wide, normalize=not unbalanced)
     limits = Limits(epsilon, tol, max_iter, (damping(epsilon, reaches[0]), damping(epsilon, reaches[1])))
     single, start = backend.dtype_name(first) == "float32", None if init is None else _initial(init, flat)

@@ -11,11 +11,17 @@ RIDGE = 1e-12
 SYMMETRIC_STEP = 2.0 / 3.0
 # Below this share of its weight a column's mass may consist of what underflowed.
 LOST = 1e-25
+# Such a column has arrived when its next step is within this: its potential moves the value by its tiny mass.
+ARRIVED = 1.0
 # A matrix serves while the potential stays this close (in base 2) to the one that it absorbed, in float32 and in
 # float64: what has underflowed in it, entries below 2^-126 and 2^-1022 of their row's largest, then is below LOST.
 TRUST_SINGLE, TRUST_DOUBLE = 20.0, 200.0
 # Below this ratio of ε to the mean cost, potentials are first found for larger ε, each stage to this marginal error.
 ANNEAL_BELOW, ANNEAL_FACTOR, ANNEAL_TOL = 1 / 300, 4.0, 0.03
+# Passes that a stage takes at most: it only looks for a start, and Newton's method, which may finish, comes after it.
+ANNEAL_MOST = 100
+# A start at which unbalanced marginals are farther, in base 2, from the weights than this is not taken.
+MOST_LEFT = 300.0
 MAX_STAGES = 500  # more than the range of doubles has
 ANNEAL_ABOVE = LOG2E / ANNEAL_BELOW  # the mean cost in base 2 and units of ε
 # Newton's method forms the Hessian of the second cloud's potential: at most this many points.

@@ -18,17 +18,20 @@ from .._core.simd import BYTES, LANES, load_from, maximum, minimum, store_to
 from .addresses import INTEGERS, REALS, Addressed, bundle
 from .constants import (
     ANNEAL_FACTOR,
+    ANNEAL_MOST,
     ANNEAL_TOL,
+    ARRIVED,
     LOG2E,
     LOST,
     MAX_STAGES,
     MEMORY,
+    MOST_LEFT,
     RIDGE,
     SYMMETRIC_STEP,
     TRUST_DOUBLE,
     TRUST_SINGLE,
 )
-from .passes import ABSORB, GROUP, INNER, OPTIONS, PRODUCTS, SWEEP, Part, exp2_all, log2_all, pack, pack_columns
+from .passes import ABSORB, GROUP, INNER, OPTIONS, PRODUCTS, SWEEP, Part, exp2_all, log2_all, pack, pack_columns, weigh
 from .rows import view
 
 _sweep, _products = SWEEP.call, PRODUCTS.call
@@ -132,7 +135,7 @@ def penalty(a, F, kappa):
     """What a potential adds to the dual: Σ a F, or its unbalanced form -Σ a (2^(-κ F) - 1) log2(e)/κ."""
     total = 0.0
     for i in range(len(a)):
-        total += a[i] * F[i] if kappa == 0.0 else -a[i] * (np.exp2(-kappa * F[i]) - 1.0) * LOG2E / kappa
+        total += a[i] * F[i] if kappa == 0.0 else (a[i] - weigh(a[i], -kappa * F[i])) * LOG2E / kappa
     return total
 
 
@@ -160,7 +163,7 @@ def residual_and_dual(of, h, F, c, r, out):
             mass += marginal
             error += abs(marginal - (b[j] if kappa_y == 0.0 else b[j] * np.exp2(-kappa_y * h[j])))
     for i in range(len(a)):
-        row_mass += a[i] if kappa_x == 0.0 else a[i] * np.exp2(-kappa_x * F[i])
+        row_mass += a[i] if kappa_x == 0.0 else weigh(a[i], -kappa_x * F[i])
     half = penalty(b, h, kappa_y)
     out[0] = 2.0 * error if symmetric else error
     out[2] = penalty(a, F, kappa_x) + half - (row_mass - of.product_mass) * LOG2E
@@ -260,12 +263,12 @@ def column_softmin(of, j, F, t):
 
 @njit(**INNER)
 def recompute_underflowed(of, h, F, c, r, t):
-    """The step of columns whose mass underflowed, c_j ≪ b_j, by their own softmin; returns how many there were."""
+    """The step of columns whose mass underflowed, by their own softmin; returns how many are on their way."""
     lost, b = 0, of.b
     for j in range(len(h)):
         if b[j] > 0.0 and c[j] < LOST * b[j]:
             r[j] = of.damping_y * column_softmin(of, j, F, t) - h[j]
-            lost += 1
+            lost += abs(r[j]) > ARRIVED
     return lost
 
 
@@ -383,8 +386,8 @@ def normalize(x, n, d, a, center, unit, out, moments):
 
 
 @njit(**INNER)
-def gaussian_start(y, d, moments_x, moments_y, scale, h):
-    """The entropic potential, at y, between Gaussians with these means and variances of the coordinates."""
+def gaussian_start(y, d, moments_x, moments_y, scale, kappa, h):
+    """The entropic potential, at y, between Gaussians with these means and variances; 0 where κ makes it too much."""
     half = 0.5 * LOG2E / max(scale, 1e-150)  # σ² = ε/2
     for j in range(len(h)):
         h[j] = 0.0
@@ -395,6 +398,11 @@ def gaussian_start(y, d, moments_x, moments_y, scale, h):
         for j in range(len(h)):
             t = y[j * d + k] - moments_y[k]
             h[j] += scale * t * (t * slope + shift)
+    largest = 0.0
+    for j in range(len(h)):
+        largest = max(largest, abs(h[j]))
+    for j in range(len(h) if kappa * largest > MOST_LEFT else 0):
+        h[j] = 0.0
 
 
 @njit(**INNER)
@@ -421,7 +429,7 @@ def gradients(addresses, of, scratch, unit, F, grad_x, grad_y):
     part = Part(addresses[0], groups, panels, d, of.scale, 2.0, v, False, E, v, shift, weights)
     _products(addresses[2], part, view(F, 0, n), B, ones, Py, Ptx, view(low, start, len(low) - start))
     for i in range(n if q else 0):
-        mass = a[i] if of.damping_x == 1.0 else a[i] * np.exp2(F[i] * (1.0 - 1.0 / of.damping_x))
+        mass = a[i] if of.damping_x == 1.0 else weigh(a[i], F[i] * (1.0 - 1.0 / of.damping_x))
         for k in range(i * d, (i + 1) * d):
             grad_x[k] = 2.0 * unit * (mass * x[k] - Py[k])
     for j in range(m if p else 0):
@@ -470,7 +478,8 @@ def solve_term(addresses, given, found, integers, numbers, E, low, work):
     if stats[0] < 0.0:
         while scale * mean_cost * ANNEAL_FACTOR**-stages > numbers[6] and stages < MAX_STAGES:
             stages += 1
-        gaussian_start(y, d, moments_x, moments_y, scale * ANNEAL_FACTOR**-stages, h)
+        kappa = 1.0 / min(numbers[1], numbers[2]) - 1.0
+        gaussian_start(y, d, moments_x, moments_y, scale * ANNEAL_FACTOR**-stages, kappa, h)
     newton = integers[1] > 0 and not symmetric
     tol, limit = numbers[5] if newton else numbers[4], integers[1] if newton else integers[0]
     passes, former = 0, int(max(stats[0], 0.0))
@@ -479,7 +488,7 @@ def solve_term(addresses, given, found, integers, numbers, E, low, work):
         noise = numbers[7] * (1.0 + scale * factor * mean_cost)
         most = max(1, integers[0] - former - passes)
         of = Term(x, y, a, b, d, scale * factor, numbers[1], numbers[2], numbers[3], symmetric)
-        stop = Stop(aim, most if stage else min(most, limit), noise)
+        stop = Stop(aim, min(most, ANNEAL_MOST if stage else limit), noise)
         passes += _iterate(addresses[3], addresses, of, stop, scratch, h, F, out)
         for j in range(m):
             h[j] *= ANNEAL_FACTOR if stage else 1.0

@@ -25,7 +25,9 @@ from .._core.backend import Array
 from .constants import (
     ANNEAL_ABOVE,
     ANNEAL_FACTOR,
+    ANNEAL_MOST,
     ANNEAL_TOL,
+    ARRIVED,
     LOG2E,
     LOST,
     MAX_STAGES,
@@ -87,7 +89,7 @@ class State(NamedTuple):
     value: Array
 
 
-def solve(problem: Any, tol: float, max_iter: int, h: Array | None = None) -> State:
+def epsilon_scaling(problem: Any, tol: float, max_iter: int, h: Array | None = None) -> State:
     """Solve from h, or from the potentials of the Gaussians that fit the clouds, through larger ε where ε is small."""
     n_stages = 0
     if h is None:
@@ -97,7 +99,7 @@ def solve(problem: Any, tol: float, max_iter: int, h: Array | None = None) -> St
         h = problem.gaussian_start()
     passes = (problem.b[:, 0] * 0 != 0) * 0
     for _ in range(n_stages):
-        state = iterate(problem, h, max(ANNEAL_TOL, tol), (max_iter - passes).clip(1))
+        state = iterate(problem, h, max(ANNEAL_TOL, tol), (max_iter - passes).clip(1, ANNEAL_MOST))
         h, passes = state.h * ANNEAL_FACTOR, passes + state.passes
         problem.rescale(ANNEAL_FACTOR)
     state = finish(problem, h, tol, (max_iter - passes).clip(1), max_iter)
@@ -182,6 +184,8 @@ def residual_and_dual(problem: Any, h: Array, F: Array, c: Array) -> tuple[Array
         share = xp.where(live, c, 1.0) / xp.where(live, b, 1.0)
         marginal = c
         r = xp.where(live, -problem.dampings[1] * (xp.log2(share.clip(1e-300)) - h) - h, 0.0)
+    if kappa_x or kappa_y:  # far points without weight: 0 · 2^1024 is no number
+        h, F = xp.where(live, h, 0.0), xp.where(a > 0, F, 0.0)
     target = b * xp.exp2(-kappa_y * h) if kappa_y else b
     error = xp.where(live, abs(marginal - target), 0.0).sum(-1) * (2 if problem.symmetric else 1)
     row_mass = (a * xp.exp2(-kappa_x * F) if kappa_x else a).sum(-1)
@@ -203,13 +207,13 @@ def penalty(a: Array, F: Array, kappa: float) -> Array:
 def recompute_underflowed(problem: Any, h: Array, F: Array, c: Array, r: Array) -> Array:
     """Write into r the step of columns whose mass underflowed, c_j ≪ b_j, by their own softmin.
 
-    It is right however far they are. Returns which problems have such columns.
+    It is right however far they are. Returns which problems have such columns that are still on their way: their
+    marginals are right within any tolerance wherever they are, and in unbalanced transport they may have arrived.
     """
     lost = (problem.b > 0) & (c < LOST * problem.b)
-    having = lost.any(-1)
-    if having.any():
+    if lost.any():
         r[lost] = (problem.column_softmin(F) - h)[lost]
-    return having
+    return (lost & (abs(r) > ARRIVED)).any(-1)
 
 
 class Anderson:
@@ -300,6 +304,8 @@ def newton_finish(problem: Any, h: Array, tol: float, max_iter: int) -> State:
             break
         step, former = newton_step(problem, h, F, c), error
         largest, slope = backend.numbers(abs(step).max(), (step * (problem.b - c)).sum())
+        if slope < 0:  # along a flat direction, in which rounding has bent the Hessian upwards
+            step, slope = -step, -slope
         longest = min(1.0, trust / max(largest, 1e-300))
         t, risen = longest, False
         while not risen and t > 1e-4 * longest:

@@ -214,7 +214,7 @@ def _solve_large(batch: Batch, found: Results, limits: Limits, begun: bool) -> N
         problem.keep_matrix(workspace)
         h = found.h[i : i + 1].copy() if begun and t == 0 else None
         slope = float(batch.inside.unit[i]) ** (limits.power - 1)  # of the costs inside to those outside
-        found.write(t, i, problem, problem.solve(limits.tol, limits.max_iter, h), slope)
+        found.write(t, i, problem, method.epsilon_scaling(problem, limits.tol, limits.max_iter, h), slope)
 
 
 def _newton_possible(batch: Batch, limits: Limits) -> bool:

@@ -11,9 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from . import method
 from .constants import TRUST_DOUBLE, TRUST_SINGLE
-from .starts import gaussian_potential
+from .starts import start
 
 GROUP = 6  # rows that the loops take at a time
 # A matrix is kept while it takes at most this much memory; beyond it, its rows are computed again in each pass.
@@ -105,7 +104,7 @@ class NumpyPasses:
             return np.zeros(self.b.shape)
         x = self.x[None]
         y = x if self.symmetric else self.y[None]
-        return gaussian_potential(x, y, self.a, self.b, np.array([self.scale]))
+        return start(x, y, self.a, self.b, np.array([self.scale]), self.dampings)
 
     def members(self, chosen: Any) -> NumpyPasses:
         return self
@@ -237,7 +236,8 @@ class NumpyPasses:
         Py, xP = self.products(F, self.y if by_x else np.empty((m, 0)), wide if by_y else np.empty((n, 0)))
         grad_x = grad_y = None
         if by_x:
-            mass = self.a[0] * np.exp2(F[0] * (1.0 - 1.0 / self.dampings[0]))
+            a = self.a[0]
+            mass = a * np.exp2(np.where(a > 0, F[0], 0.0) * (1.0 - 1.0 / self.dampings[0]))
             grad_x = 2.0 * (mass[:, None] * self.x - Py)
         if by_y:
             mass = xP[d]
@@ -267,9 +267,6 @@ class NumpyPasses:
         if (self.b > 0).all():
             return h
         return np.where(self.b > 0, h, F if self.symmetric else self.column_softmin(F))
-
-    def solve(self, tol: float, max_iter: int, h: np.ndarray | None) -> method.State:
-        return method.solve(self, tol, max_iter, h)
 
 
 def packed(x: np.ndarray, size: int, dtype: Any) -> np.ndarray:

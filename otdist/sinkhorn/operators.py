@@ -51,11 +51,7 @@ def warn(error: Any, tol: float, max_iter: int) -> None:
 
 
 def _divergence(
-    x: Array,
-    y: Array,
-    a: Array,
-    b: Array,
-    *,
+    *arrays: Array,
     needs_input_grad: tuple[bool, ...],
     epsilon: float,
     tol: float,
@@ -63,13 +59,14 @@ def _divergence(
     reach: float,
     power: float = 2.0,
 ) -> tuple[Array, tuple[Array | None, ...]]:
-    """OT(x, y) - ½ OT(x, x) - ½ OT(y, y) and its gradients."""
+    """OT(x, y) - ½ OT(x, x) - ½ OT(y, y) of clouds x, y with weights a, b, and its gradients."""
+    x, _, a, b = arrays
     limits = Limits(epsilon, tol, max_iter, (damping(epsilon, reach, power),) * 2, power)
-    batch, shapes, dtype = x.shape[:-2], [z.shape for z in (x, y, a, b)], x.dtype
+    batch, shapes, dtype = x.shape[:-2], [z.shape for z in arrays], x.dtype
     single = backend.dtype_name(x) == "float32"
     asked, needs_input_grad = needs_input_grad, _present(needs_input_grad, a, b)
     engine = engine_for(x)
-    flat = engine.flatten(x, y, a, b, normalize=np.isinf(reach))
+    flat = engine.flatten(*arrays, normalize=np.isinf(reach))
     points = needs_input_grad[0], needs_input_grad[1]
     xy, xx, yy = engine.solve(*flat, limits, single=single, points=points, debias=True)
     worst = backend.namespace(x).maximum
@@ -174,20 +171,14 @@ def _identical(x: Array, y: Array, a: Array, b: Array) -> Array:
 
 
 def _cost(
-    x: Array,
-    y: Array,
-    a: Array,
-    b: Array,
-    f: Array,
-    g: Array,
-    value: Array,
-    *,
+    *arrays: Array,
     needs_input_grad: Any,
     epsilon: float,
     reach_x: float,
     reach_y: float,
 ) -> tuple[Array, tuple[Array | None, ...]]:
-    """The entropic cost whose potentials f, g and value are known, and its gradients."""
+    """The entropic cost of x, y, a, b whose potentials f, g and value are known, and its gradients."""
+    x, y, a, b, f, g, value = arrays
     shapes = [z.shape for z in (x, y, a, b)]
     asked, needs_input_grad = needs_input_grad, _present(needs_input_grad, a, b)
     if not any(asked):

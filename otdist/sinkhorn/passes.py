@@ -116,6 +116,12 @@ def log2_all(x):
         store(x, p, log2(load(x, p)))
 
 
+@njit(**INNER)
+def weigh(a, exponent):
+    """a 2^exponent, and 0 where a is 0, whatever the exponent."""
+    return a * np.exp2(exponent) if a > 0.0 else 0.0
+
+
 @njit(inline="always")
 def squared_distances(groups, panels, d, g, p):
     """|x_i - y_j|² between six rows and a panel, from differences, which do not cancel."""
@@ -218,7 +224,7 @@ def sweep(of, damping, columns, F, c, work):
             for q in range(GROUP):
                 F[i + q] = u[q]
                 u[q] = a[i + q] / u[q]
-                if damping != 1.0:
+                if damping != 1.0 and a[i + q] > 0:  # a point without weight may be anywhere: 0 · 2^1024 is no number
                     exponent = np.log2(F[i + q]) - np.float64(shift[i + q])
                     u[q] *= E.dtype.type(np.exp2((1.0 - damping) * exponent))
             if columns:
@@ -295,7 +301,7 @@ def products(of, F, B, x, Py, Ptx, work):
             part = view(shift, start, size)
             _absorb(absorb_at, view(groups, start * d, size * d), panels, d, scale, power, G, rows, part)
         for i in range(size):
-            u[i] = a[start + i] * np.exp2(F[start + i] - np.float64(shift[start + i])) if i < inside else 0.0
+            u[i] = weigh(a[start + i], F[start + i] - np.float64(shift[start + i])) if i < inside else 0.0
         if q:
             row_products(rows, M, size, u, B, view(Py, start * q, inside * q), inside, q, tile)
         if p:
@@ -338,7 +344,7 @@ def plan_rows(of, F, out):
     if stale:
         _absorb(absorb_at, groups, panels, d, scale, power, G, E, shift)
     for i in range(len(F)):
-        u = a[i] * np.exp2(F[i] - np.float64(shift[i]))
+        u = weigh(a[i], F[i] - np.float64(shift[i]))
         for j in range(m):
             out[i * m + j] = u * np.float64(E[i * len(v) + j]) * np.float64(v[j])
 

@@ -7,10 +7,22 @@ from __future__ import annotations
 
 from .._core import backend
 from .._core.backend import Array
-from .constants import LOG2E
+from .constants import LOG2E, MOST_LEFT
 
 # From this size on (and 128 d³) eigendecompositions for a start with correlations cost less than the passes they save.
 CORRELATED = 2**22
+
+
+def start(x: Array, y: Array, a: Array, b: Array, scale: Array, dampings: tuple[float, float]) -> Array:
+    """`gaussian_potential`, and 0 for problems where mass may be left behind and that would not be a number.
+
+    Unbalanced marginals are a 2^(-κ f), κ = 1/λ - 1. The potentials that balance far clouds may be any size below 0,
+    those of unbalanced transport may not: where the latter are small, 0 is near them.
+    """
+    h, kappa = gaussian_potential(x, y, a, b, scale), 1.0 / min(dampings) - 1.0
+    if not kappa:
+        return h
+    return backend.namespace(h).where((kappa * abs(h) > MOST_LEFT).any(-1)[:, None], 0.0, h)
 
 
 def gaussian_potential(x: Array, y: Array, a: Array, b: Array, scale: Array) -> Array:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from . import torch_method, triton_passes
+from . import torch_method, triton_passes, triton_small
 from .constants import ANNEAL_ABOVE, ANNEAL_FACTOR, LOG2E, MAX_STAGES
 from .normalization import float32_resolves, normalization
 from .numpy_engine import Limits, Solution
@@ -132,7 +132,7 @@ def _together(of: Inside, limits: Limits, points: Sides) -> list[Solution]:
     stacked = Clouds(*(torch.cat(z) for z in ((x, x, y), (y, x, y), (a, a, b), (b, a, b), (of.scale,) * 3)))
     all_live, costs = n == m and not of.weightless, of.mean_costs.mT.flatten()
     problem = TorchPasses(stacked, limits.dampings, of.dtype, own=own, all_live=all_live, mean_cost=costs)
-    found = torch_method.solve(problem, limits.tol, limits.max_iter, None, of.n_stages, k)
+    found = _solved(problem, limits, None, of.n_stages, k)
     grads = problem.gradients(found.h, found.F, (points[0] or points[1], points[1]))
     solutions = []
     for t, (rows, columns) in enumerate(((n, m), (n, n), (m, m))):
@@ -144,6 +144,14 @@ def _together(of: Inside, limits: Limits, points: Sides) -> list[Solution]:
         ]
         solutions.append(_solution(_pair(of, t), t, its, by, limits))
     return solutions
+
+
+def _solved(problem: TorchPasses, limits: Limits, h: Tensor | None, n_stages: int, count: int) -> Measured:
+    """As `torch_method.solve`, which small problems on a card leave little to do."""
+    taken = None
+    if triton_small.usable(problem):
+        h, taken = triton_small.advance(problem, limits.tol, limits.max_iter, h, n_stages)
+    return torch_method.solve(problem, limits.tol, limits.max_iter, h, n_stages, count, taken)
 
 
 def _pair(of: Inside, t: int) -> Inside:
@@ -158,7 +166,7 @@ def _term(of: Inside, t: int, limits: Limits, points: Sides, start: Tensor | Non
     """One term alone."""
     of, needed = _pair(of, t), points if t == 0 else (points[t - 1], False)
     problem = _passes(of, t, limits)
-    found = torch_method.solve(problem, limits.tol, limits.max_iter, start, of.n_stages, 0 if t else len(of.x))
+    found = _solved(problem, limits, start, of.n_stages, 0 if t else len(of.x))
     return _solution(of, t, found, problem.gradients(found.h, found.F, needed), limits)
 
 

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from . import method
-from .constants import ANNEAL_FACTOR, ANNEAL_TOL, LOG2E, MEMORY, NEWTON_AFTER, RIDGE
+from .constants import ANNEAL_FACTOR, ANNEAL_MOST, ANNEAL_TOL, LOG2E, MEMORY, NEWTON_AFTER, RIDGE
 from .method import penalty
 from .torch_passes import TorchPasses
 
@@ -38,26 +38,36 @@ class Measured(NamedTuple):
     passes: Tensor
 
 
-def solve(problem: TorchPasses, tol: float, max_iter: int, h: Tensor | None, n_stages: int, count: int) -> Measured:
+def solve(
+    problem: TorchPasses,
+    tol: float,
+    max_iter: int,
+    h: Tensor | None,
+    n_stages: int,
+    count: int,
+    taken: Tensor | None = None,
+) -> Measured:
     """Solve from h, or from the potentials of the Gaussians that fit the clouds, through `n_stages` larger ε.
 
-    The first `count` problems are not of a cloud with itself.
+    The first `count` problems are not of a cloud with itself. To find h, so many passes were taken (k,).
     """
     if h is None:
         problem.rescale(ANNEAL_FACTOR**-n_stages)
         h = problem.gaussian_start()
     else:
         n_stages = 0
-    passes = torch.zeros_like(problem.product_mass, dtype=torch.int64)
+    passes = torch.zeros_like(problem.product_mass, dtype=torch.int64) if taken is None else taken
     for _ in range(n_stages):
-        found = iterate(problem, h, max(ANNEAL_TOL, tol), (max_iter - passes).clip(1), max_iter)
+        found, _ = iterate(problem, h, max(ANNEAL_TOL, tol), (max_iter - passes).clip(1, ANNEAL_MOST), ANNEAL_MOST)
         h, passes = found.h * ANNEAL_FACTOR, passes + found.passes
         problem.rescale(ANNEAL_FACTOR)
     anderson = tolerances(problem, tol, max_iter, count)
     most = NEWTON_AFTER if newton_possible(problem, max_iter) else max_iter
-    found = iterate(problem, h, anderson, (max_iter - passes).clip(1, most), most)
+    found, early = iterate(problem, h, anderson, (max_iter - passes).clip(1, most), most)
     found = found._replace(passes=found.passes + passes)
-    finish(problem, found, tol, max_iter, count)
+    unlimited = early and n_stages == 0 and taken is None  # all problems had `most` passes, and needed less
+    if not (unlimited and anderson is tol):
+        finish(problem, found, tol, max_iter, count)
     problem.kernel = None  # what follows has need of its room
     return found
 
@@ -80,7 +90,7 @@ def finish(problem: TorchPasses, found: Measured, tol: float, max_iter: int, cou
                 continue
             h, limit = done.h, limit - int(done.passes[0])
         limit = max(limit, 1)
-        _write(found, part, iterate(one, h, tol, found.passes[part] * 0 + limit, limit))
+        _write(found, part, iterate(one, h, tol, found.passes[part] * 0 + limit, limit)[0])
 
 
 def _write(found: Measured, part: slice, done: Measured) -> None:
@@ -103,10 +113,10 @@ def tolerances(problem: TorchPasses, tol: float, max_iter: int, count: int) -> A
     return torch.where(problem.own, tol, NEAR) if isinstance(problem.own, Tensor) else NEAR
 
 
-def iterate(problem: TorchPasses, h: Tensor, tol: Any, limit: Tensor, most: int) -> Measured:
+def iterate(problem: TorchPasses, h: Tensor, tol: Any, limit: Tensor, most: int) -> tuple[Measured, bool]:
     """Anderson's iteration, until each problem's marginal error is at most tol or its limit of passes is reached.
 
-    No limit is above `most`.
+    No limit is above `most`; the second says whether all ended before.
     """
     look, acceleration = Look(problem, tol, limit, h), Acceleration(problem)
     problem.absorb(h)
@@ -122,7 +132,7 @@ def iterate(problem: TorchPasses, h: Tensor, tol: Any, limit: Tensor, most: int)
         h = look.decide((at, F, r, c), farthest, h, taken, burst == 1 and (own_kernel or not problem.keeps))
         active, undone, distant = look.read(h)
         if not active or taken >= most:
-            return look.found
+            return look.found, taken < most
         if undone:
             acceleration.forget(look.good)
         own_kernel = (undone and undone_before) or not distant <= 0.5 * problem.trust

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from .constants import LOG2E, LOST, SYMMETRIC_STEP, TRUST_DOUBLE, TRUST_SINGLE
-from .starts import gaussian_potential
+from .starts import start
 
 CHUNK = 2**24  # 128 MiB
 KEPT = 2**31  # 2 GiB
@@ -80,7 +80,7 @@ class TorchPasses:
         self.scale = self.scale * factor
 
     def gaussian_start(self) -> Tensor:
-        return gaussian_potential(self.x, self.y, self.a, self.b, self.scale)
+        return start(self.x, self.y, self.a, self.b, self.scale, self.dampings)
 
     def members(self, chosen: Any) -> TorchPasses:
         """The chosen problems, of which all or none compare a cloud with itself."""

@@ -98,6 +98,56 @@ def plan_sums(
         tl.store(where, sums, mask=(i < n)[:, None] & (c < d)[None, :])
 
 
+@triton.jit
+def scalings(
+    E, a, b, apart, own, change, passes, sums, n, m, most, burst, tol, trust, farthest,
+    SHARE: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
+):  # fmt: skip
+    """Plain Sinkhorn's scalings of a small kernel E (problems, n, m), one program a problem, until each is done.
+
+    With v = 2^change: u_i = a_i / (E v)_i, and v_j is multiplied by b_j / (v_j (Eᵀu)_j), the weight over the marginal.
+    Where a cloud is compared with itself (`own`), v_j is multiplied by (2^apart_j / ((E v)_j v_j))^SHARE instead. A
+    program ends where the marginals' error is at most tol, where a change goes beyond `trust`, after `burst` passes, or
+    where `passes`, which counts them, is `most`. `sums` (problems, n) is room for E v. All are of the type of E.
+    """
+    k = tl.program_id(0).to(tl.int64)
+    E, a, sums = E + k * n * m, a + k * n, sums + k * n
+    j = tl.arange(0, COLUMNS)
+    inside = j < m
+    weight = tl.load(b + k * m + j, mask=inside, other=0.0)
+    mirrored, base = tl.load(own + k) != 0, tl.load(apart + k * m + j, mask=inside, other=0.0)
+    live, target = weight > 0, tl.where(weight > 0, weight, 1.0)
+    log_v = tl.zeros((COLUMNS,), weight.dtype)
+    count = tl.load(passes + k)
+    most = tl.minimum(most, count + burst)
+    going = count < most
+    while going:
+        v = tl.where(inside, tl.exp2(log_v), 0.0)
+        columns = tl.zeros((COLUMNS,), weight.dtype)
+        for first in range(0, n, ROWS):
+            i = first + tl.arange(0, ROWS)
+            there = (i < n)[:, None] & inside[None, :]
+            tile = tl.load(E + i[:, None] * m + j[None, :], mask=there, other=0.0)
+            total = tl.sum(tile * v[None, :], 1)
+            tl.store(sums + i, total, mask=i < n)
+            mass = tl.load(a + i, mask=i < n, other=0.0)
+            columns += tl.sum(tile * (mass / tl.where(mass > 0, total, 1.0))[:, None], 0)
+        tl.debug_barrier()
+        mirror = tl.load(sums + j, mask=inside & (j < n) & mirrored, other=1.0, volatile=True)
+        tl.debug_barrier()
+        marginal = tl.where(live, columns * v, 1.0)
+        r = tl.where(mirrored, base - tl.log2(mirror) - log_v, tl.log2(target / marginal))
+        r = tl.where(live, tl.minimum(r, farthest), 0.0)
+        off = tl.where(mirrored, 2 * target * tl.abs(tl.exp2(-r) - 1), tl.abs(marginal - target))
+        error = tl.sum(tl.where(live, off, 0.0), 0)
+        count += 1
+        going = (error > tol) & (count < most)
+        log_v = tl.where(going, log_v + tl.where(mirrored, SHARE * r, r), log_v)
+        going = going & (tl.max(tl.abs(log_v), 0) <= trust)
+    tl.store(change + k * m + j, log_v, mask=inside)
+    tl.store(passes + k, count)
+
+
 def tiles(products: bool, double: bool, d: int) -> dict[str, Any]:
     """Rows, columns and coordinates of a tile, and warps: so that a tile stays in registers, not by timing."""
     if products:

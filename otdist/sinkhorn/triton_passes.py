@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import importlib.util
-import logging
 from functools import cache
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from .._core import card
 from .torch_passes import DIFFERENCES, LONGEST_BURST, Clouds, TorchPasses
 
 # Coordinates of pairs up to which a pass is reckoned to take less than the launches and the wait of a look.
 QUICK = 2**33
-_log = logging.getLogger("otdist")
 
 
 class TritonPasses(TorchPasses):
@@ -80,42 +78,29 @@ class TritonPasses(TorchPasses):
         last = -(-d // table["BLOCK_C"]) if constants.get("MOVED") else 1
         if not (n and k):
             return
-        with torch.cuda.device_of(x):
-            kernel[-(-n // table["BLOCK_N"]), k, last](x, y, *arrays, n, m, d, PRODUCTS=products, **constants)
+        grid = -(-n // table["BLOCK_N"]), k, last
+        card.launch(kernel, grid, x, y, *arrays, n, m, d, PRODUCTS=products, **constants)
 
 
 def usable(x: Tensor, dtype: torch.dtype) -> bool:
-    """Whether points x (k, n, d) are on a card for which the kernels can be compiled, and are right there.
-
-    Not for subclasses of tensors, whose own operators a kernel would pass by.
-    """
-    if not x.is_cuda or type(x) is not Tensor or importlib.util.find_spec("triton") is None:
-        return False
-    return torch.cuda.get_device_capability(x.device) >= (8, 0) and _agree(x.device, dtype, x.shape[-1] > DIFFERENCES)
+    """Whether the kernels can be compiled for the card where points x (k, n, d) are, and are right there."""
+    return card.takes_kernels(x) and _agree(x.device, dtype, x.shape[-1] > DIFFERENCES)
 
 
 @cache
 def _agree(device: torch.device, dtype: torch.dtype, products: bool) -> bool:
-    """Whether the kernels agree with PyTorch's operators on a small problem: asked once in a process.
-
-    Triton compiles here and now, which needs a C compiler and a driver that goes with it. Without, or if they
-    miscompile, there are the operators.
-    """
+    """Whether the kernels agree with PyTorch's operators on a small problem: asked once in a process."""
     n, m, d = 70, 150, 20 if products else 3
     generator = torch.Generator().manual_seed(0)
     x, y = (torch.randn(1, rows, d, generator=generator, dtype=torch.float64).to(device) for rows in (n, m))
     a, b = (x.new_full((1, rows), 1 / rows) for rows in (n, m))
     clouds, h = Clouds(x, y, a, b, x.new_ones(1)), y.sum(-1)
-    try:
+
+    def error() -> float:
         found, expected = (_pass(kind(clouds, (1.0, 1.0), dtype), h) for kind in (TritonPasses, TorchPasses))
-        errors = [float((one - two).abs().max() / two.abs().max()) for one, two in zip(found, expected, strict=True)]
-    except Exception as error:  # whatever a compiler, its launcher or a driver raises
-        _log.warning("Triton's kernels can't be used on %s, PyTorch's operators are: %s", device, error)
-        return False
-    if not max(errors) <= 1000 * torch.finfo(dtype).eps * d:
-        _log.warning("Triton's kernels are wrong on %s by %g, PyTorch's operators are used", device, max(errors))
-        return False
-    return True
+        return max(float((one - two).abs().max() / two.abs().max()) for one, two in zip(found, expected, strict=True))
+
+    return card.agree("Sinkhorn's passes", device, error, 1000 * torch.finfo(dtype).eps * d)
 
 
 def _pass(passes: TorchPasses, h: Tensor) -> list[Any]:

@@ -31,7 +31,7 @@ def is_small(x: Array, y: Array, theta: Array) -> bool:
     return 0 < n <= _MOST_POINTS and rows > 0 and projected.is_small(2 * rows * n) and products.is_small(rows, n, d)
 
 
-def solve(x: np.ndarray, y: np.ndarray, theta: np.ndarray, needs: Needs) -> tuple[Any, list[Array]]:
+def value_and_gradients(x: np.ndarray, y: np.ndarray, theta: np.ndarray, needs: Needs) -> tuple[Any, list[Array]]:
     """The mean over the rows of theta, and its gradients by x, y and theta where needed."""
     n, size = len(x), len(theta)
     points = np.concatenate((x, y))

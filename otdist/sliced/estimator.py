@@ -28,6 +28,8 @@ from .projected import Transport, transport
 
 # Projections held at a time: 2^21 numbers of each cloud are 16 MiB of float64, and enough for the product to be fast.
 _CHUNK = 1 << 21
+# On a card more: a sort of a few rows leaves most of it idle.
+_CHUNK_ON_CARD = 1 << 24
 
 # Below so many directions their own spread can't be trusted; and coordinates up to which covariances are cheap.
 _FEW, _WIDEST = 16, 512
@@ -45,7 +47,7 @@ class Estimate(NamedTuple):
     grads: list[Array | None]
 
 
-def solve(
+def estimate(
     arrays: tuple[Array, Array, Array, Array],
     by: DirectionSet,
     needs_input_grad: Needs,
@@ -94,7 +96,8 @@ def average(
     xp = backend.namespace(x)
     plain = xp.full_like(theta[..., 0], 1 / theta.shape[1])
     weights, kept = plain if variates is None else variates.weights, theta[:1, 0, 0] < 2
-    step = max(1, _CHUNK // (len(x) * max(x.shape[1], y.shape[1])))
+    most = _CHUNK if backend.on_cpu(x) else _CHUNK_ON_CARD
+    step = max(1, most // (len(x) * max(x.shape[1], y.shape[1])))
     chunks = [slice(first, first + step) for first in range(0, theta.shape[1], step)]
     costs: list[Array] = []
     by_theta: list[Array] = []

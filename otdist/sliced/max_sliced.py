@@ -85,9 +85,11 @@ class _Objective:
 
     def __call__(self, theta: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         value, _, _, grads = average(self.clouds, self._own(theta), None, (False,) * 4 + (True,), 2.0)
+        assert grads[4] is not None
         along = theta @ self.shift
-        slope = len(theta) * _numpy(grads[4])[0] + 2 * along[:, None] * self.shift
-        return _numpy(value)[0] + along**2, _tangent(slope, theta)
+        found = _numpy(backend.namespace(value).concatenate((value[0, :, None], grads[4][0]), 1))  # a card's in one go
+        slope = len(theta) * found[:, 1:] + 2 * along[:, None] * self.shift
+        return found[:, 0] + along**2, _tangent(slope, theta)
 
     def _own(self, theta: np.ndarray) -> Array:
         return asarray(theta, self.points, backend.namespace(self.points).float64)[None]

@@ -52,7 +52,7 @@ def _solve_directly(arrays: Arrays, needs: tuple[bool, ...]) -> tuple[Array, Any
     """The kernel's answer for one small pair in NumPy, of given directions."""
     x, y, a, b, directions = arrays
     with products.quiet():
-        value, (by_x, by_y, by_theta) = direct.solve(x, y, directions, (needs[0], needs[1], needs[4]))
+        value, (by_x, by_y, by_theta) = direct.value_and_gradients(x, y, directions, (needs[0], needs[1], needs[4]))
         weights = (np.zeros_like(z) if need else None for z, need in zip((a, b), needs[2:4], strict=True))
         theta = None if by_theta is None else by_theta.astype(x.dtype, copy=False)
         return np.asarray(value, x.dtype), (by_x, by_y, *weights, theta)
@@ -73,7 +73,7 @@ def _solve_batch(
         problems = [_take(z, core, places) for z, core in zip(arrays[:4], _CORES, strict=False)]
         by = drawn or DirectionSet(_take(directions, 2, places) if shared is None else shared, False)
         with products.quiet():
-            found.append(estimator.solve(tuple(problems), by, needs, p=p, with_error=with_error))
+            found.append(estimator.estimate(tuple(problems), by, needs, p=p, with_error=with_error))
     value = _join([f.value for f in found], batch)
     error = _join([f.standard_error for f in found], batch) if with_error else None
     grads = [None if found[0].grads[k] is None else _join([f.grads[k] for f in found], batch) for k in range(5)]

@@ -41,9 +41,9 @@ class Transport(NamedTuple):
 class Coupling(NamedTuple):
     """The monotone coupling of uniform levels k / n and k / m: mass_k goes from the i_k-th to the j_k-th smallest."""
 
-    i: np.ndarray
-    j: np.ndarray
-    mass: np.ndarray
+    i: Array
+    j: Array
+    mass: Array
     x_first: np.ndarray  # (n,): where the steps of each i begin
     y_first: np.ndarray  # (m,)
 
@@ -59,8 +59,7 @@ def transport(x: Array, y: Array, a: Array, b: Array, *, p: float, needs_input_g
     n, m = x.shape[2], y.shape[2]
     coupling = None if n == m else _coupling(n, m)
     if backend.is_torch(x):
-        cost, by_x, by_y = _match(x, y, coupling, p, needs_input_grad)
-        return Transport(cost, by_x, by_y, None, None)
+        return _tensors(x, y, coupling, p, needs_input_grad)
     rows = x.reshape(-1, n), y.reshape(-1, m)
     cost, step = np.empty(len(rows[0])), max(1, _BLOCK // max(n, m))
     if is_small(work := rows[0].size + rows[1].size):
@@ -73,6 +72,20 @@ def transport(x: Array, y: Array, a: Array, b: Array, *, p: float, needs_input_g
     products.each(task, range(0, len(cost), step), work, _PARALLEL)
     by_x, by_y = (z if need else None for z, need in zip((x, y), needs_input_grad[:2], strict=True))
     return Transport(cost.reshape(x.shape[:2]), by_x, by_y, None, None)
+
+
+def _tensors(x: Array, y: Array, coupling: Coupling | None, p: float, needs_input_grad: tuple[bool, ...]) -> Transport:
+    """PyTorch's; slopes nobody asked for may come along."""
+    from . import triton_match
+
+    if coupling is not None:  # to the device, once
+        steps, mass = (backend.index(z, x) for z in (np.stack(coupling[:2]), coupling.mass))
+        coupling = coupling._replace(i=steps[0], j=steps[1], mass=mass)
+    if coupling is None and p == 2 and any(needs_input_grad) and triton_match.usable(x):
+        cost, by_x, by_y = triton_match.match(x, y)
+    else:
+        cost, by_x, by_y = _match(x, y, coupling, p, needs_input_grad)
+    return Transport(cost, by_x, by_y, None, None)
 
 
 def _weighted(x: Array, y: Array, a: Array, b: Array, p: float, needs_input_grad: tuple[bool, ...]) -> Transport:
@@ -112,7 +125,7 @@ def _match(x: Array, y: Array, coupling: Coupling | None, p: float, needs_input_
     if coupling is None:
         gap, mass = low - high, 1 / n
     else:
-        i, j, mass = (backend.index(z, x) for z in coupling[:3])
+        i, j, mass = coupling[:3]
         gap, mass = low[..., i] - high[..., j], backend.astype(mass, x.dtype)
     out: list[Array | None] = [None, None]
     if any(needs_input_grad[:2]):
@@ -134,8 +147,7 @@ def _sum_steps(steps: Array, coupling: Coupling, side: int) -> Array:
     """What the steps of the coupling (..., k) bring to each sorted point."""
     if not backend.is_torch(steps):
         return np.add.reduceat(steps, coupling[3 + side], axis=-1)
-    place = backend.index(coupling[side], steps)
-    return steps.new_zeros((*steps.shape[:-1], len(coupling[3 + side]))).index_add(-1, place, steps)
+    return steps.new_zeros((*steps.shape[:-1], len(coupling[3 + side]))).index_add(-1, coupling[side], steps)
 
 
 def to_points(slopes: Array, values: Array, order: Array, out: Array) -> Array:

@@ -57,7 +57,7 @@ def attempt(x: Any, y: Any, a: Any, b: Any, directions: Any, needs: direct.Needs
         needs = (False,) * 3 if type(x) is np.ndarray else _wanted(x, y, directions)
     low, high = scaling.range_of(views[0].dtype, 1)
     with products.quiet():
-        value, grads = direct.solve(views[0], views[1], views[2], needs)
+        value, grads = direct.value_and_gradients(views[0], views[1], views[2], needs)
     return (views[0].dtype.type(value), grads, needs) if low < value <= high else None
 
 
