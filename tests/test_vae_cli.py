@@ -340,7 +340,10 @@ def test_reading_a_run_imports_no_lightning(capsys, tmp_path, file):
     commands = [["evaluate"], ["doctor"], ["report"], ["sample", "-n", "3", "--out", "s.npz"]]
     code = f"""
 import sys
+sys.path.append({os.path.dirname(__file__)!r})
+import vae_quick
 from otdist_vae.cli import main
+vae_quick.quicken()
 for name, *more in {commands}:
     assert main([name, {str(tmp_path / "run")!r}, *more]) == 0
 print("lightning" in sys.modules)
