@@ -29,7 +29,7 @@ def covariances(n: int, d: int, smallest: float = 0.1) -> Tensor:
 @pytest.mark.parametrize("d", [1, 3, 17])
 def test_pairs_are_those_of_the_library_on_a_cpu(d):
     x, y = covariances(2, d), covariances(3, d)[1:] * 3
-    value, slopes, good = triton_pairs.solve(x, y, EPS, TRACES)
+    value, slopes, good = triton_pairs.value_and_slopes(x, y, EPS, TRACES)
     nothing = np.zeros(d)
     expected, grads = gaussian.w2_squared_and_grad(nothing, x.numpy(), nothing, y.numpy())
     assert good.all()
@@ -42,8 +42,8 @@ def test_pairs_are_those_of_the_library_on_a_cpu(d):
 def test_one_covariance_may_be_everybodys():
     x, y = covariances(1, 4), covariances(2, 4)
     for one, two in ((x, y), (y, x)):
-        value, slopes, _ = triton_pairs.solve(one, two, EPS, TRACES)
-        whole = triton_pairs.solve(*(z.expand(2, 4, 4) for z in (one, two)), EPS, TRACES)
+        value, slopes, _ = triton_pairs.value_and_slopes(one, two, EPS, TRACES)
+        whole = triton_pairs.value_and_slopes(*(z.expand(2, 4, 4) for z in (one, two)), EPS, TRACES)
         assert torch.equal(value, whole[0])
         assert all(map(torch.equal, slopes, whole[1]))
 
@@ -52,22 +52,22 @@ def test_worse_conditions_take_the_longer_schedule_and_the_worst_are_refused():
     y = covariances(1, 4)
     for smallest, fits in ((1e-9, True), (1e-14, False), (1e-18, False)):
         x = covariances(2, 4, smallest)
-        value, _, good = triton_pairs.solve(x, y, EPS, TRACES)
+        value, _, good = triton_pairs.value_and_slopes(x, y, EPS, TRACES)
         assert good.tolist() == [fits] * 2
         if fits:
             expected = [float(gaussian.w2_squared(np.zeros(4), z.numpy(), np.zeros(4), y[0].numpy())) for z in x]
             np.testing.assert_allclose(value, expected, rtol=1e-9)
         else:
-            assert not triton_pairs.solve(y, x, EPS, TRACES)[2].any()
+            assert not triton_pairs.value_and_slopes(y, x, EPS, TRACES)[2].any()
     x = covariances(1, 4, 1e-11)  # either will do, but not their product
-    assert triton_pairs.solve(x, y, EPS, TRACES)[2].all()
-    assert not triton_pairs.solve(x, 2 * x, EPS, TRACES)[2].any()
+    assert triton_pairs.value_and_slopes(x, y, EPS, TRACES)[2].all()
+    assert not triton_pairs.value_and_slopes(x, 2 * x, EPS, TRACES)[2].any()
 
 
 @pytest.mark.parametrize(("scale", "fits"), [(1e-90, False), (1e-12, True), (1e12, True), (1e90, False)])
 def test_sizes_matter_only_where_squares_leave_the_range(scale, fits):
     y = covariances(1, 4)
-    assert triton_pairs.solve(y * scale, 3 * y * scale, EPS, TRACES)[2].tolist() == [fits]
+    assert triton_pairs.value_and_slopes(y * scale, 3 * y * scale, EPS, TRACES)[2].tolist() == [fits]
 
 
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")  # NumPy's; a card is silent
@@ -92,12 +92,12 @@ def test_the_whole_of_a_batch_with_pairs_of_all_kinds(monkeypatch, needs):
 
 def test_agreement_is_asked_of_the_kernel_of_pairs(monkeypatch, caplog):
     assert all(triton_pairs._agrees.__wrapped__(CPU, wide) for wide in (False, True))
-    exact = triton_pairs.solve
+    exact = triton_pairs.value_and_slopes
     faults = (
         lambda value, slopes, good: (value, slopes, ~good),
         lambda value, slopes, good: (value, slopes[::-1], good),
     )
     for wrong in faults:
-        monkeypatch.setattr(triton_pairs, "solve", lambda *z, wrong=wrong: wrong(*exact(*z)))
+        monkeypatch.setattr(triton_pairs, "value_and_slopes", lambda *z, wrong=wrong: wrong(*exact(*z)))
         assert not triton_pairs._agrees.__wrapped__(CPU, False)
     assert caplog.text.count("are wrong on cpu") == 2

@@ -70,7 +70,7 @@ def test_no_more_passes_are_taken_than_asked_for_and_the_operators_go_on():
     problem, tol = pair_and_cloud(20, 40.0), 1e-3
     h, taken = triton_small.advance(problem, tol, 3, None, 0)
     assert taken.tolist() == [3, 3]
-    found = torch_method.solve(problem, tol, 200, h, 0, 1, taken)
+    found = torch_method.epsilon_scaling(problem, tol, 200, h, 0, 1, taken)
     assert float(found.error.max()) <= tol
     assert max(marginal_errors(problem, found.h)) <= 2 * tol  # of the cloud with itself: the mean of h and F
     assert int(found.passes.min()) > 3

@@ -368,7 +368,7 @@ def _by_polar_factors(
     from . import polar, triton_pairs
 
     if triton_pairs.usable(x):
-        value, (slope_x, slope_y), good = triton_pairs.solve(x, y, eps, (_LEAST, _MOST))
+        value, (slope_x, slope_y), good = triton_pairs.value_and_slopes(x, y, eps, (_LEAST, _MOST))
         doubtful, slopes = usable & ~good, (slope_x if needs[0] else None, slope_y if needs[1] else None)
         return value, slopes, doubtful if bool(doubtful.any()) else None
     regular = usable

@@ -17,7 +17,7 @@ WIDEST = 32
 Range = tuple[float, float]
 
 
-def solve(x: Tensor, y: Tensor, eps: float, traces: Range) -> tuple[Tensor, tuple[Tensor, Tensor], Tensor]:
+def value_and_slopes(x: Tensor, y: Tensor, eps: float, traces: Range) -> tuple[Tensor, tuple[Tensor, Tensor], Tensor]:
     """B² (n,) of pairs (n or 1, d, d) in float64, its gradients, and of which pairs they are right.
 
     Not of those with a trace outside of `traces`, nor where `polar.Roots` would not find the pair regular.
@@ -62,7 +62,7 @@ def _agrees(device: torch.device, wide: bool) -> bool:
     x, y = z @ z.mT / d
 
     def error() -> float:
-        value, slopes, good = solve(x, y, eps, (1e-70, 1e70))
+        value, slopes, good = value_and_slopes(x, y, eps, (1e-70, 1e70))
         nothing = torch.zeros_like(value)
         expected, its = polar.Roots(x, y, nothing == 0, (nothing, nothing)).value_and_slopes(polar.LEAST, (True, True))
         answers = zip((value, *slopes), (expected, *its), strict=True)

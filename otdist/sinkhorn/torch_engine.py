@@ -147,11 +147,11 @@ def _together(of: Inside, limits: Limits, points: Sides) -> list[Solution]:
 
 
 def _solved(problem: TorchPasses, limits: Limits, h: Tensor | None, n_stages: int, count: int) -> Measured:
-    """As `torch_method.solve`, which small problems on a card leave little to do."""
+    """As `torch_method.epsilon_scaling`, which small problems on a card leave little to do."""
     taken = None
     if triton_small.usable(problem):
         h, taken = triton_small.advance(problem, limits.tol, limits.max_iter, h, n_stages)
-    return torch_method.solve(problem, limits.tol, limits.max_iter, h, n_stages, count, taken)
+    return torch_method.epsilon_scaling(problem, limits.tol, limits.max_iter, h, n_stages, count, taken)
 
 
 def _pair(of: Inside, t: int) -> Inside:

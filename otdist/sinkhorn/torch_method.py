@@ -38,7 +38,7 @@ class Measured(NamedTuple):
     passes: Tensor
 
 
-def solve(
+def epsilon_scaling(
     problem: TorchPasses,
     tol: float,
     max_iter: int,

@@ -39,7 +39,7 @@ def usable(problem: TorchPasses) -> bool:
 
 
 def advance(problem: TorchPasses, tol: float, max_iter: int, h: Tensor | None, n_stages: int) -> tuple[Tensor, Tensor]:
-    """Potentials to go on from, and the passes taken (k,): from h, or as `torch_method.solve` starts without."""
+    """Potentials to go on from, and the passes taken (k,): from h, or as `epsilon_scaling` starts without."""
     passes = torch.zeros_like(problem.product_mass, dtype=torch.int32)
     if h is None:
         problem.rescale(ANNEAL_FACTOR**-n_stages)
