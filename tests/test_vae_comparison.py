@@ -305,15 +305,14 @@ def test_other_data_are_noticed(tmp_path, whole, capsys):
 def stopped(out: Path, by: int, after: int, *arguments: str) -> tuple[int, str]:
     """A comparison in a process of its own that gets the signal `by` when `after` cells are finished."""
     tests = Path(__file__).parent
-    command = [sys.executable, str(tests / "vae_quick.py"), "compare", "--out", str(out), *arguments]
+    command = [sys.executable, str(tests / "vae_quick.py"), str(after), "compare", "--out", str(out), *arguments]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(tests.parent)}
     with subprocess.Popen(
         command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, env=environment
     ) as process:
         assert process.stderr is not None
         said: list[str] = []
-        # A line a cell; beside them the library says once that it compiles its kernels.
-        while sum("compiles" not in line for line in said) < after:
+        while sum(" cells, " in line for line in said) < after:
             said.append(process.stderr.readline())
             assert said[-1], "the comparison ended before it was stopped"
         process.send_signal(by)
