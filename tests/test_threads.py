@@ -76,7 +76,10 @@ sinkhorn.solve(x, y, epsilon=1e-5, tol=1e-12, max_iter=10**9)
     )
     assert process.stdout.readline() == "started\n"
     process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=120)
+    try:
+        _, err = process.communicate(timeout=120)
+    finally:
+        process.kill()
     assert process.returncode != 0
     assert "KeyboardInterrupt" in err
 

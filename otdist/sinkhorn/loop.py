@@ -246,18 +246,22 @@ def anderson_step(h, r, w, dual, noise, step, history, state):
 
 @njit(**INNER)
 def column_softmin(of, j, F, t):
-    """-log2 Σ_i a_i 2^(F_i + S_ij) of one column; t: scratch of the length of a."""
+    """-log2 Σ_i a_i 2^(F_i + S_ij) of one column; t: scratch of the length of a, filled up."""
     x, y, a, d, top, total = of.x, of.y, of.a, of.d, -np.inf, 0.0
-    for i in range(len(a)):
-        if a[i] > 0.0:
+    n, filled = len(a), -(-len(a) // LANES) * LANES
+    for i in range(filled):
+        t[i] = -np.inf
+        if i < n and a[i] > 0.0:
             square = 0.0
             for k in range(d):
                 square += (x[i * d + k] - y[j * d + k]) ** 2
             t[i] = F[i] - of.scale * square
             top = max(top, t[i])
-    for i in range(len(a)):
-        if a[i] > 0.0:
-            total += a[i] * np.exp2(t[i] - top)
+    for i in range(filled):
+        t[i] -= top
+    exp2_all(view(t, 0, filled))
+    for i in range(n):
+        total += a[i] * t[i]
     return -(top + np.log2(total))
 
 
@@ -294,8 +298,9 @@ def iterate(addresses, of, stop, scratch, h, F, out):
     panels, groups = view(scratch.clouds, 0, M * d), view(scratch.clouds, M * d, N * d)
     weights = view(scratch.clouds, (N + M) * d, N)
     v, G, sums, shift = view(low, 0, M), view(low, M, M), view(low, 2 * M, M + GROUP), view(low, 3 * M + GROUP, N)
-    c, r, at, t = view(work, 0, M), view(work, M, M), view(work, 2 * M, m), view(work, 2 * M + m, max(n, M))
-    state, history = view(work, 2 * M + m + max(n, M), 3), 2 * M + m + max(n, M) + 3
+    longest = max(-(-n // LANES) * LANES, M)
+    c, r, at, t = view(work, 0, M), view(work, M, M), view(work, 2 * M, m), view(work, 2 * M + m, longest)
+    state, history = view(work, 2 * M + m + longest, 3), 2 * M + m + longest + 3
     memory = view(work, history, (2 * MEMORY + 3) * m + 2 * MEMORY * MEMORY + MEMORY)
     state[0], state[1], state[2], passes = -np.inf, 0.0, 0.0, 0
     for j in range(m):
@@ -458,8 +463,9 @@ def pack_term(x, y, a, d, count, clouds):
 def solve_term(addresses, given, found, integers, numbers, E, low, work):
     """Solve one term from where it is, or from the Gaussian start if it was not begun, and differentiate it.
 
-    integers: max_iter, passes after which Newton's method may take over; numbers: ε, dampings, Σa Σb, tol, the
-    tolerance before Newton's method, the exponent above which ε is annealed, the rounding of a dual value of order 1.
+    integers: max_iter, passes after which Newton's method may take over, passes at this ε in one call; numbers: ε,
+    dampings, Σa Σb, tol, the tolerance before Newton's method, the exponent above which ε is annealed, the rounding of
+    a dual value of order 1.
     """
     a, b, d, symmetric, unit = given.a, given.b, given.d, given.symmetric, given.unit
     n, m, h, F, stats = len(a), len(b), found.h, found.F, found.stats
@@ -481,7 +487,7 @@ def solve_term(addresses, given, found, integers, numbers, E, low, work):
         kappa = 1.0 / min(numbers[1], numbers[2]) - 1.0
         gaussian_start(y, d, moments_x, moments_y, scale * ANNEAL_FACTOR**-stages, kappa, h)
     newton = integers[1] > 0 and not symmetric
-    tol, limit = numbers[5] if newton else numbers[4], integers[1] if newton else integers[0]
+    tol, limit = numbers[5] if newton else numbers[4], min(integers[1] if newton else integers[0], integers[2])
     passes, former = 0, int(max(stats[0], 0.0))
     for stage in range(stages, -1, -1):
         factor, aim = ANNEAL_FACTOR**-stage, max(ANNEAL_TOL, tol) if stage else tol

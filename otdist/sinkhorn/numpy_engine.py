@@ -21,6 +21,10 @@ from .numpy_passes import GROUP, SHARES, NumpyPasses, Workspace, aligned, on_thr
 
 # Entries up to which a matrix sits in a cache, so that one thread and one compiled call do best.
 CACHED = 2**22
+# The same where ε is so small that it is annealed: such problems take long, and nobody can interrupt a compiled call.
+CACHED_ANNEALED = 2**21
+# Entries that a compiled call goes over at one ε, some seconds' worth, and passes that it may take at least.
+UNINTERRUPTED, FEWEST = 2**31, NEWTON_AFTER
 # From this size on, the terms of one divergence, or the problems of a batch, are worth solving on several threads.
 SIDE_BY_SIDE = 2**18
 # Scratch of small problems is kept between calls, by each thread, while it takes at most so many bytes.
@@ -165,15 +169,26 @@ def solve(
     if init is not None:
         found.h[:] = init * (LOG2E / limits.epsilon)
         found.stats[0, :, :2] = 0.0, np.inf
-    if size > CACHED or not squared:
+    if size > CACHED or not squared or (size > CACHED_ANNEALED and _is_annealed(batch, limits)):
         _solve_large(batch, found, limits, init is not None)
         return found.solutions(limits.epsilon)
     _solve_small(batch, found, limits, NEWTON_AFTER if _newton_possible(batch, limits) else 0)
     if _newton_possible(batch, limits):
         _finish_small(batch, found, limits)
-        if found.unconverged(limits.tol, limits.max_iter):  # Newton gave up: on from there
-            _solve_small(batch, found, limits, 0)
+    while found.unconverged(limits.tol, limits.max_iter):  # Newton gave up, or the call took long: on from there
+        _solve_small(batch, found, limits, 0)
     return found.solutions(limits.epsilon)
+
+
+def _is_annealed(batch: Batch, limits: Limits) -> bool:
+    """Whether the mean cost of some problem is so far above ε that larger ε come first."""
+    (mean_x, spread_x), (mean_y, spread_y) = (
+        (mean, (w[..., None] * (z - mean[:, None]) ** 2).sum((1, 2)) / w.sum(1))
+        for z, w in ((batch.x, batch.a), (batch.y, batch.b))
+        for mean in [(w[..., None] * z).sum(1) / w.sum(1)[:, None]]
+    )
+    costs = ((mean_x - mean_y) ** 2).sum(1) + spread_x + spread_y
+    return bool((costs * (LOG2E / limits.epsilon) > ANNEAL_ABOVE).any())
 
 
 def _normalization(x: np.ndarray, y: np.ndarray, epsilon: float) -> Normalization:
@@ -279,7 +294,8 @@ def _solve_small(batch: Batch, found: Results, limits: Limits, newton_after: int
     def task(part: tuple[Any, np.ndarray]) -> None:
         dtype, chosen = part
         numbers = np.array([limits.epsilon, *limits.dampings, 1.0, limits.tol, tol, ANNEAL_ABOVE, ROUNDING[dtype]])
-        integers = np.array([limits.max_iter, newton_after if dtype is np.float64 else 0])
+        slice_of = max(FEWEST, UNINTERRUPTED // max(1, n * m))
+        integers = np.array([limits.max_iter, newton_after if dtype is np.float64 else 0, slice_of])
         entries, low, work = _scratch_sizes(n, m, d, dtype, debias)
         entries = -(-entries // 16) * 16
         room = _scratch(entries + low, "single" if dtype is np.float32 else "double", dtype)
