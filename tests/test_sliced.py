@@ -777,3 +777,10 @@ def test_values_do_not_depend_on_threads(monkeypatch, count):
     for other in found[1:]:
         for a, b in zip(found[0], other, strict=True):
             np.testing.assert_array_equal(a, b)
+
+
+def test_an_estimate_beyond_the_range_of_float32_is_infinite_in_silence():
+    x = np.array([[1.5e26, -1.6e26, 7.9e26]], np.float32)
+    found = sliced.estimate(x, -x, directions=4, rng=0)
+    assert found.value == np.inf
+    assert not np.isnan(found.standard_error)
