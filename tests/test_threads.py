@@ -63,8 +63,10 @@ def test_a_spawned_child_computes_the_same():
 
 def test_an_interrupt_ends_a_long_call():
     code = """
+import signal
 import numpy as np
 from otdist import sinkhorn
+signal.signal(signal.SIGINT, signal.default_int_handler)  # what a shell starts in the background ignores it
 x, y = np.random.default_rng(0).standard_normal((2, 2000, 3))
 sinkhorn.solve(x[:50], y[:50], epsilon=1.0)
 print("started", flush=True)

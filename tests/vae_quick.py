@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import signal
 import sys
+import time
 from collections.abc import Callable
 from typing import Any, TextIO
 
@@ -34,7 +35,8 @@ class Waiting:
         self.left -= " cells, " in text  # beside them the library says once that it compiles its kernels
         if self.left == 0 and text.endswith("\n"):  # which comes in a call of its own
             self.left = -1  # once
-            signal.pause()
+            while True:  # a signal that came between a look and one long wait would be missed
+                time.sleep(0.05)
         return written
 
     def __getattr__(self, name: str) -> Any:
@@ -47,5 +49,6 @@ if __name__ in ("__main__", "__mp_main__"):  # the second is its name in a worke
 if __name__ == "__main__":
     from otdist_vae.cli import main
 
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # what a shell starts in the background ignores it
     sys.stderr = Waiting(sys.stderr, int(sys.argv[1]))  # type: ignore[assignment]
     sys.exit(main(sys.argv[2:]))
