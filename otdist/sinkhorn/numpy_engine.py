@@ -182,13 +182,8 @@ def solve(
 
 def _is_annealed(batch: Batch, limits: Limits) -> bool:
     """Whether the mean cost of some problem is so far above ε that larger ε come first."""
-    (mean_x, spread_x), (mean_y, spread_y) = (
-        (mean, (w[..., None] * (z - mean[:, None]) ** 2).sum((1, 2)) / w.sum(1))
-        for z, w in ((batch.x, batch.a), (batch.y, batch.b))
-        for mean in [(w[..., None] * z).sum(1) / w.sum(1)[:, None]]
-    )
-    costs = ((mean_x - mean_y) ** 2).sum(1) + spread_x + spread_y
-    return bool((costs * (LOG2E / limits.epsilon) > ANNEAL_ABOVE).any())
+    members = range(len(batch.x))
+    return any(float(batch.passes(0, i, limits).steepness.max()) > ANNEAL_ABOVE for i in members)
 
 
 def _normalization(x: np.ndarray, y: np.ndarray, epsilon: float) -> Normalization:
