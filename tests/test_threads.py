@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -77,6 +78,7 @@ sinkhorn.solve(x, y, epsilon=1e-5, tol=1e-12, max_iter=10**9)
         [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
     )
     assert process.stdout.readline() == "started\n"
+    time.sleep(1)  # into the long call: an exception in a callback at its door is ignored by Python
     process.send_signal(signal.SIGINT)
     try:
         _, err = process.communicate(timeout=120)
