@@ -182,11 +182,11 @@ def _add_quadratic(grads: list[Array | None], side: int, cloud: Cloud, slope: Ar
 def _add_pull(grads: list[Array | None], clouds: tuple[Cloud, Cloud], pull: Array) -> None:
     """Add the gradient of a function of the difference of the means, `pull` (b, d) its derivative by it."""
     for side, sign in ((0, 1), (1, -1)):
-        points, by_points, by_weights = clouds[side].points, grads[side], grads[2 + side]
+        cloud, by_points, by_weights = clouds[side], grads[side], grads[2 + side]
         if by_points is not None:
-            by_points += backend.astype(sign * pull[:, None] * clouds[side].share, points.dtype)
+            by_points += backend.astype(sign * pull[:, None] * cloud.share, cloud.raw.dtype)
         if by_weights is not None:
-            by_weights += (points @ backend.astype(sign * pull[..., None], points.dtype))[..., 0]
+            by_weights += (cloud.points @ backend.astype(sign * pull[..., None], cloud.raw.dtype))[..., 0]
 
 
 def _standard_error(values: Array, by: DirectionSet, variates: ControlVariates | None, kept: Array) -> Array:
