@@ -8,7 +8,7 @@ None elsewhere.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -70,12 +70,10 @@ class Operator:
         value, _ = self.kernel(*arrays, needs_input_grad=(False,) * len(arrays), **options)
         return value
 
-    def attach(
-        self, arrays: tuple[Array, ...], needs_input_grad: tuple[bool, ...], value: Any, grads: Any, options: Any
-    ) -> Array:
-        """A value that is known with its gradients, NumPy's, as the result of a call with these tensors."""
+    def attach(self, arrays: Sequence[Array], value: np.ndarray, grads: Sequence[np.ndarray]) -> Array:
+        """A value that is known with its gradients by these tensors, which require them, as the result of a call."""
         self._prepare()
-        return self.torch_operator.attach(arrays, needs_input_grad, value, grads, options)
+        return self.torch_operator.attach(arrays, value, grads)
 
     def value_and_grad(self, *arrays: Array, **options: Any) -> tuple[Array, tuple[Array, ...]]:
         """The value and its gradient with respect to every array, summed to each array's own shape; NumPy only."""

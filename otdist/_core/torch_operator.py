@@ -55,17 +55,12 @@ class TorchOperator:
         call = _Call(self.operator, needs_input_grad, values)
         return _apply(_Value, _EagerValue)(call, *arrays)[0]
 
-    def attach(
-        self,
-        arrays: tuple[Tensor, ...],
-        needs_input_grad: tuple[bool, ...],
-        value: Any,
-        grads: Sequence[Any],
-        options: dict[str, Any],
-    ) -> Tensor:
-        """What `apply` returns outside of transforms, of a value and gradients that have been computed already."""
-        call = _Call(self.operator, needs_input_grad, tuple(options[name] for name in self.option_names))
-        return _Known.apply(call, value, grads, *arrays)
+    def attach(self, arrays: Sequence[Tensor], value: np.ndarray, grads: Sequence[np.ndarray]) -> Tensor:
+        """What `apply` returns outside of transforms, of a value and its gradients by `arrays`, which require them.
+
+        For operators without a second derivative. Nobody else has the gradients.
+        """
+        return _attach(self.operator, value, grads, *arrays)
 
     def gradients(self, arrays: tuple[Tensor, ...], options: dict[str, Any]) -> tuple[Tensor, ...]:
         """The gradient with respect to every array; differentiable where there is a second derivative."""
@@ -182,24 +177,36 @@ class _Value(torch.autograd.Function):
 
 
 class _Known(torch.autograd.Function):
-    """A value without a batch whose gradients (NumPy's, where needed, which nobody else has) are known already."""
+    """A value without a batch whose gradients, NumPy's, are known already."""
 
     @staticmethod
-    def forward(ctx: Any, call: _Call, value: Any, grads: Sequence[Any], *arrays: Tensor) -> Tensor:
-        ctx.call = call
-        ctx.save_for_backward(*arrays, *map(torch.from_numpy, grads))
-        return torch.from_numpy(np.asarray(value))
+    def forward(ctx: Any, operator: Any, value: np.ndarray, grads: Sequence[np.ndarray], *arrays: Tensor) -> Tensor:
+        ctx.operator, ctx.grads = operator, grads
+        ctx.save_for_backward(*arrays)
+        return torch.from_numpy(value)
 
     @staticmethod
     def backward(ctx: Any, *cotangents: Any) -> Any:
-        cotangent, needs = cotangents[0], ctx.call.needs_input_grad
-        if cotangent is None or not _is_last(cotangent):
-            return None, None, *_Value.backward(ctx, cotangent)
-        factor, keep = cotangent.item(), _keeps_graph()
-        grads = [g.numpy() for g in ctx.saved_tensors[len(needs) :]]  # by NumPy as in `_last_times`
-        if keep or factor != 1:
+        (cotangent,), grads, keep = cotangents, ctx.grads, _keeps_graph()
+        if not keep:
+            ctx.grads = None
+        if grads is None or not _is_last(cotangent):
+            arrays = ctx.saved_tensors  # where the graph is gone, this is what says so
+            call = _Call(ctx.operator, (True,) * len(arrays), ())
+            return (
+                None,
+                None,
+                None,
+                *_apply(_Gradient, _EagerGradient)(call, cotangent, *arrays, *map(torch.from_numpy, grads)),
+            )
+        factor = cotangent.item()
+        if keep or factor != 1:  # by NumPy as in `_last_times`
             grads = [np.multiply(v, v.dtype.type(factor), out=None if keep else v) for v in grads]
-        return None, None, None, *_spread([torch.from_numpy(v) for v in grads], needs)
+        return None, None, None, *map(torch.from_numpy, grads)
+
+
+# Past the part of `apply` that looks for transforms: who attaches has looked.
+_attach: Any = super(torch.autograd.Function, _Known).apply
 
 
 class _Gradient(torch.autograd.Function):

@@ -14,7 +14,9 @@ from .operator import sliced_cost
 
 # What is allowed for the squared length of a direction to be off by, see `direction_sets.length_tolerance`.
 _UNIT = 2e-3
-_FLOAT = (np.dtype(np.float32), np.dtype(np.float64))
+_NOTHING = (False, False, False)
+# Between which values nothing has overflowed, and nothing that matters has underflowed.
+_LIMITS = {np.dtype(kind): scaling.range_of(np.dtype(kind), 1) for kind in (np.float32, np.float64)}
 
 
 def value_of(x: Any, y: Any, a: Any, b: Any, directions: Any) -> Array | None:
@@ -22,57 +24,55 @@ def value_of(x: Any, y: Any, a: Any, b: Any, directions: Any) -> Array | None:
     found = attempt(x, y, a, b, directions)
     if found is None:
         return None
-    value, (by_x, by_y, by_theta), (x_needs, y_needs, theta_needs) = found
+    value, grads, needs = found
     if type(x) is np.ndarray:
         return value
-    if not (x_needs or y_needs or theta_needs):
-        return backend.torch_module().from_numpy(np.asarray(value))
-    nothing = x.new_empty(0)
-    return sliced_cost.attach(
-        (x, y, nothing, nothing, directions),
-        (x_needs, y_needs, False, False, theta_needs),
-        value,
-        [g for g in (by_x, by_y, by_theta) if g is not None],
-        {"count": 0, "seed": -1, "p": 2.0},
-    )
+    value = np.asarray(value)
+    if not any(needs):
+        return backend.torch_module().from_numpy(value)
+    tensors = [z for z, need in zip((x, y, directions), needs, strict=True) if need]
+    return sliced_cost.attach(tensors, value, [g for g in grads if g is not None])
 
 
-def attempt(x: Any, y: Any, a: Any, b: Any, directions: Any, needs: direct.Needs | None = None) -> Any:
-    """The value and gradients (or None) of such a pair as a caller gave it; None if it is none or may be refused.
+def attempt(x: Any, y: Any, a: Any, b: Any, directions: Any, needs: direct.Needs = _NOTHING) -> Any:
+    """The value, the gradients (or None) and which are needed; None for no such pair or one that may be refused.
 
     Every check is made by a look at the result or skipped for a kind of argument that it does not concern: what is not
-    certainly in order goes the long way. `needs` says which gradients are wanted, where tensors do not.
+    certainly in order goes the long way. `needs` says which gradients are wanted of arrays; tensors tell themselves.
+
+    Between a model's operators every Python function costs a microsecond or two, for nothing of it is in the caches.
     """
-    if a is not None or b is not None or not type(x) is type(y) is type(directions):
+    kind = type(x)
+    if a is not None or b is not None or type(y) is not kind or type(directions) is not kind:
         return None
-    views = _views(x, y, directions)
-    if views is None or views[0].dtype not in _FLOAT or not (views[0].dtype == views[1].dtype == views[2].dtype):
-        return None
-    if views[2].shape[-1:] != views[0].shape[-1:] or not direct.is_small(views[0], views[1], views[2]):
-        return None
-    excess = np.vecdot(views[2], views[2]) - 1
-    if not np.vdot(excess, excess) <= _UNIT**2:  # then each is within that
-        return None
-    if needs is None:
-        needs = (False,) * 3 if type(x) is np.ndarray else _wanted(x, y, directions)
-    low, high = scaling.range_of(views[0].dtype, 1)
-    with products.quiet():
-        value, grads = direct.value_and_gradients(views[0], views[1], views[2], needs)
-    return (views[0].dtype.type(value), grads, needs) if low < value <= high else None
-
-
-def _views(*arrays: Any) -> tuple[np.ndarray, ...] | None:
-    """Plain arrays, and plain tensors on the CPU outside of transforms, as arrays."""
-    if type(arrays[0]) is np.ndarray:
-        return arrays
+    if kind is np.ndarray:
+        return _solve(x, y, directions, needs)
     torch = sys.modules.get("torch")
-    if torch is None or type(arrays[0]) is not torch.Tensor or backend.in_transform() or backend.in_forward_mode():
+    if torch is None or kind is not torch.Tensor or torch.compiler.is_compiling():
         return None
+    if torch._C._functorch.peek_interpreter_stack() is not None or torch.autograd.forward_ad._current_level >= 0:
+        return None
+    needs = x.requires_grad, y.requires_grad, directions.requires_grad
+    if True in needs:
+        x, y, directions = x.detach(), y.detach(), directions.detach()
+        needs = needs if torch.is_grad_enabled() else _NOTHING
     try:
-        return tuple((z.detach() if z.requires_grad else z).numpy() for z in arrays)
+        views = x.numpy(), y.numpy(), directions.numpy()
     except (TypeError, RuntimeError):  # another device, layout or dtype
         return None
+    return _solve(*views, needs)
 
 
-def _wanted(*tensors: Any) -> direct.Needs:
-    return tuple(z.requires_grad for z in tensors) if backend.torch_module().is_grad_enabled() else (False,) * 3
+@products.quiet()  # quicker as a decorator
+def _solve(x: np.ndarray, y: np.ndarray, directions: np.ndarray, needs: direct.Needs) -> Any:
+    limits = _LIMITS.get(dtype := x.dtype)
+    if limits is None or y.dtype != dtype or directions.dtype != dtype:
+        return None
+    if directions.shape[-1:] != x.shape[-1:] or not direct.is_small(x, y, directions):
+        return None
+    excess = np.vecdot(directions, directions)
+    excess -= 1
+    if not np.dot(excess, excess) <= _UNIT**2:  # then each is within that
+        return None
+    value, grads = direct.value_and_gradients(x, y, directions, needs)
+    return (dtype.type(value), grads, needs) if limits[0] < value <= limits[1] else None
