@@ -230,6 +230,61 @@ def test_one_small_pair_is_an_ordinary_node(dtype):
     assert torch.equal(tx.detach(), x)  # the arguments are as they were
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_the_graph_of_one_small_pair_is_used_once(dtype):
+    x, y = (torch.tensor(z, dtype=dtype) for z in clouds(3, 9, 9, 4)[:2])
+    x.requires_grad_()
+    theta = sliced.directions(5, 4, rng=0, like=x)
+    for cotangents, batched in ((None, False), (torch.ones(3, dtype=dtype), True)):
+        value = sliced.w2_squared(x, y, directions=theta)
+        torch.autograd.grad(value, x, cotangents, is_grads_batched=batched)
+        with pytest.raises(RuntimeError, match="backward through the graph a second time"):
+            torch.autograd.grad(value, x)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize(("n", "d"), [(1, 1), (2, 1), (2, 3), (16, 1), (64, 3), (128, 2)])
+def test_ties_of_one_small_pair_by_brute_force(dtype, n, d):
+    """On a lattice, along the axes: nearly all points tie, some at 0 and -0, and all sums are exact."""
+    rng = np.random.default_rng(n)
+    x, y = (rng.integers(-2, 3, (n, d)).astype(dtype) for _ in range(2))
+    x[0] = -0.0
+    # The mean, which is split off, is 0 and found exactly: the number of points is a power of two.
+    x, y = np.concatenate([x, -x]), np.concatenate([y, -y])
+    theta = np.concatenate([np.eye(d), -np.eye(d)]).astype(dtype)
+    slopes, total = np.zeros((2, *x.shape)), 0.0
+    for t in theta.astype(float):
+        px, py = x @ t, y @ t
+        gap = np.sort(px) - np.sort(py)
+        total += (gap**2).mean() / len(theta)
+        for side, (along, sign) in enumerate(((px, 1), (py, -1))):
+            shared = np.array([gap[np.sort(along) == z].mean() for z in along])
+            slopes[side] += sign * 2 / (len(theta) * len(x)) * shared[:, None] * t
+    value, grads = sliced.w2_squared_and_grad(x, y, directions=theta)
+    tensors = [torch.tensor(z, requires_grad=k == 0) for k, z in enumerate((x, y))]
+    (alone,) = torch.autograd.grad(sliced.w2_squared(*tensors, directions=torch.tensor(theta)), tensors[0])
+    # A group's mean, the scale and a product with it are rounded once each, and 2 d of them are added.
+    few = (2 * d + 4) * float(np.finfo(dtype).eps)
+    assert value == pytest.approx(total, rel=few)
+    for found, expected in ((grads.x, slopes[0]), (grads.y, slopes[1]), (alone.numpy(), slopes[0])):
+        np.testing.assert_allclose(found, expected, rtol=0, atol=few * max(abs(slopes).max(), np.finfo(dtype).tiny))
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_one_small_pair_far_from_the_origin(dtype):
+    """Points of few digits move exactly: with them only the centre that is split off is rounded in another way."""
+    rng = np.random.default_rng(0)
+    x, y = (np.round(8 * rng.standard_normal((60, 5))) / 8 for _ in range(2))
+    x, y, theta = x.astype(dtype), y.astype(dtype) + 1, sliced.directions(7, 5, rng=1).astype(dtype)
+    near, _ = sliced.w2_squared_and_grad(x, y, directions=theta)
+    far, _ = sliced.w2_squared_and_grad(x + 2**12, y + 2**12, directions=theta)
+    # A projection errs by d + 2 roundings of the longest centred point; the centre, by 60 of 2^12, which moves both
+    # clouds alike. What is left is a difference of gaps, squared in the mean.
+    eps = float(np.finfo(dtype).eps)
+    wrong = 2 * (5 + 2) * eps * (2 * np.sqrt(max((x**2).sum(1).max(), (y**2).sum(1).max())) + 60 * 2**12 * eps)
+    assert abs(float(far) - float(near)) <= 2 * wrong * (2 * float(near) ** 0.5 + wrong)
+
+
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 def test_one_small_pair_is_refused_as_any(bad):
     x, y, _, _ = clouds(3, 9, 9, 4)

@@ -6,6 +6,7 @@ It is what `estimator` does, without a batch, weights, chunks and control variat
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -33,44 +34,43 @@ def is_small(x: Array, y: Array, theta: Array) -> bool:
 
 def value_and_gradients(x: np.ndarray, y: np.ndarray, theta: np.ndarray, needs: Needs) -> tuple[Any, list[Array]]:
     """The mean over the rows of theta, and its gradients by x, y and theta where needed."""
-    n, size = len(x), len(theta)
-    points = np.concatenate((x, y))
-    points -= np.full(2 * n, 1 / (2 * n), x.dtype) @ points  # one centre for both, by BLAS: it need not be exact
-    points = points.reshape(2, n, -1)
-    rows = theta @ points.mT
+    (n, d), size = x.shape, len(theta)
+    centre = np.dot(_equal_weights(n, x.dtype), x)[:, None]  # one for both: it need not be exact, nor in the middle
+    points = np.empty((2, d, n), x.dtype)  # coordinates in rows, which BLAS is quicker to multiply
+    np.subtract(x.T, centre, points[0])
+    np.subtract(y.T, centre, points[1])
+    rows = theta @ points
     values, orders = _sort(rows, (needs[0] or needs[2], needs[1] or needs[2]))
     gap = values[0] - values[1]
     costs = np.vecdot(gap, gap)
     value = np.add.reduce(costs, None, np.float64) / (n * size)
-    if orders[0] is None and orders[1] is None:
+    if not any(needs):
         return value, [None] * 3
-    slopes = _to_points(gap, values, orders, rows)
+    for k in (0, 1):
+        if orders[k] is not None:  # in place of the rows
+            projected.to_points(gap, values[k], orders[k], rows[k])
     if not math.isfinite(value):
-        slopes = [s if s is None else np.where(np.isfinite(costs)[:, None], s, np.nan) for s in slopes]
+        rows[:, ~np.isfinite(costs)] = np.nan
     scale = 2 / (n * size)
     scaled = theta * x.dtype.type(scale)
-    grads = [slopes[k].T @ signed if needs[k] else None for k, signed in ((0, scaled), (1, -scaled))]
-    by_theta = (slopes[0] @ points[0] - slopes[1] @ points[1]) * scale if needs[2] else None
+    grads = [rows[k].T @ signed if needs[k] else None for k, signed in ((0, scaled), (1, -scaled))]
+    by_theta = (rows[0] @ points[0].T - rows[1] @ points[1].T) * scale if needs[2] else None
     return value, [*grads, by_theta]
 
 
+@lru_cache(maxsize=8)
+def _equal_weights(size: int, dtype: np.dtype) -> np.ndarray:
+    found = np.full(size, 1 / size, dtype)
+    found.flags.writeable = False
+    return found
+
+
 def _sort(rows: np.ndarray, ordered: tuple[bool, bool]) -> tuple[Any, Any]:
-    """Both clouds' rows (2, l, n) in ascending order, and where they come from if wanted; of both at once if alike."""
-    if ordered[0] == ordered[1]:
-        values, order = projected.sort(rows.reshape(-1, rows.shape[2]), ordered[0])
-        return values.reshape(rows.shape), (order, order)
-    (low, low_order), (high, high_order) = (projected.sort(z, need) for z, need in zip(rows, ordered, strict=True))
-    return (low, high), (low_order, high_order)
-
-
-def _to_points(gap: np.ndarray, values: Any, orders: Any, rows: np.ndarray) -> Any:
-    """The gaps (l, n) in the order of the points of each cloud that has an order, in place of its rows."""
-    if orders[0] is orders[1]:
-        flat = values.reshape(-1, rows.shape[2])
-        return projected.to_points(np.concatenate((gap, gap)), flat, orders[0], rows.reshape(flat.shape)).reshape(
-            rows.shape
-        )
-    return [
-        None if order is None else projected.to_points(gap, own, order, row)
-        for own, order, row in zip(values, orders, rows, strict=True)
-    ]
+    """Both clouds' rows (2, l, n) in ascending order, and where they come from if wanted: all at once if alike."""
+    if ordered == (True, True):
+        return projected.sort(rows, True)
+    if ordered == (False, False):
+        rows.sort()
+        return rows, (None, None)
+    low, high = (projected.sort(z, need) for z, need in zip(rows, ordered, strict=True))
+    return (low[0], high[0]), (low[1], high[1])

@@ -151,15 +151,14 @@ def _sum_steps(steps: Array, coupling: Coupling, side: int) -> Array:
 
 
 def to_points(slopes: Array, values: Array, order: Array, out: Array) -> Array:
-    """Slopes (..., n) in sorted order: tied ones shared (in place), and brought back to the order of the points.
+    """Slopes (..., n) in sorted order: tied ones shared, and brought back to the order of the points.
 
     NumPy's go to their places in `out`, which `order` counts from its first number, all rows together.
     """
     if backend.is_torch(slopes):
         shared = _share_ties_everywhere(slopes, values)
         return backend.torch_module().empty_like(slopes).scatter_(-1, order, shared)
-    _share_ties(slopes, values)
-    out.reshape(-1)[order.reshape(-1)] = slopes.reshape(-1)
+    out.reshape(-1)[order.reshape(-1)] = _share_ties(slopes.reshape(-1), values)
     return out
 
 
@@ -171,24 +170,27 @@ def _forget_infinite(slopes: Array, cost: Array) -> None:
         slopes[~np.isfinite(cost)] = np.nan
 
 
-def _share_ties(slopes: np.ndarray, values: np.ndarray) -> None:
-    """In place, the mean over those points of each sorted row that have the same value."""
-    flat, sorted_ = slopes.reshape(-1), values.reshape(-1)
-    place = np.flatnonzero(sorted_[1:] == sorted_[:-1])  # this number is equal to the next
+def _share_ties(slopes: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """Slopes of all sorted rows, one after the other; those of points with the same value (r, n) get their mean."""
+    sorted_ = values.reshape(-1)
+    same = sorted_[1:] == sorted_[:-1]
+    if not same.any():
+        return slopes
+    place = np.flatnonzero(same)  # this number is equal to the next
+    place = place[(place + 1) % values.shape[-1] > 0]  # which is not in the next row
     if not len(place):
-        return
-    place = place[(place + 1) % values.shape[1] > 0]  # which is not in the next row
-    if not len(place):
-        return
+        return slopes
+    flat = slopes.copy()
     if len(place) == 1 or (np.diff(place) > 1).all():  # pairs
         flat[place] = flat[place + 1] = (flat[place] + flat[place + 1]) / 2
-        return
+        return flat
     begins = np.diff(place, prepend=-2) > 1
     first = place[begins]
     counts = np.diff(np.append(np.flatnonzero(begins), len(place))) + 1
     group = np.repeat(np.arange(len(first)), counts)
     members = np.arange(len(group)) + np.repeat(first - (np.cumsum(counts) - counts), counts)
     flat[members] = (np.bincount(group, weights=flat[members]) / counts)[group]
+    return flat
 
 
 def _share_ties_everywhere(slopes: Array, values: Array) -> Array:
@@ -203,9 +205,9 @@ def _share_ties_everywhere(slopes: Array, values: Array) -> Array:
 
 
 def sort(x: Array, ordered: bool) -> tuple[Array, Array | None]:
-    """The rows in ascending order (NumPy's in place) and, if wanted, where they come from.
+    """The rows (..., r, n) in ascending order (NumPy's in place) and, if wanted, where they come from.
 
-    PyTorch's places are within a row; NumPy's are within all rows (r, n), one after the other.
+    PyTorch's places are within a row; NumPy's are within r rows, one after the other.
     """
     if backend.is_torch(x):
         found = x.sort(dim=-1)
@@ -213,7 +215,7 @@ def sort(x: Array, ordered: bool) -> tuple[Array, Array | None]:
     if not ordered:
         x.sort(axis=-1)
         return x, None
-    if x.dtype == np.float32 and x.size <= 1 << _SPARE:
+    if x.dtype == np.float32 and x.shape[-2] * x.shape[-1] <= 1 << _SPARE:
         return _tagged_floats(x)
     return _tagged_doubles(x)
 
@@ -227,7 +229,8 @@ def sort(x: Array, ordered: bool) -> tuple[Array, Array | None]:
 def _tagged_floats(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     keys = x.astype(np.float64)
     bits = keys.view(np.int64)
-    bits |= (_places(x.size) if x.size <= _BLOCK else np.arange(x.size)).reshape(x.shape)
+    rows, n = x.shape[-2:]
+    bits |= _places(rows, n) if rows * n <= _BLOCK else np.arange(rows * n).reshape(rows, n)
     keys.sort(axis=-1)
     x[...] = keys
     bits &= (1 << _SPARE) - 1
@@ -235,9 +238,9 @@ def _tagged_floats(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 @lru_cache(maxsize=4)
-def _places(size: int) -> np.ndarray:
-    """0, 1, 2, …, for blocks of one size: as large as their keys, and as slow to make."""
-    found = np.arange(size)
+def _places(rows: int, n: int) -> np.ndarray:
+    """0, 1, 2, …, (rows, n), for blocks of one size: as large as their keys, and as slow to make."""
+    found = np.arange(rows * n).reshape(rows, n)
     found.flags.writeable = False
     return found
 
@@ -250,10 +253,17 @@ def _tagged_doubles(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     bits.view(np.float64).sort(axis=-1)
     bits &= low
     bits.clip(max=n - 1, out=bits)  # what NaN leaves there
-    bits += np.arange(0, x.size, n)[:, None]
+    bits += np.arange(0, x.size, n).reshape(*x.shape[:-1], 1)
     values = x.take(bits)
-    wrong = (values[:, 1:] < values[:, :-1]).any(axis=-1)
-    for k in np.flatnonzero(wrong):
+    wrong = (values[..., 1:] < values[..., :-1]).any(axis=-1)
+    for k in zip(*np.nonzero(wrong), strict=True):
         again = values[k].argsort(kind="stable")
         bits[k], values[k] = bits[k][again], values[k][again]
-    return values, bits
+    return values, _within(bits)
+
+
+def _within(places: np.ndarray) -> np.ndarray:
+    """Places (..., r, n) counted over all rows, in place, as those within r rows."""
+    if places.ndim == 3:
+        places -= np.arange(0, places.size, places[0].size)[:, None, None]
+    return places
