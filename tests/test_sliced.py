@@ -285,6 +285,13 @@ def test_one_small_pair_far_from_the_origin(dtype):
     assert abs(float(far) - float(near)) <= 2 * wrong * (2 * float(near) ** 0.5 + wrong)
 
 
+def test_directions_beyond_range_are_refused_in_silence():
+    x = np.ones((4, 3), np.float32)
+    for length in (1e19, 1e30):
+        with pytest.raises(ValueError, match="directions must have rows of length 1"):
+            sliced.w2_squared(x, 2 * x, directions=np.full((5, 3), length, np.float32))
+
+
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 def test_one_small_pair_is_refused_as_any(bad):
     x, y, _, _ = clouds(3, 9, 9, 4)

@@ -20,7 +20,7 @@ from .._core.annotations import A, Numbers, NumPy, Seed
 from .._core.backend import Array
 from .._core.clouds import Gradients, cast_gradients, validate_clouds, validate_points, weight_gradients
 from .._core.jax_operator import takes_jax
-from . import barycenters, direction_sets, max_sliced, scaling, small_pair, spherical
+from . import barycenters, direction_sets, max_sliced, products, scaling, small_pair, spherical
 from .operator import estimates, sliced_cost, value_and_grad
 
 __all__ = [
@@ -702,7 +702,8 @@ def _validate_directions(directions: Any, points: Array, name: str = "x") -> Arr
     if not backend.inspectable(theta):
         return theta
     values = backend.as_numpy(theta)
-    excess = np.vecdot(values, values) - 1
+    with products.quiet():
+        excess = np.vecdot(values, values) - 1
     if not (np.abs(excess) <= tolerance).all():
         checks.finite("directions", theta)
         worst = 1 + excess[np.abs(excess).argmax()]
