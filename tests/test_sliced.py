@@ -244,7 +244,8 @@ def test_the_graph_of_one_small_pair_is_used_once(dtype):
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize(("n", "d"), [(1, 1), (2, 1), (2, 3), (16, 1), (64, 3), (128, 2)])
-def test_ties_of_one_small_pair_by_brute_force(dtype, n, d):
+@pytest.mark.parametrize("flush", [False, True])
+def test_ties_of_one_small_pair_by_brute_force(dtype, n, d, flush):
     """On a lattice, along the axes: nearly all points tie, some at 0 and -0, and all sums are exact."""
     rng = np.random.default_rng(n)
     x, y = (rng.integers(-2, 3, (n, d)).astype(dtype) for _ in range(2))
@@ -260,9 +261,13 @@ def test_ties_of_one_small_pair_by_brute_force(dtype, n, d):
         for side, (along, sign) in enumerate(((px, 1), (py, -1))):
             shared = np.array([gap[np.sort(along) == z].mean() for z in along])
             slopes[side] += sign * 2 / (len(theta) * len(x)) * shared[:, None] * t
-    value, grads = sliced.w2_squared_and_grad(x, y, directions=theta)
-    tensors = [torch.tensor(z, requires_grad=k == 0) for k, z in enumerate((x, y))]
-    (alone,) = torch.autograd.grad(sliced.w2_squared(*tensors, directions=torch.tensor(theta)), tensors[0])
+    try:
+        torch.set_flush_denormal(flush)
+        value, grads = sliced.w2_squared_and_grad(x, y, directions=theta)
+        tensors = [torch.tensor(z, requires_grad=k == 0) for k, z in enumerate((x, y))]
+        (alone,) = torch.autograd.grad(sliced.w2_squared(*tensors, directions=torch.tensor(theta)), tensors[0])
+    finally:
+        torch.set_flush_denormal(False)
     # A group's mean, the scale and a product with it are rounded once each, and 2 d of them are added.
     few = (2 * d + 4) * float(np.finfo(dtype).eps)
     assert value == pytest.approx(total, rel=few)

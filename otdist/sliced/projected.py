@@ -26,6 +26,8 @@ _BLOCK = 1 << 16
 _PARALLEL = 1 << 16
 # Doubles that come from floats have 29 bits to spare; with 28 of them a float is still what is nearest.
 _SPARE = 28
+# The smallest double. A position by the side of a zero is such a number, too.
+_SUBNORMAL = 5e-324
 
 
 class Transport(NamedTuple):
@@ -215,6 +217,8 @@ def sort(x: Array, ordered: bool) -> tuple[Array, Array | None]:
     if not ordered:
         x.sort(axis=-1)
         return x, None
+    if _SUBNORMAL == 0:  # so it is for a thread that flushes them (torch.set_flush_denormal): it would mix positions up
+        return _by_argsort(x)
     if x.dtype == np.float32 and x.shape[-2] * x.shape[-1] <= 1 << _SPARE:
         return _tagged_floats(x)
     return _tagged_doubles(x)
@@ -260,6 +264,12 @@ def _tagged_doubles(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         again = values[k].argsort(kind="stable")
         bits[k], values[k] = bits[k][again], values[k][again]
     return values, _within(bits)
+
+
+def _by_argsort(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    places = x.argsort(axis=-1, kind="stable")
+    places += np.arange(0, x.size, x.shape[-1]).reshape(*x.shape[:-1], 1)
+    return x.take(places), _within(places)
 
 
 def _within(places: np.ndarray) -> np.ndarray:
