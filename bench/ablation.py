@@ -47,7 +47,8 @@ class Ablation:
 def _by_argsort(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """What `projected` does by packed keys, by NumPy's argsort."""
     order = x.argsort(axis=-1)
-    return np.take_along_axis(x, order, -1), order + np.arange(0, x.size, x.shape[-1])[:, None]
+    rows, n = x.shape[-2:]
+    return np.take_along_axis(x, order, -1), order + np.arange(0, rows * n, n)[:, None]
 
 
 def _as_tensors(tensors: Any) -> tuple[Any, ...]:

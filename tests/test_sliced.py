@@ -15,6 +15,7 @@ from strategies import covariance, seeds
 
 from otdist import ConvergenceWarning, exact, line, sliced
 from otdist.sliced import control_variates as controls
+from otdist.sliced import direct
 from otdist.sliced.direction_sets import for_count
 from otdist.sliced.estimator import _refuse_too_large
 from otdist.sliced.operator import _kernel
@@ -273,6 +274,30 @@ def test_ties_of_one_small_pair_by_brute_force(dtype, n, d, flush):
     assert value == pytest.approx(total, rel=few)
     for found, expected in ((grads.x, slopes[0]), (grads.y, slopes[1]), (alone.numpy(), slopes[0])):
         np.testing.assert_allclose(found, expected, rtol=0, atol=few * max(abs(slopes).max(), np.finfo(dtype).tiny))
+
+
+@pytest.mark.parametrize(("n", "d", "size"), [(256, 16, 128), (300, 20, 150), (4000, 3, 16), (40, 60, 800)])
+def test_one_pair_that_takes_several_products(n, d, size):
+    """The largest of those that go the short way: directions are projected on, and points pulled at, in parts."""
+    rng = np.random.default_rng(n)
+    x, y = rng.standard_normal((n, d)), rng.standard_normal((n, d)) + 0.3
+    theta = sliced.directions(size, d, rng=1)
+    assert direct.is_small(x, y, theta)
+    px, py = x @ theta.T, y @ theta.T
+    orders = px.argsort(0), py.argsort(0)
+    gap = np.take_along_axis(px, orders[0], 0) - np.take_along_axis(py, orders[1], 0)
+    slopes = np.zeros((2, n, size))
+    for side, sign in ((0, 1), (1, -1)):
+        np.put_along_axis(slopes[side], orders[side], sign * 2 / (n * size) * gap, 0)
+    value, grads = sliced.w2_squared_and_grad(x, y, directions=theta)
+    # A projection is a sum of d products of points that were centred, a gradient one of `size` slopes; each of these
+    # errs by so many roundings of the sum of their sizes.
+    lengths = np.sqrt(max((x**2).sum(1).max(), (y**2).sum(1).max()))
+    wrong = 2 * (d + 4) * EPS * 2 * lengths  # of a gap
+    assert abs(value - (gap**2).mean()) <= wrong * (2 * abs(gap).mean() + wrong) + (size + n) * EPS * value
+    for found, own in ((grads.x, slopes[0]), (grads.y, slopes[1])):
+        near = (size + 4) * EPS * (abs(own) @ abs(theta)) + 2 / n * wrong
+        assert (abs(found - own @ theta) <= near).all()
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])

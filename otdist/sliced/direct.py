@@ -16,6 +16,8 @@ from . import products, projected
 
 # Points of a cloud whose squared differences are summed in their own precision: BLAS does, some hundred terms a lane.
 _MOST_POINTS = 1 << 12
+# Numbers to sort, and multiplications, up to which other threads would not win what the general way costs more.
+_MOST_NUMBERS, _MOST_PRODUCTS = 1 << 17, 1 << 22
 
 Needs = tuple[bool, bool, bool]
 
@@ -28,8 +30,8 @@ def applies(x: Array, y: Array, a: Array, b: Array, theta: Array, p: float) -> b
 def is_small(x: Array, y: Array, theta: Array) -> bool:
     if x.ndim != 2 or x.shape != y.shape or theta.ndim != 2:
         return False
-    (n, d), rows = x.shape, len(theta)
-    return 0 < n <= _MOST_POINTS and rows > 0 and projected.is_small(2 * rows * n) and products.is_small(rows, n, d)
+    (n, d), numbers = x.shape, 2 * len(theta) * len(x)
+    return 0 < numbers <= _MOST_NUMBERS and n <= _MOST_POINTS and numbers * d <= _MOST_PRODUCTS
 
 
 def value_and_gradients(x: np.ndarray, y: np.ndarray, theta: np.ndarray, needs: Needs) -> tuple[Any, list[Array]]:
@@ -39,7 +41,7 @@ def value_and_gradients(x: np.ndarray, y: np.ndarray, theta: np.ndarray, needs: 
     points = np.empty((2, d, n), x.dtype)  # coordinates in rows, which BLAS is quicker to multiply
     np.subtract(x.T, centre, points[0])
     np.subtract(y.T, centre, points[1])
-    rows = theta @ points
+    rows = products.project_rows(theta, points)
     values, orders = _sort(rows, (needs[0] or needs[2], needs[1] or needs[2]))
     gap = values[0] - values[1]
     costs = np.vecdot(gap, gap)
@@ -53,7 +55,8 @@ def value_and_gradients(x: np.ndarray, y: np.ndarray, theta: np.ndarray, needs: 
         rows[:, ~np.isfinite(costs)] = np.nan
     scale = 2 / (n * size)
     scaled = theta * x.dtype.type(scale)
-    grads = [rows[k].T @ signed if needs[k] else None for k, signed in ((0, scaled), (1, -scaled))]
+    signed = (scaled, -scaled)
+    grads = [products.backproject(rows[k, None], signed[k][None])[0] if needs[k] else None for k in (0, 1)]
     by_theta = (rows[0] @ points[0].T - rows[1] @ points[1].T) * scale if needs[2] else None
     return value, [*grads, by_theta]
 

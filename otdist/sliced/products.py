@@ -50,6 +50,18 @@ def project(theta: Array, x: Array, centre: Array | None = None) -> Array:
     return out
 
 
+def project_rows(theta: np.ndarray, coordinates: np.ndarray) -> np.ndarray:
+    """The same (b, l, n) of few directions (l, d) and points whose coordinates are in rows (b, d, n), on one thread."""
+    rows, (batch, d, n) = len(theta), coordinates.shape
+    if is_small(rows, n, d):
+        return theta @ coordinates
+    out, step = np.empty((batch, rows, n), theta.dtype), max(1, _PIECE // (n * d))
+    for first in range(0, rows, step):
+        part = slice(first, first + step)
+        np.matmul(theta[part], coordinates, out[:, part])
+    return out
+
+
 def backproject(slopes: Array, theta: Array) -> Array:
     """slopesᵀ θ, (b, n, d), of slopes (b, l, n) and directions (b or 1, l, d)."""
     (_, rows, d), n = theta.shape, slopes.shape[2]

@@ -263,17 +263,11 @@ def _tagged_doubles(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     for k in zip(*np.nonzero(wrong), strict=True):
         again = values[k].argsort(kind="stable")
         bits[k], values[k] = bits[k][again], values[k][again]
-    return values, _within(bits)
+    if x.ndim == 3:
+        bits -= np.arange(0, x.size, x[0].size)[:, None, None]
+    return values, bits
 
 
 def _by_argsort(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    places = x.argsort(axis=-1, kind="stable")
-    places += np.arange(0, x.size, x.shape[-1]).reshape(*x.shape[:-1], 1)
-    return x.take(places), _within(places)
-
-
-def _within(places: np.ndarray) -> np.ndarray:
-    """Places (..., r, n) counted over all rows, in place, as those within r rows."""
-    if places.ndim == 3:
-        places -= np.arange(0, places.size, places[0].size)[:, None, None]
-    return places
+    (rows, n), order = x.shape[-2:], x.argsort(axis=-1, kind="stable")
+    return np.take_along_axis(x, order, -1), order + np.arange(0, rows * n, n)[:, None]
