@@ -5,7 +5,8 @@ from functools import partial
 import numpy as np
 import pytest
 
-from otdist._core.kernels import FLOATS, Kernel
+from otdist._core.kernels import Kernel
+from otdist._core.kinds import FLOATS
 from otdist.sinkhorn import kernels
 from otdist.sinkhorn.numpy_passes import pack_columns, packed
 
@@ -52,7 +53,7 @@ class Dense:
     def sweep(self, columns=True):
         F, c = np.empty(self.N), np.zeros(self.M)
         work = np.empty(6 + self.M, self.v.dtype)
-        kernels.sweep(self.dtype, self.part, self.damping, int(columns), F, c, work)
+        kernels.sweep(self.dtype, *self.part, self.damping, int(columns), F, c, work)
         return F[: self.n], c[: self.m]
 
 
@@ -69,7 +70,7 @@ def test_passes_and_products(size, dtype, kept, damping):
     B, columns = pack_columns(of.y, of.v, of.lanes), -(-of.d // 6) * 6
     Py, xP = np.zeros(of.n * of.d), np.zeros(columns * of.M, dtype)
     work = np.empty(6 * 16 + (columns + 1) * 48, dtype)
-    kernels.products(dtype, of.part, F, B, of.x.reshape(-1), Py, xP, work)
+    kernels.products(dtype, *of.part, F, B, of.x.reshape(-1), Py, xP, work)
     Py, xP = Py.reshape(of.n, of.d), xP.reshape(columns, of.M)
     scale_y, scale_x = of.P @ np.abs(of.y), np.abs(of.x).T @ of.P
     assert (np.abs(Py - of.P @ of.y) <= 16 * of.rounding * scale_y).all()
@@ -84,7 +85,7 @@ def test_plans_and_c_transforms(size, dtype):
     F, c = of.sweep(columns=False)
     P, top = np.empty(of.n * of.m), np.empty(of.n)
     assert not c.any()
-    kernels.plan_rows(dtype, of.part, F, P)
+    kernels.plan_rows(dtype, *of.part, F, P)
     tiny = float(np.finfo(dtype).tiny) * 2**20
     np.testing.assert_allclose(P.reshape(of.n, of.m), of.P.astype(float), rtol=8 * of.rounding, atol=tiny)
     kernels.c_transform(dtype, *of.clouds, top, np.empty(6, dtype))

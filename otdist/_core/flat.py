@@ -16,7 +16,7 @@ from numba.core import cgutils
 from numba.core.typing.templates import AbstractTemplate, AttributeTemplate, infer_getattr, infer_global, signature
 from numba.extending import intrinsic, lower_builtin, lower_getattr, models, register_model
 
-from .kernels import FLOAT, INT, dtype_of
+from .kinds import FLOAT, INT, dtype_of
 
 
 class Flat(types.Type):

@@ -15,21 +15,20 @@ from typing import Any, ClassVar
 import numpy as np
 
 from . import object_files
+from .kinds import FLOAT, INT, dtype_of
 
-# A vector of the loops: bytes, and doubles in it.
-BYTES, LANES = 64, 8
-# Kinds of arguments: numbers, and flat contiguous arrays of a dtype or of the working type.
-INT, FLOAT, INTS, FLOATS, WORKING = "int", "float", "int64[:]", "float64[:]", "working[:]"
-_SCALARS = {INT: ctypes.c_int64, FLOAT: ctypes.c_double}
-_addressof, _bytes_of = ctypes.addressof, ctypes.c_char.from_buffer
+# What C takes for a number and for an array: integers travel like addresses, which ctypes passes on faster.
+_PASSED = {INT: [ctypes.c_void_p], FLOAT: [ctypes.c_double]}
+_ADDRESS_AND_SIZE = [ctypes.c_void_p, ctypes.c_void_p]
+_memory_of = (ctypes.c_char * 0).from_buffer  # of an array that is contiguous and may be written
 _compiling = threading.RLock()
 
 
 class Kernel:
     """A function of the module ``otdist.<name's first part>``, by its name; ``kinds`` are those of its arguments.
 
-    Tuples among the kinds stand for tuples, which are named tuples inside, too. It is called with the working type and
-    the arguments, without the interpreter's lock, and returns an integer (0 where the function returns nothing).
+    Tuples among the kinds, also named ones, are what the function takes; callers unpack them. It is called with the
+    working type first, runs without the interpreter's lock, and returns an integer (0 if the function returns nothing).
     """
 
     all: ClassVar[list[Kernel]] = []
@@ -43,20 +42,19 @@ class Kernel:
 
     def __call__(self, dtype: Any, *arguments: Any) -> int:
         _, function, kinds = self._entries.get(dtype) or self._entry(dtype)
-        result = ctypes.c_int64(0)
-        flat, kind_of = [ctypes.addressof(result), None], iter(kinds)
-        for argument in arguments:
-            for value in argument if isinstance(argument, tuple) else (argument,):
-                kind = next(kind_of)
-                if kind is not None:
-                    if value.dtype != kind or not value.flags.c_contiguous:
-                        raise TypeError(f"{self.name}: a contiguous array of {kind} is needed, not of {value.dtype}")
-                    try:
-                        flat.append(_addressof(_bytes_of(value)))
-                    except (TypeError, ValueError):  # not writable, or empty
-                        flat.append(value.ctypes.data)
-                    value = value.size
+        result = ctypes.c_int64()
+        flat: list[Any] = [ctypes.addressof(result), None]
+        for kind, value in zip(kinds, arguments, strict=True):
+            if kind is None:
                 flat.append(value)
+                continue
+            if value.dtype is not kind and value.dtype != kind:
+                raise TypeError(f"{self.name}: an array of {kind} is needed, not of {value.dtype}")
+            try:
+                flat.append(_memory_of(value))
+            except TypeError:  # it can't be written
+                flat.append(_address_of(value))
+            flat.append(value.size)
         if function(*flat):
             raise RuntimeError(f"{self.name} failed")
         return result.value
@@ -71,8 +69,8 @@ class Kernel:
                 working = np.dtype(dtype)
                 symbol = f"{self.name}_{working.name}"
                 address = object_files.address(f"{self.module}.{symbol}", lambda: self._compile(working, symbol))
-                kinds = [None if k in _SCALARS else dtype_of(k, working) for k in self._leaves]
-                types = [t for k in self._leaves for t in ([_SCALARS[k]] if k in _SCALARS else _POINTER_AND_SIZE)]
+                kinds = [None if kind in _PASSED else dtype_of(kind, working) for kind in self._leaves]
+                types: list[Any] = sum((_PASSED.get(kind, _ADDRESS_AND_SIZE) for kind in self._leaves), [])
                 prototype = ctypes.CFUNCTYPE(ctypes.c_int32, ctypes.c_void_p, ctypes.c_void_p, *types)
                 self._entries[dtype] = address, prototype(address), kinds
             return self._entries[dtype]
@@ -90,17 +88,15 @@ class Kernel:
         return compiled.module_of(function, types_of(self.kinds, working), symbol)
 
 
-def dtype_of(kind: str, working: Any) -> Any:
-    """The dtype of an array of this kind."""
-    return working if kind == WORKING else np.dtype(kind.removesuffix("[:]"))
-
-
-_POINTER_AND_SIZE = [ctypes.c_void_p, ctypes.c_int64]
-
-
 def _leaves(items: Any) -> Iterator[Any]:
     for item in items:
         if isinstance(item, tuple):
             yield from _leaves(item)
         else:
             yield item
+
+
+def _address_of(array: np.ndarray) -> int:
+    if not array.flags.c_contiguous:
+        raise TypeError("kernels take contiguous arrays")
+    return array.ctypes.data

@@ -17,7 +17,7 @@ from typing import Any
 from . import first_call
 
 _PACKAGE = Path(__file__).resolve().parent.parent
-_COMPILER = ("compiled.py", "flat.py", "machine_code.py", "simd.py")
+_COMPILER = ("compiled.py", "flat.py", "kinds.py", "machine_code.py", "simd.py")
 _DIGEST = 32
 
 

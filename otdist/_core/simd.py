@@ -25,7 +25,7 @@ from numba.core.typing.templates import AbstractTemplate, infer_global, signatur
 from numba.extending import intrinsic, lower_builtin, lower_cast, models, register_model
 
 from .flat import FIRST, pointer
-from .kernels import BYTES, LANES
+from .kinds import BYTES, LANES
 
 ALL = 255
 

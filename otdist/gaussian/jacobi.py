@@ -16,7 +16,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .._core.kernels import FLOAT, FLOATS, INT, INTS, LANES, Kernel
+from .._core.kernels import Kernel
+from .._core.kinds import FLOAT, FLOATS, INT, INTS, LANES
 
 SOLVED, UNSOLVED = 0, 1
 
@@ -48,7 +49,7 @@ def bures_squared(x, y, rounding, chosen, answers, with_vectors):
     pairs = _Pairs(*(none if z is None else z.reshape(-1) for z in (x, y, *answers)))
     work = _space(6 * d * d + d)
     sizes = d, chosen.start, chosen.stop, int(with_vectors)
-    _SOLVE(np.float64, pairs, tournament(d), work, rounding, *sizes)
+    _SOLVE(np.float64, *pairs, tournament(d), work, rounding, *sizes)
 
 
 @cache

@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from .._core.kernels import FLOAT, FLOATS, INT, Kernel
+from .._core.kernels import Kernel
+from .._core.kinds import FLOAT, FLOATS, INT
 from .coupling import Side, Transport, cdf_tolerance, point_slopes, scatter
 
 _LOOPS, _SIDES = "otdist.line.walk_loops", (FLOATS,) * 4
@@ -30,7 +31,7 @@ def couple_rows(x: Side, y: Side, p: float, wanted: tuple[bool, ...], each: Any)
         cost[0] = _cost_of_halves(sides, p, each)
     else:
         stretch, into = (0, 0, n + m - 1), [z.reshape(-1) for z in slopes]
-        _walk(np.float64, sides, n, m, p, stretch, cost, *into)
+        _walk(np.float64, *sides, n, m, p, *stretch, cost, *into)
     found: list[Any] = [None, None, None, None]
     tolerance = cdf_tolerance(n, m)
 
@@ -57,7 +58,7 @@ def _cost_of_halves(sides: Any, p: float, each: Any) -> float:
     total = len(u) + len(v) - 1
     halves, parts = ((0, 0, i + j), (i, j, total - i - j)), [np.zeros(1), np.zeros(1)]
     nowhere = np.zeros(0)
-    each(lambda k: _walk(np.float64, sides, len(u), len(v), p, halves[k], parts[k], nowhere, nowhere), (0, 1))
+    each(lambda k: _walk(np.float64, *sides, len(u), len(v), p, *halves[k], parts[k], nowhere, nowhere), (0, 1))
     return float(parts[0][0] + parts[1][0])
 
 

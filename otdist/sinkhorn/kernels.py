@@ -4,7 +4,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .._core.kernels import FLOAT, FLOATS, INT, INTS, WORKING, Kernel
+from .._core.kernels import Kernel
+from .._core.kinds import FLOAT, FLOATS, INT, INTS, WORKING
 
 _PASSES, _LOOP = "otdist.sinkhorn.passes", "otdist.sinkhorn.loop"
 

@@ -107,10 +107,10 @@ class Results:
             start += k * size
         return parts
 
-    def unconverged(self, tol: float, max_iter: int) -> list[tuple[int, int]]:
-        """Terms and members that need to be solved, or solved further."""
+    def unconverged(self, limits: Limits) -> bool:
+        """Whether some term needs to be solved, or solved further."""
         passes, error = self.stats[..., 0], self.stats[..., 1]
-        return list(zip(*np.nonzero((passes < 0) | ((error > tol) & (passes < max_iter))), strict=True))
+        return bool(((error > limits.tol) & (passes < limits.max_iter)).any())
 
     def term(self, t: int) -> np.ndarray:
         """The potentials of the second cloud of a term, (k, ...)."""
@@ -172,10 +172,11 @@ def solve(
     if size > CACHED or not squared or (size > CACHED_ANNEALED and _is_annealed(batch, limits)):
         _solve_large(batch, found, limits, init is not None)
         return found.solutions(limits.epsilon)
-    _solve_small(batch, found, limits, NEWTON_AFTER if _newton_possible(batch, limits) else 0)
-    if _newton_possible(batch, limits):
+    newton = _newton_possible(batch, limits)
+    _solve_small(batch, found, limits, NEWTON_AFTER if newton else 0)
+    if newton and found.unconverged(limits):
         _finish_small(batch, found, limits)
-    while found.unconverged(limits.tol, limits.max_iter):  # Newton gave up, or the call took long: on from there
+    while found.unconverged(limits):  # Newton gave up, or the call took long: on from there
         _solve_small(batch, found, limits, 0)
     return found.solutions(limits.epsilon)
 
@@ -293,7 +294,7 @@ def _solve_small(batch: Batch, found: Results, limits: Limits, newton_after: int
         room = _scratch(entries + low, "single" if dtype is np.float32 else "double", dtype)
         scratch = room[:entries], room[entries:], _scratch(work, "work", np.float64)
         at = kernels.absorb.address(dtype)
-        kernels.solve_small(dtype, at, chosen, sizes, integers, numbers, arrays, out, scratch)
+        kernels.solve_small(dtype, at, chosen, sizes, integers, numbers, *arrays, *out, *scratch)
 
     if k == 1 and not apart:
         task((np.float32 if batch.single[0] else np.float64, np.arange(terms)))

@@ -163,7 +163,7 @@ class NumpyPasses:
             rows = tasks[t]
             work = np.empty(GROUP + self.full[1], self.dtype)
             of = part(rows, min(tile, rows.stop - rows.start))
-            kernels.sweep(self.kind, of, float(self.dampings[0]), int(not self.symmetric), F[rows], c[t], work)
+            kernels.sweep(self.kind, *of, float(self.dampings[0]), int(not self.symmetric), F[rows], c[t], work)
 
         on_threads(task, range(len(tasks)), n * m)
         return F[None, :n], (c.sum(0) * self.v)[None, :m]
@@ -188,7 +188,7 @@ class NumpyPasses:
             work = np.empty(GROUP * 16 + (len(xP) + 1) * 48, self.dtype)
             given = np.ascontiguousarray(x[inside], np.float64).reshape(-1)
             args = F[0, inside], B, given, Py[inside].reshape(-1), sums, work
-            kernels.products(self.kind, part(rows, count), *args)
+            kernels.products(self.kind, *part(rows, count), *args)
             with adding:
                 finished[t] = sums
                 while len(added) in finished:  # in the order of the tasks, whoever comes first
@@ -208,7 +208,7 @@ class NumpyPasses:
         for rows in self.parts(tile):
             inside = slice(rows.start, min(rows.stop, n))
             block = P[: inside.stop - inside.start]
-            kernels.plan_rows(self.kind, part(rows, rows.stop - rows.start), F[0, inside], block.reshape(-1))
+            kernels.plan_rows(self.kind, *part(rows, rows.stop - rows.start), F[0, inside], block.reshape(-1))
             yield inside, block
 
     def hessian(self, h: np.ndarray, F: np.ndarray) -> np.ndarray:
