@@ -29,7 +29,7 @@ def warm_up() -> float:
     for kernel in Kernel.all:
         for dtype in kernel.dtypes:
             begin = time.process_time()
-            kernel.address(dtype)
+            _ = kernel[dtype]
             LOGGER.info("warm_up: %s, %s, %.1f s", kernel.name, np.dtype(dtype), time.process_time() - begin)
     return time.process_time() - start
 

@@ -66,7 +66,7 @@ for dtype in (np.float64, np.float32):
         for options in ({}, {"reach": 1.5}, {"tol": 1e-8}):
             name = f"sinkhorn {weights is None} {options} {kind}"
             note(name, *sinkhorn.w2_squared_and_grad(x, y, weights, epsilon=0.4, **options))
-never = [kernel.name for kernel in Kernel.all if set(kernel.dtypes) - set(kernel.compiled())]
+never = [kernel.name for kernel in Kernel.all if set(kernel.dtypes) - set(kernel.loaded)]
 numba = "numba" in sys.modules
 print(json.dumps({"hashes": hashes, "compiled": compiled, "never": never, "numba": numba, "records": records}))
 """

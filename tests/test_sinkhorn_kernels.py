@@ -1,7 +1,5 @@
 """Sinkhorn's compiled passes against dense formulas in extended precision, at sizes that fill up rows and columns."""
 
-from functools import partial
-
 import numpy as np
 import pytest
 
@@ -39,7 +37,7 @@ class Dense:
         self.clouds = packed(self.x, 6, dtype), panels, d, float(scale), self.G
         rows = 2.0, self.G, 1, E, self.v, np.empty(N, dtype), weights
         self.dtype = dtype
-        self.part = kernels.Part(kernels.absorb.address(dtype), *self.clouds[:4], *rows)
+        self.part = kernels.Part(kernels.absorb[dtype].address, *self.clouds[:4], *rows)
 
         square = ((self.x[:, None].astype(np.longdouble) - self.y) ** 2).sum(-1)
         self.absorbed = self.G[:m].astype(np.longdouble) - np.longdouble(scale) * square
@@ -53,7 +51,7 @@ class Dense:
     def sweep(self, columns=True):
         F, c = np.empty(self.N), np.zeros(self.M)
         work = np.empty(6 + self.M, self.v.dtype)
-        kernels.sweep(self.dtype, *self.part, self.damping, int(columns), F, c, work)
+        kernels.sweep[self.dtype](*self.part, self.damping, int(columns), F, c, work)
         return F[: self.n], c[: self.m]
 
 
@@ -70,7 +68,7 @@ def test_passes_and_products(size, dtype, kept, damping):
     B, columns = pack_columns(of.y, of.v, of.lanes), -(-of.d // 6) * 6
     Py, xP = np.zeros(of.n * of.d), np.zeros(columns * of.M, dtype)
     work = np.empty(6 * 16 + (columns + 1) * 48, dtype)
-    kernels.products(dtype, *of.part, F, B, of.x.reshape(-1), Py, xP, work)
+    kernels.products[dtype](*of.part, F, B, of.x.reshape(-1), Py, xP, work)
     Py, xP = Py.reshape(of.n, of.d), xP.reshape(columns, of.M)
     scale_y, scale_x = of.P @ np.abs(of.y), np.abs(of.x).T @ of.P
     assert (np.abs(Py - of.P @ of.y) <= 16 * of.rounding * scale_y).all()
@@ -85,10 +83,10 @@ def test_plans_and_c_transforms(size, dtype):
     F, c = of.sweep(columns=False)
     P, top = np.empty(of.n * of.m), np.empty(of.n)
     assert not c.any()
-    kernels.plan_rows(dtype, *of.part, F, P)
+    kernels.plan_rows[dtype](*of.part, F, P)
     tiny = float(np.finfo(dtype).tiny) * 2**20
     np.testing.assert_allclose(P.reshape(of.n, of.m), of.P.astype(float), rtol=8 * of.rounding, atol=tiny)
-    kernels.c_transform(dtype, *of.clouds, top, np.empty(6, dtype))
+    kernels.c_transform[dtype](*of.clouds, top, np.empty(6, dtype))
     np.testing.assert_allclose(top, of.absorbed.max(1).astype(float), atol=of.rounding)
 
 
@@ -101,9 +99,7 @@ def test_nan_survives(dtype):
     assert np.isnan(c).all()
 
 
-exp2_all, log2_all = (
-    partial(Kernel(f"otdist.sinkhorn.passes.{name}", FLOATS), np.float64) for name in ("exp2_all", "log2_all")
-)
+exp2_all, log2_all = (Kernel(f"otdist.sinkhorn.passes.{name}", FLOATS) for name in ("exp2_all", "log2_all"))
 
 
 @pytest.mark.parametrize("n", [8, 1000])

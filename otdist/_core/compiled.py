@@ -165,7 +165,3 @@ def module_of(dispatcher: Any, arguments: tuple[Any, ...], symbol: str) -> Any:
         elif not function.is_declaration:
             function.linkage = "internal"
     return module
-
-
-def njit(**options: Any) -> Any:
-    return numba.njit(**options)

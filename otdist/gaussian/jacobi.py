@@ -33,9 +33,7 @@ class _Pairs(NamedTuple):
     status: Any = INTS
 
 
-_SOLVE = Kernel(
-    "otdist.gaussian.jacobi_loops.solve", _Pairs(), *(INTS, FLOATS, FLOAT), *(INT,) * 4, dtypes=(np.float64,)
-)
+_SOLVE = Kernel("otdist.gaussian.jacobi_loops.solve", _Pairs(), *(INTS, FLOATS, FLOAT), *(INT,) * 4)
 
 
 def bures_squared(x, y, rounding, chosen, answers, with_vectors):
@@ -49,7 +47,7 @@ def bures_squared(x, y, rounding, chosen, answers, with_vectors):
     pairs = _Pairs(*(none if z is None else z.reshape(-1) for z in (x, y, *answers)))
     work = _space(6 * d * d + d)
     sizes = d, chosen.start, chosen.stop, int(with_vectors)
-    _SOLVE(np.float64, *pairs, tournament(d), work, rounding, *sizes)
+    _SOLVE(*pairs, tournament(d), work, rounding, *sizes)
 
 
 @cache

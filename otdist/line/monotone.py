@@ -13,6 +13,7 @@ import numpy as np
 from .._core import backend
 from .._core.backend import Array
 from .coupling import Side, Transport, couple, cumulate, equal_cost, point_slopes, power_slope, sorted_rows, take
+from .sort import sort_rows
 from .walk import couple_rows, cumulate_rows
 
 # Numbers in a task: two rows of float32 keys, values and positions then stay in a core's second-level cache (1 MiB).
@@ -162,8 +163,6 @@ def _sorted_side(rows: np.ndarray, weights: np.ndarray, ordered: bool, equal: bo
     if not ordered:
         rows.sort(axis=1)
         return Side(rows, None, None)
-    from .sort import sort_rows
-
     points, order = sort_rows(rows)
     if equal or not len(weights):
         return Side(points, order, cumulate(weights[:0], order))

@@ -15,9 +15,9 @@ from .._core.kinds import FLOAT, FLOATS, INT
 from .coupling import Side, Transport, cdf_tolerance, point_slopes, scatter
 
 _LOOPS, _SIDES = "otdist.line.walk_loops", (FLOATS,) * 4
-_cumulate = Kernel(f"{_LOOPS}.cumulate", FLOATS, "int32[:]", INT, FLOATS, dtypes=(np.float64,))
-_walk = Kernel(f"{_LOOPS}.walk", _SIDES, INT, INT, FLOAT, (INT, INT, INT), FLOATS, FLOATS, FLOATS, dtypes=(np.float64,))
-_potentials = Kernel(f"{_LOOPS}.potentials_of_rows", *_SIDES, INT, INT, FLOAT, FLOAT, FLOATS, dtypes=(np.float64,))
+_cumulate = Kernel(f"{_LOOPS}.cumulate", FLOATS, "int32[:]", INT, FLOATS)
+_walk = Kernel(f"{_LOOPS}.walk", _SIDES, INT, INT, FLOAT, (INT, INT, INT), FLOATS, FLOATS, FLOATS)
+_potentials = Kernel(f"{_LOOPS}.potentials_of_rows", *_SIDES, INT, INT, FLOAT, FLOAT, FLOATS)
 
 
 def couple_rows(x: Side, y: Side, p: float, wanted: tuple[bool, ...], each: Any) -> Transport:
@@ -31,7 +31,7 @@ def couple_rows(x: Side, y: Side, p: float, wanted: tuple[bool, ...], each: Any)
         cost[0] = _cost_of_halves(sides, p, each)
     else:
         stretch, into = (0, 0, n + m - 1), [z.reshape(-1) for z in slopes]
-        _walk(np.float64, *sides, n, m, p, *stretch, cost, *into)
+        _walk(*sides, n, m, p, *stretch, cost, *into)
     found: list[Any] = [None, None, None, None]
     tolerance = cdf_tolerance(n, m)
 
@@ -43,7 +43,7 @@ def couple_rows(x: Side, y: Side, p: float, wanted: tuple[bool, ...], each: Any)
             potentials = np.zeros(one.points.shape)
             given = [z.reshape(-1) for z in (one.points, other.points, one.cdf, other.cdf)]
             sizes = one.points.shape[1], other.points.shape[1]
-            _potentials(np.float64, *given, *sizes, p, tolerance, potentials.reshape(-1))
+            _potentials(*given, *sizes, p, tolerance, potentials.reshape(-1))
             found[k] = scatter(one.order, potentials)
 
     each(finish, [k for k in range(4) if wanted[k]])
@@ -58,12 +58,12 @@ def _cost_of_halves(sides: Any, p: float, each: Any) -> float:
     total = len(u) + len(v) - 1
     halves, parts = ((0, 0, i + j), (i, j, total - i - j)), [np.zeros(1), np.zeros(1)]
     nowhere = np.zeros(0)
-    each(lambda k: _walk(np.float64, *sides, len(u), len(v), p, *halves[k], parts[k], nowhere, nowhere), (0, 1))
+    each(lambda k: _walk(*sides, len(u), len(v), p, *halves[k], parts[k], nowhere, nowhere), (0, 1))
     return float(parts[0][0] + parts[1][0])
 
 
 def cumulate_rows(weights: np.ndarray, order: np.ndarray) -> np.ndarray:
     """The cdf (r, n) of weights (1 or r, n) with sum 1 in sorted order."""
     cdf = np.empty(order.shape)
-    _cumulate(np.float64, weights.reshape(-1), order.reshape(-1), order.shape[1], cdf.reshape(-1))
+    _cumulate(weights.reshape(-1), order.reshape(-1), order.shape[1], cdf.reshape(-1))
     return cdf

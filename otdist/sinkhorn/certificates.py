@@ -57,7 +57,7 @@ def c_transform(x: np.ndarray, y: np.ndarray, b: np.ndarray, g: np.ndarray) -> n
 
     def task(rows: slice) -> None:
         groups = problem.groups[rows.start * d : rows.stop * d]
-        kernels.c_transform(np.float64, groups, problem.panels, d, 1.0, G, out[rows], np.empty(6))
+        kernels.c_transform(groups, problem.panels, d, 1.0, G, out[rows], np.empty(6))
 
     on_threads(task, problem.tasks(), n * m)
     return -out

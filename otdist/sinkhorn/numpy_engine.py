@@ -192,7 +192,7 @@ def _normalization(x: np.ndarray, y: np.ndarray, epsilon: float) -> Normalizatio
     (k, n, d), m = x.shape, y.shape[1]
     center, span, unit, largest = np.empty(k * d), np.empty(k * d), np.empty(k), np.empty(k)
     sizes = np.array([k, n, m, d])
-    if kernels.box(np.float64, x.reshape(-1), y.reshape(-1), sizes, epsilon, center, span, unit, largest):
+    if kernels.box(x.reshape(-1), y.reshape(-1), sizes, epsilon, center, span, unit, largest):
         _refuse_range(epsilon, unit)
     return Normalization(center.reshape(k, d), unit, largest)
 
@@ -293,8 +293,8 @@ def _solve_small(batch: Batch, found: Results, limits: Limits, newton_after: int
         entries = -(-entries // 16) * 16
         room = _scratch(entries + low, "single" if dtype is np.float32 else "double", dtype)
         scratch = room[:entries], room[entries:], _scratch(work, "work", np.float64)
-        at = kernels.absorb.address(dtype)
-        kernels.solve_small(dtype, at, chosen, sizes, integers, numbers, *arrays, *out, *scratch)
+        at = kernels.absorb[dtype].address
+        kernels.solve_small[dtype](at, chosen, sizes, integers, numbers, *arrays, *out, *scratch)
 
     if k == 1 and not apart:
         task((np.float32 if batch.single[0] else np.float64, np.arange(terms)))

@@ -141,7 +141,7 @@ class NumpyPasses:
     def part(self, stale: bool) -> Callable[[slice, int], Any]:
         """What gives the loops a part of the rows: those kept or, if they are too old, new ones."""
         d, m = self.x.shape[1], self.full[1]
-        at = (kernels.absorb if self.power == 2 else kernels.absorb_power).address(self.kind)
+        at = (kernels.absorb if self.power == 2 else kernels.absorb_power)[self.kind].address
 
         def rows(where: slice, count: int) -> kernels.Part:
             kept = self.matrix
@@ -163,7 +163,7 @@ class NumpyPasses:
             rows = tasks[t]
             work = np.empty(GROUP + self.full[1], self.dtype)
             of = part(rows, min(tile, rows.stop - rows.start))
-            kernels.sweep(self.kind, *of, float(self.dampings[0]), int(not self.symmetric), F[rows], c[t], work)
+            kernels.sweep[self.kind](*of, float(self.dampings[0]), int(not self.symmetric), F[rows], c[t], work)
 
         on_threads(task, range(len(tasks)), n * m)
         return F[None, :n], (c.sum(0) * self.v)[None, :m]
@@ -188,7 +188,7 @@ class NumpyPasses:
             work = np.empty(GROUP * 16 + (len(xP) + 1) * 48, self.dtype)
             given = np.ascontiguousarray(x[inside], np.float64).reshape(-1)
             args = F[0, inside], B, given, Py[inside].reshape(-1), sums, work
-            kernels.products(self.kind, *part(rows, count), *args)
+            kernels.products[self.kind](*part(rows, count), *args)
             with adding:
                 finished[t] = sums
                 while len(added) in finished:  # in the order of the tasks, whoever comes first
@@ -208,7 +208,7 @@ class NumpyPasses:
         for rows in self.parts(tile):
             inside = slice(rows.start, min(rows.stop, n))
             block = P[: inside.stop - inside.start]
-            kernels.plan_rows(self.kind, *part(rows, rows.stop - rows.start), F[0, inside], block.reshape(-1))
+            kernels.plan_rows[self.kind](*part(rows, rows.stop - rows.start), F[0, inside], block.reshape(-1))
             yield inside, block
 
     def hessian(self, h: np.ndarray, F: np.ndarray) -> np.ndarray:
@@ -249,7 +249,7 @@ class NumpyPasses:
         for rows, P in self.plan_blocks(F):
             x, by_x = (np.ascontiguousarray(z[rows]).reshape(-1) for z in (self.x, grad_x))
             args = x, y, P.reshape(-1), d, self.power, by_x, grad_y.reshape(-1), work
-            kernels.power_gradients(np.float64, *args)
+            kernels.power_gradients(*args)
             grad_x[rows] = by_x.reshape(-1, d)
             mass += P.sum(0)
         if self.dampings[1] == 1.0:
