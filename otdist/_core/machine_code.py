@@ -10,7 +10,7 @@ from typing import Any
 from llvmlite import binding
 
 # What LLVM may call for loops and operations that it knows by name; where one is missing, numba has it.
-_NAMES = ("exp2", "log2", "pow", "memcpy", "memmove", "memset")
+_NAMES = ("exp2", "fma", "log2", "memcpy", "memmove", "memset", "pow", "rint")
 _engines: list[Any] = []  # their code is called as long as the process lives
 
 
@@ -26,12 +26,16 @@ def processor() -> tuple[str, str]:
         return binding.get_host_cpu_name(), ""
 
 
+def is_x86() -> bool:
+    """Whether this is a processor of the x86 family."""
+    return platform.machine().lower() in ("x86_64", "amd64", "i686")
+
+
 def _target_machine() -> Any:
     binding.initialize_native_target()
     binding.initialize_native_asmprinter()
     name, features = processor()
-    x86 = platform.machine().lower() in ("x86_64", "amd64", "i686")
-    options = {"reloc": "static" if x86 else "default", "codemodel": "jitdefault", "jit": True}
+    options = {"reloc": "static" if is_x86() else "default", "codemodel": "jitdefault", "jit": True}
     target = binding.Target.from_triple(binding.get_process_triple())
     return target.create_target_machine(cpu=name, features=features, opt=3, **options)
 

@@ -64,13 +64,13 @@ def _machine() -> str:
 @cache
 def _sources(folder: str) -> bytes:
     """A digest of a distance's sources and of the compiler's; empty where they can't be read."""
-    digest = hashlib.sha256()
+    digest, own = hashlib.sha256(), sorted((_PACKAGE / folder).glob("*.py"))
     try:
-        for path in [*(_PACKAGE / "_core" / name for name in _COMPILER), *sorted((_PACKAGE / folder).glob("*.py"))]:
+        for path in [*(_PACKAGE / "_core" / name for name in _COMPILER), *own]:
             digest.update(path.read_bytes())
     except OSError:
         return b""
-    return digest.digest()
+    return digest.digest() if own else b""
 
 
 def _digest(sources: bytes, code: bytes) -> bytes:

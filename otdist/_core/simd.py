@@ -12,12 +12,10 @@ makes of a function, and which copy runs depends on whether a process compiled t
 """
 
 import operator
-import platform
 from functools import cache
 from typing import Any
 
 from llvmlite import ir
-from llvmlite.binding import get_host_cpu_features
 from numba import types
 from numba.core import cgutils
 from numba.core.typeconv import Conversion
@@ -26,6 +24,7 @@ from numba.extending import intrinsic, lower_builtin, lower_cast, models, regist
 
 from .flat import FIRST, pointer
 from .kinds import BYTES, LANES
+from .machine_code import is_x86, processor
 
 ALL = 255
 
@@ -96,7 +95,7 @@ def _lanes(kind: Any) -> Any:
 @cache
 def _has_fma() -> bool:
     """Whether one instruction multiplies and adds; without it LLVM would call a function for every lane."""
-    return platform.machine().lower() not in ("x86_64", "amd64", "i686") or bool(get_host_cpu_features().get("fma"))
+    return not is_x86() or "+fma" in processor()[1].split(",")
 
 
 def _fused(builder: Any, lanes: _Lanes, x: Any, y: Any, z: Any) -> Any:

@@ -476,19 +476,19 @@ def solve_term(absorb_at, given, found, integers, numbers, E, low, work):
         normalize(given.y, m, d, b, given.center, unit, y, moments_y)
     rows, columns, own = pack_term(x, y, a, d, BYTES // E.itemsize, low)
     scratch = Scratch(view(E, 0, rows * columns), low, view(low, own, len(low) - own), rest)
-    scale, mean_cost, stages = LOG2E * (unit / numbers[0]) * unit, 0.0, 0
+    scale, mean_cost, stages, factor = LOG2E * (unit / numbers[0]) * unit, 0.0, 0, 1.0
     for k in range(d):
         mean_cost += (moments_x[k] - moments_y[k]) ** 2 + moments_x[d + k] + moments_y[d + k]
     if stats[0] < 0.0:
-        while scale * mean_cost * ANNEAL_FACTOR**-stages > numbers[6] and stages < MAX_STAGES:
-            stages += 1
+        while scale * mean_cost * factor > numbers[6] and stages < MAX_STAGES:
+            stages, factor = stages + 1, factor / ANNEAL_FACTOR
         kappa = 1.0 / minimum(numbers[1], numbers[2]) - 1.0
-        gaussian_start(y, d, moments_x, moments_y, scale * ANNEAL_FACTOR**-stages, kappa, h)
+        gaussian_start(y, d, moments_x, moments_y, scale * factor, kappa, h)
     newton = integers[1] > 0 and not symmetric
     tol, limit = numbers[5] if newton else numbers[4], minimum(integers[1] if newton else integers[0], integers[2])
     passes, former = 0, np.int64(maximum(0.0, stats[0]))
     for stage in range(stages, -1, -1):
-        factor, aim = ANNEAL_FACTOR**-stage, maximum(ANNEAL_TOL, tol) if stage else tol
+        aim = maximum(ANNEAL_TOL, tol) if stage else tol
         noise = numbers[7] * (1.0 + scale * factor * mean_cost)
         most = maximum(1, integers[0] - former - passes)
         of = Term(x, y, a, b, d, scale * factor, numbers[1], numbers[2], numbers[3], symmetric)
@@ -496,6 +496,7 @@ def solve_term(absorb_at, given, found, integers, numbers, E, low, work):
         passes += iterate(absorb_at, of, stop, scratch, h, F, out)
         for j in range(m):
             h[j] *= ANNEAL_FACTOR if stage else 1.0
+        factor *= ANNEAL_FACTOR
     stats[0], stats[1], stats[2], stats[3], stats[4] = former + passes, out[0], out[1], out[2], 0.0
     for k in range(d):
         stats[4] += (unit * (moments_x[k] - moments_y[k])) ** 2
