@@ -3,7 +3,9 @@
 import numpy as np
 import pytest
 
-from otdist.sinkhorn import passes
+from otdist._core.kernels import Kernel
+from otdist._core.kinds import FLOATS
+from otdist.sinkhorn import kernels
 from otdist.sinkhorn.numpy_passes import pack_columns, packed
 
 SIZES = [(1, 1, 1), (5, 3, 2), (6, 16, 4), (13, 17, 1), (49, 100, 3), (97, 520, 7)]
@@ -33,8 +35,9 @@ class Dense:
         E = np.empty(N * M if kept else 6 * M, dtype)
         panels = packed(self.y, self.lanes, dtype)
         self.clouds = packed(self.x, 6, dtype), panels, d, float(scale), self.G
-        rows = 2.0, self.G, True, E, self.v, np.empty(N, dtype), weights
-        self.part = passes.Part(passes.ABSORB.address(dtype), *self.clouds[:4], *rows)
+        rows = 2.0, self.G, 1, E, self.v, np.empty(N, dtype), weights
+        self.dtype = dtype
+        self.part = kernels.Part(kernels.absorb[dtype].address, *self.clouds[:4], *rows)
 
         square = ((self.x[:, None].astype(np.longdouble) - self.y) ** 2).sum(-1)
         self.absorbed = self.G[:m].astype(np.longdouble) - np.longdouble(scale) * square
@@ -47,7 +50,8 @@ class Dense:
 
     def sweep(self, columns=True):
         F, c = np.empty(self.N), np.zeros(self.M)
-        passes.sweep(self.part, self.damping, columns, F, c, np.empty(6 + self.M, self.v.dtype))
+        work = np.empty(6 + self.M, self.v.dtype)
+        kernels.sweep[self.dtype](*self.part, self.damping, int(columns), F, c, work)
         return F[: self.n], c[: self.m]
 
 
@@ -64,7 +68,7 @@ def test_passes_and_products(size, dtype, kept, damping):
     B, columns = pack_columns(of.y, of.v, of.lanes), -(-of.d // 6) * 6
     Py, xP = np.zeros(of.n * of.d), np.zeros(columns * of.M, dtype)
     work = np.empty(6 * 16 + (columns + 1) * 48, dtype)
-    passes.products(of.part, F, B, of.x.reshape(-1), Py, xP, work)
+    kernels.products[dtype](*of.part, F, B, of.x.reshape(-1), Py, xP, work)
     Py, xP = Py.reshape(of.n, of.d), xP.reshape(columns, of.M)
     scale_y, scale_x = of.P @ np.abs(of.y), np.abs(of.x).T @ of.P
     assert (np.abs(Py - of.P @ of.y) <= 16 * of.rounding * scale_y).all()
@@ -79,10 +83,10 @@ def test_plans_and_c_transforms(size, dtype):
     F, c = of.sweep(columns=False)
     P, top = np.empty(of.n * of.m), np.empty(of.n)
     assert not c.any()
-    passes.plan_rows(of.part, F, P)
+    kernels.plan_rows[dtype](*of.part, F, P)
     tiny = float(np.finfo(dtype).tiny) * 2**20
     np.testing.assert_allclose(P.reshape(of.n, of.m), of.P.astype(float), rtol=8 * of.rounding, atol=tiny)
-    passes.c_transform(*of.clouds, top, np.empty(6, dtype))
+    kernels.c_transform[dtype](*of.clouds, top, np.empty(6, dtype))
     np.testing.assert_allclose(top, of.absorbed.max(1).astype(float), atol=of.rounding)
 
 
@@ -95,29 +99,11 @@ def test_nan_survives(dtype):
     assert np.isnan(c).all()
 
 
-def compiled(function):
-    """A function of numbers in whole vectors, callable from Python."""
-    from numba import njit
-
-    @njit(error_model="numpy", fastmath=passes.FAST)
-    def run(x):
-        function(x)
-
-    return run
-
-
-@pytest.fixture(scope="module")
-def exp2_all():
-    return compiled(passes.exp2_all)
-
-
-@pytest.fixture(scope="module")
-def log2_all():
-    return compiled(passes.log2_all)
+exp2_all, log2_all = (Kernel(f"otdist.sinkhorn.passes.{name}", FLOATS) for name in ("exp2_all", "log2_all"))
 
 
 @pytest.mark.parametrize("n", [8, 1000])
-def test_powers_and_logarithms(n, exp2_all, log2_all):
+def test_powers_and_logarithms(n):
     t = np.random.default_rng(n).uniform(-1000, 1000, n)
     power, logarithm = t.copy(), np.exp2(t)
     exp2_all(power)
@@ -130,7 +116,7 @@ def test_powers_and_logarithms(n, exp2_all, log2_all):
     np.testing.assert_allclose(near, expected, rtol=8 * np.finfo(float).eps)
 
 
-def test_powers_and_logarithms_at_the_ends(exp2_all, log2_all):
+def test_powers_and_logarithms_at_the_ends():
     t = np.array([np.nan, -np.inf, -2000.0, 2000.0, 0.0, 1.0, -1.0, 0.5])
     exp2_all(t)
     np.testing.assert_array_equal(t[:7], [np.nan, 0.0, 0.0, 2.0**1023, 1.0, 2.0, 0.5])

@@ -12,23 +12,28 @@ makes of a function, and which copy runs depends on whether a process compiled t
 """
 
 import operator
-import platform
 from functools import cache
 from typing import Any
 
 from llvmlite import ir
-from llvmlite.binding import get_host_cpu_features
 from numba import types
 from numba.core import cgutils
 from numba.core.typeconv import Conversion
-from numba.extending import intrinsic, lower_cast, models, overload, register_model
+from numba.core.typing.templates import AbstractTemplate, infer_global, signature
+from numba.extending import intrinsic, lower_builtin, lower_cast, models, register_model
 
-BYTES = 64
-LANES = 8  # of doubles; there are twice as many of floats
+from .flat import FIRST, pointer
+from .kinds import BYTES, LANES
+from .machine_code import is_x86, processor
+
 ALL = 255
 
 
-class _Lanes(types.Type):
+class _Vector(types.Type):
+    """What the operators work on."""
+
+
+class _Lanes(_Vector):
     def __init__(self, scalar: Any) -> None:
         self.scalar, self.count = scalar, BYTES * 8 // scalar.bitwidth
         super().__init__(f"otdist.Lanes({scalar})")
@@ -52,7 +57,7 @@ class _Model(models.PrimitiveModel):
         super().__init__(manager, kind, kind.vector)
 
 
-class _Product(types.Type):
+class _Product(_Vector):
     """x * y, not yet rounded: the pair of factors."""
 
     def __init__(self, lanes: _Lanes) -> None:
@@ -90,7 +95,7 @@ def _lanes(kind: Any) -> Any:
 @cache
 def _has_fma() -> bool:
     """Whether one instruction multiplies and adds; without it LLVM would call a function for every lane."""
-    return platform.machine().lower() not in ("x86_64", "amd64", "i686") or bool(get_host_cpu_features().get("fma"))
+    return not is_x86() or "+fma" in processor()[1].split(",")
 
 
 def _fused(builder: Any, lanes: _Lanes, x: Any, y: Any, z: Any) -> Any:
@@ -101,13 +106,19 @@ def _fused(builder: Any, lanes: _Lanes, x: Any, y: Any, z: Any) -> Any:
     return builder.call(cgutils.get_or_insert_function(builder.module, kind, f"llvm.fma.{lanes.suffix}"), [x, y, z])
 
 
-def _address(context: Any, builder: Any, kind: Any, array: Any, index: Any) -> Any:
-    data, lanes = context.make_array(kind)(context, builder, array).data, KINDS[kind.dtype]
-    first = builder.mul(index, ir.Constant(index.type, lanes.count))
-    return builder.bitcast(builder.gep(data, [first]), lanes.vector.as_pointer())
+def vector_pointer(context: Any, builder: Any, kind: Any, array: Any, number: Any) -> Any:
+    """The address of vector `number` of an array."""
+    first = builder.mul(number, ir.Constant(number.type, KINDS[kind.dtype].count))
+    return vector_pointer_from(context, builder, kind, array, first)
 
 
-def _everywhere(builder: Any, lanes: Any, scalar: Any) -> Any:
+def vector_pointer_from(context: Any, builder: Any, kind: Any, array: Any, first: Any) -> Any:
+    """The address of the vector that begins with array[first]."""
+    where = pointer(context, builder, kind, array, first)
+    return builder.bitcast(where, KINDS[kind.dtype].vector.as_pointer())
+
+
+def splat(builder: Any, lanes: Any, scalar: Any) -> Any:
     undefined = ir.Constant(lanes.vector, ir.Undefined)
     first = builder.insert_element(undefined, scalar, ir.Constant(ir.IntType(32), 0))
     return builder.shuffle_vector(
@@ -121,7 +132,7 @@ def load(typing, array, index):
 
     def generate(context, builder, signature, arguments):
         kind = signature.args[0]
-        return builder.load(_address(context, builder, kind, *arguments), align=kind.dtype.bitwidth // 8)
+        return builder.load(vector_pointer(context, builder, kind, *arguments), align=kind.dtype.bitwidth // 8)
 
     return KINDS[array.dtype](array, types.intp), generate
 
@@ -132,7 +143,7 @@ def store(typing, array, index, value):
 
     def generate(context, builder, signature, arguments):
         kind = signature.args[0]
-        where = _address(context, builder, kind, *arguments[:2])
+        where = vector_pointer(context, builder, kind, *arguments[:2])
         builder.store(arguments[2], where, align=kind.dtype.bitwidth // 8)
         return context.get_dummy_value()
 
@@ -145,8 +156,7 @@ def load_from(typing, array, first):
 
     def generate(context, builder, signature, arguments):
         kind = signature.args[0]
-        data = context.make_array(kind)(context, builder, arguments[0]).data
-        where = builder.bitcast(builder.gep(data, [arguments[1]]), KINDS[kind.dtype].vector.as_pointer())
+        where = vector_pointer_from(context, builder, kind, *arguments)
         return builder.load(where, align=kind.dtype.bitwidth // 8)
 
     return KINDS[array.dtype](array, types.intp), generate
@@ -158,8 +168,7 @@ def store_to(typing, array, first, value):
 
     def generate(context, builder, signature, arguments):
         kind = signature.args[0]
-        data = context.make_array(kind)(context, builder, arguments[0]).data
-        where = builder.bitcast(builder.gep(data, [arguments[1]]), arguments[2].type.as_pointer())
+        where = vector_pointer_from(context, builder, kind, *arguments[:2])
         builder.store(arguments[2], where, align=kind.dtype.bitwidth // 8)
         return context.get_dummy_value()
 
@@ -171,19 +180,29 @@ def fill(typing, scalar):
     """The same number in every lane."""
 
     def generate(context, builder, signature, arguments):
-        return _everywhere(builder, KINDS[signature.args[0]], arguments[0])
+        return splat(builder, KINDS[signature.args[0]], arguments[0])
 
     return KINDS[scalar](scalar), generate
 
 
 @intrinsic
+def everywhere(typing, array, number):
+    """The same number, a double, rounded to the array's type, in every lane."""
+
+    def generate(context, builder, signature, arguments):
+        scalar = context.cast(builder, arguments[1], types.float64, array.dtype)
+        return splat(builder, KINDS[array.dtype], scalar)
+
+    return KINDS[array.dtype](array, types.float64), generate
+
+
+@intrinsic
 def spread(typing, array, index):
-    """The number array[index] in every lane; a negative index does not count from the end."""
+    """The number array[index] in every lane."""
 
     def generate(context, builder, signature, arguments):
         kind = signature.args[0]
-        data = context.make_array(kind)(context, builder, arguments[0]).data
-        return _everywhere(builder, KINDS[kind.dtype], builder.load(builder.gep(data, [arguments[1]])))
+        return splat(builder, KINDS[kind.dtype], builder.load(pointer(context, builder, kind, *arguments)))
 
     return KINDS[array.dtype](array, types.intp), generate
 
@@ -227,24 +246,34 @@ def largest(typing, x):
     return x.scalar(x), generate
 
 
+def _compare(builder: Any, sign: str, left: Any, right: Any) -> Any:
+    if isinstance(left.type, ir.IntType):
+        return builder.icmp_signed(sign, left, right)
+    return builder.fcmp_ordered(sign, left, right)
+
+
+def _common(typing: Any, x: Any, y: Any) -> Any:
+    return typing.unify_types(x, y) if isinstance(x, types.Number) else _lanes(x)
+
+
 @intrinsic
 def maximum(typing, x, y):
-    """x where it is greater than y, elsewhere (also where x is NaN) y."""
-    x = _lanes(x)
+    """x where it is greater than y, elsewhere (also where x is NaN) y; of numbers, too."""
+    x = _common(typing, x, y)
 
     def generate(context, builder, signature, arguments):
-        return builder.select(builder.fcmp_ordered(">", *arguments), *arguments)
+        return builder.select(_compare(builder, ">", *arguments), *arguments)
 
     return x(x, x), generate
 
 
 @intrinsic
 def minimum(typing, x, y):
-    """x where it is less than y, elsewhere (also where x is NaN) y."""
-    x = _lanes(x)
+    """x where it is less than y, elsewhere (also where x is NaN) y; of numbers, too."""
+    x = _common(typing, x, y)
 
     def generate(context, builder, signature, arguments):
-        return builder.select(builder.fcmp_ordered("<", *arguments), *arguments)
+        return builder.select(_compare(builder, "<", *arguments), *arguments)
 
     return x(x, x), generate
 
@@ -358,14 +387,18 @@ def _round_all(context: Any, builder: Any, kinds: Any, values: Any) -> list[Any]
 
 
 def _arithmetic(symbol: Any, instruction: str) -> None:
-    @intrinsic
-    def compute(typing, x, y):
-        kind, generate = _generate(instruction, x, y)
-        return kind(x, y), generate
+    @infer_global(symbol)
+    class _Rule(AbstractTemplate):
+        metadata = FIRST
 
-    @overload(symbol)
-    def _(x, y):
-        return (lambda x, y: compute(x, y)) if isinstance(_lanes(x), _Lanes) and _lanes(x) == _lanes(y) else None
+        def generic(self, args: Any, kws: Any) -> Any:
+            if not all(isinstance(z, _Vector) for z in args) or _lanes(args[0]) != _lanes(args[1]):
+                return None
+            return signature(_generate(instruction, *args)[0], *args)
+
+    @lower_builtin(symbol, _Vector, _Vector)
+    def _(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        return _generate(instruction, *sig.args)[1](context, builder, sig, args)
 
 
 for _symbol, _instruction in (

@@ -33,9 +33,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .._core import backend
+from .._core import backend, threads
 from .._core.backend import Array
 from .._core.operator import Operator
+from . import jacobi
 from .factor import RANK, Factor, factor, least_pivot, trace
 from .size import power_of_two, refuse_infinite, squared_distance
 
@@ -318,8 +319,7 @@ def _solve_side_by_side(x: Array, y: Array, eps: float, value: Array, slopes: Sl
 
 def _rotate(x: Array, y: Array, eps: float, value: Array, slopes: Slopes, *, with_vectors: bool) -> Array:
     """Have the compiled rotations fill in what they can, split over threads; return which pairs are left."""
-    jacobi, threads = _kernels()
-    n, status = len(value), np.empty(len(value), np.int8)
+    n, status = len(value), np.empty(len(value), np.int64)
     x, y = np.ascontiguousarray(x), np.ascontiguousarray(y)
     step = max(-(-n // _CHUNKS), 1 + _CHUNK_WORK // x.shape[-1] ** 3)
     step += -step % jacobi.LANES
@@ -389,15 +389,6 @@ def _replaced(answer: Array | None, broken: Array, equal: Array) -> Array | None
     xp, shape = backend.namespace(answer), broken.shape + (1,) * (answer.ndim - 1)
     answer = xp.where(equal.reshape(shape), 0.0, answer)
     return xp.where(broken.reshape(shape), xp.nan, answer)
-
-
-@cache
-def _kernels() -> tuple[Any, Any]:
-    """Loaded at first use, because numba takes time."""
-    from .._core import threads
-    from . import jacobi
-
-    return jacobi, threads
 
 
 def _flat(cov: Array) -> Array:

@@ -8,9 +8,7 @@ is chosen away, and a lane that has converged rests. So an answer does not depen
 tournament pairs all columns; its rotations are independent of each other, so that the divisions and roots of one pass
 behind the products of another.
 
-All arrays are flat, and all matrices lie in one workspace of vectors, columns in rows of memory; functions are told
-where a matrix begins. So there is one specialisation of each, and no slice, which would take a compiler longer than the
-rest.
+This file is the door; the loops are in `jacobi_loops`.
 """
 
 from functools import cache
@@ -18,26 +16,24 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .._core.compiled import njit
-from .._core.simd import ALL, LANES, choose, fill, greater, load, sqrt, store
+from .._core.kernels import Kernel
+from .._core.kinds import FLOAT, FLOATS, INT, INTS, LANES
 
 SOLVED, UNSOLVED = 0, 1
-
-_SWEEPS = 40  # it takes 5 to 8; LAPACK's dgesvj allows 30
-_TINY = 2.2250738585072014e-308  # the smallest normal number
-_LEAST, _MOST = 1e-70, 1e70  # traces whose fourth powers are normal numbers
-_CANCELLED = 1e-3  # the share of the traces below which their difference has lost three digits
 
 
 class _Pairs(NamedTuple):
     """The covariances and what is found, flat; a gradient that is not asked for is empty."""
 
-    x: Any
-    y: Any
-    value: Any
-    grad_x: Any
-    grad_y: Any
-    status: Any
+    x: Any = FLOATS
+    y: Any = FLOATS
+    value: Any = FLOATS
+    grad_x: Any = FLOATS
+    grad_y: Any = FLOATS
+    status: Any = INTS
+
+
+_SOLVE = Kernel("otdist.gaussian.jacobi_loops.solve", _Pairs(), *(INTS, FLOATS, FLOAT), *(INT,) * 4)
 
 
 def bures_squared(x, y, rounding, chosen, answers, with_vectors):
@@ -50,7 +46,8 @@ def bures_squared(x, y, rounding, chosen, answers, with_vectors):
     d, none = x.shape[1], np.empty(0)
     pairs = _Pairs(*(none if z is None else z.reshape(-1) for z in (x, y, *answers)))
     work = _space(6 * d * d + d)
-    _solve(pairs, tournament(d), work, rounding, d, chosen.start, chosen.stop, with_vectors)
+    sizes = d, chosen.start, chosen.stop, int(with_vectors)
+    _SOLVE(*pairs, tournament(d), work, rounding, *sizes)
 
 
 @cache
@@ -72,202 +69,3 @@ def _space(vectors):
     raw = np.empty((vectors + 1) * LANES)
     skipped = (-raw.ctypes.data) % (8 * LANES) // 8
     return raw[skipped : skipped + vectors * LANES]
-
-
-@njit(cache=True, nogil=True)
-def _gather(d, x, start, stop, work, out):
-    """Put the matrices from start to stop into the lanes, and identities into lanes that are left."""
-    size = d * d
-    for k in range(size):
-        store(work, out + k, fill(1.0 if k % (d + 1) == 0 else 0.0))
-    for lane in range(stop - start):
-        first = (start + lane) * size if x.size > size else 0
-        for k in range(size):
-            work[(out + k) * LANES + lane] = x[first + k]
-
-
-@njit(inline="always")
-def _dot(d, work, p, q):
-    total = fill(0.0)
-    for k in range(d):
-        total = total + load(work, p + k) * load(work, q + k)
-    return total
-
-
-@njit(inline="always")
-def _rotate(d, work, p, q, cosine, sine):
-    for k in range(d):
-        left, right = load(work, p + k), load(work, q + k)
-        store(work, p + k, cosine * left - sine * right)
-        store(work, q + k, sine * left + cosine * right)
-
-
-@njit(cache=True, nogil=True)
-def _cholesky(d, work, cov, root, z, rounding):
-    """root[j, i] = L[i, j], columns in rows; the trace, and the lanes where cov is of full rank and moderate size.
-
-    No eigenvalue may be as small as `rounding` times the trace: |L⁻¹|² is at least 1/λ for each of them.
-    """
-    trace, zero, one, good, inverse = fill(0.0), fill(0.0), fill(1.0), ALL, fill(0.0)
-    for j in range(d):
-        trace = trace + load(work, cov + j * d + j)
-        for i in range(d):
-            store(work, root + j * d + i, load(work, cov + j * d + i) if i >= j else zero)
-        for k in range(j):
-            factor = load(work, root + k * d + j)
-            for i in range(j, d):
-                own = load(work, root + j * d + i) - factor * load(work, root + k * d + i)
-                store(work, root + j * d + i, own)
-        pivot = load(work, root + j * d + j)
-        positive = greater(pivot, zero)
-        scale = choose(positive, one / sqrt(pivot), zero)
-        for i in range(j, d):
-            store(work, root + j * d + i, scale * load(work, root + j * d + i))
-        good &= positive
-    for j in range(d):  # column j of L⁻¹
-        for i in range(j, d):
-            total = fill(1.0 if i == j else 0.0)
-            for k in range(j, i):
-                total = total - load(work, root + k * d + i) * load(work, z + k)
-            total = total / load(work, root + i * d + i)
-            store(work, z + i, total)
-            inverse = inverse + total * total
-    good &= greater(one, fill(rounding) * trace * inverse)
-    return trace, good & greater(trace, fill(_LEAST)) & greater(fill(_MOST), trace)
-
-
-@njit(inline="always")
-def _angle(inner, left, right, lanes):
-    """Tangent, cosine and sine of the smaller rotation that makes two columns orthogonal; none outside of the lanes."""
-    zero, one, two = fill(0.0), fill(1.0), fill(2.0)
-    h = right - left
-    positive, twice = greater(h, zero), two * inner
-    below = choose(positive, h, zero - h) + sqrt(h * h + twice * twice)
-    t = choose(positive, twice, zero - twice) / choose(greater(below, fill(_TINY)), below, fill(_TINY))
-    t = choose(lanes, t, zero)
-    cosine = one / sqrt(one + t * t)
-    return t, cosine, t * cosine
-
-
-@njit(cache=True, nogil=True)
-def _orthogonalise(d, work, w, v, squares, accumulate, rounds):
-    """Rotate the columns of w (its rows in memory) until they are orthogonal, and those of v along.
-
-    Return the lanes where this did not end. The value depends on the square of the angles that are left, gradients on
-    the angles.
-    """
-    tolerance = 1e-13 if accumulate else 1e-8
-    negligible, enough = fill(1e-30), fill(tolerance * tolerance)
-    active = ALL
-    for sweep in range(_SWEEPS + 1):
-        for j in range(d):
-            store(work, squares + j, _dot(d, work, w + j * d, w + j * d))
-        if active == 0 or sweep == _SWEEPS:
-            break
-        coarse = 0
-        for k in range(0, rounds.size, 2):
-            p, q = rounds[k], rounds[k + 1]
-            left, right = load(work, squares + p), load(work, squares + q)
-            inner = _dot(d, work, w + p * d, w + q * d)
-            square, scale = inner * inner, left * right
-            lanes = active & greater(square, negligible * scale)
-            if lanes == 0:
-                continue
-            coarse |= greater(square, enough * scale)
-            t, cosine, sine = _angle(inner, left, right, lanes)
-            store(work, squares + p, left - t * inner)
-            store(work, squares + q, right + t * inner)
-            _rotate(d, work, w + p * d, w + q * d, cosine, sine)
-            if accumulate:
-                _rotate(d, work, v + p * d, v + q * d, cosine, sine)
-        active &= coarse
-    return active
-
-
-@njit(cache=True, nogil=True)
-def _halve(d, work, root, vectors):
-    """Replace each row of vectors by L times it, with L's columns in the rows of root."""
-    for j in range(vectors, vectors + d * d, d):
-        for i in range(d - 1, -1, -1):
-            total = fill(0.0)
-            for k in range(i + 1):
-                total = total + load(work, root + k * d + i) * load(work, j + k)
-            store(work, j + i, total)
-
-
-@njit(cache=True, nogil=True)
-def _slope(d, work, half, start, stop, grad):
-    """grad[start:stop] = I - Σⱼ half[j] half[j]ᵀ, from the lanes of half."""
-    out = 6 * d * d
-    for i in range(d):
-        for k in range(i + 1):
-            total = fill(1.0 if i == k else 0.0)
-            for j in range(d):
-                total = total - load(work, half + j * d + i) * load(work, half + j * d + k)
-            store(work, out, total)
-            for lane in range(stop - start):
-                first = (start + lane) * d * d
-                grad[first + i * d + k] = grad[first + k * d + i] = work[out * LANES + lane]
-
-
-@njit(cache=True, nogil=True)
-def _halves(d, work, root_x, root_y, w, v, sigma):
-    """S U Σ^-½ in w and R V Σ^-½ in v; ‖R V - S U‖², exact where the traces cancel."""
-    distance, one = fill(0.0), fill(1.0)
-    for j in range(d):
-        right = one / sqrt(load(work, sigma + j))
-        left = right / load(work, sigma + j)
-        for i in range(j * d, j * d + d):
-            store(work, w + i, left * load(work, w + i))
-            store(work, v + i, right * load(work, v + i))
-    _halve(d, work, root_y, w)
-    _halve(d, work, root_x, v)
-    for j in range(d):
-        total = fill(0.0)
-        for i in range(j * d, j * d + d):
-            difference = load(work, v + i) - load(work, w + i)
-            total = total + difference * difference
-        distance = distance + load(work, sigma + j) * total
-    return distance
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
-def _solve(pairs, rounds, work, rounding, d, start, stop, with_vectors):
-    """`bures_squared` on flat arrays."""
-    size = d * d
-    w, v, root_x, root_y, cov, sigma = 0 * size, size, 2 * size, 3 * size, 4 * size, 5 * size
-    for n in range(start, stop, LANES):
-        end = min(n + LANES, stop)
-        _gather(d, pairs.x, n, end, work, cov)
-        trace_x, good_x = _cholesky(d, work, cov, root_x, sigma, rounding)
-        _gather(d, pairs.y, n, end, work, cov)
-        trace_y, good_y = _cholesky(d, work, cov, root_y, sigma, rounding)
-        traces = trace_x + trace_y
-        for i in range(size if with_vectors else 0):
-            store(work, v + i, fill(1.0 if i % (d + 1) == 0 else 0.0))
-        for j in range(d):  # K = SᵀR, both factors lower triangular
-            for i in range(d):
-                total = fill(0.0)
-                for k in range(max(i, j), d):
-                    total = total + load(work, root_y + i * d + k) * load(work, root_x + j * d + k)
-                store(work, w + j * d + i, total)
-        solved = good_x & good_y & ~_orthogonalise(d, work, w, v, sigma, with_vectors, rounds)
-        total = fill(0.0)
-        for j in range(d):
-            own = sqrt(load(work, sigma + j))
-            store(work, sigma + j, own)
-            total = total + own
-        distance = traces - fill(2.0) * total
-        if with_vectors:
-            residual = _halves(d, work, root_x, root_y, w, v, sigma)
-            distance = choose(greater(fill(0.5) * traces, distance), residual, distance)
-        else:
-            solved &= greater(distance, fill(_CANCELLED) * traces)
-        store(work, cov, distance)
-        for lane in range(end - n):
-            pairs.value[n + lane] = work[cov * LANES + lane]
-            pairs.status[n + lane] = SOLVED if solved >> lane & 1 else UNSOLVED
-        if pairs.grad_x.size:
-            _slope(d, work, w, n, end, pairs.grad_x)
-        if pairs.grad_y.size:
-            _slope(d, work, v, n, end, pairs.grad_y)

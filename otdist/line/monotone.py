@@ -1,7 +1,7 @@
 """Transport between rows of numbers: sort both, then match quantile with quantile.
 
 Short rows and tensors on a device take the array operations of `coupling`, many or long rows on the CPU the compiled
-loops of `kernels`: which of them depends on the sizes alone.
+loops of `walk`: which of them depends on the sizes alone.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ import numpy as np
 from .._core import backend
 from .._core.backend import Array
 from .coupling import Side, Transport, couple, cumulate, equal_cost, point_slopes, power_slope, sorted_rows, take
+from .sort import sort_rows
+from .walk import couple_rows, cumulate_rows
 
 # Numbers in a task: two rows of float32 keys, values and positions then stay in a core's second-level cache (1 MiB).
 _BLOCK = 1 << 15
@@ -150,8 +152,6 @@ def _couple_block(
     elif equal:
         found = _couple_equal(sides[0], sides[1], p, wanted)
     else:
-        from .kernels import couple_rows
-
         found = couple_rows(sides[0], sides[1], p, wanted, each)
     for place, value in zip(out, found, strict=True):
         if place is not None:
@@ -163,13 +163,9 @@ def _sorted_side(rows: np.ndarray, weights: np.ndarray, ordered: bool, equal: bo
     if not ordered:
         rows.sort(axis=1)
         return Side(rows, None, None)
-    from .sort import sort_rows
-
     points, order = sort_rows(rows)
     if equal or not len(weights):
         return Side(points, order, cumulate(weights[:0], order))
-    from .kernels import cumulate_rows
-
     return Side(points, order, cumulate_rows(weights, order))
 
 

@@ -8,60 +8,14 @@ need; rows whose values agree in all the bits that are left are put right by ins
 
 import numpy as np
 
-from .._core.compiled import njit
+from .._core.kernels import Kernel
+from .._core.kinds import FLOATS, INT
 
-_SIGN32, _SIGN64 = np.uint32(1 << 31), np.uint64(1 << 63)
-_MOVES = 8  # insertions per element beyond which a full argsort is cheaper
-
-
-@njit(cache=True, nogil=True)
-def _pack32(bits, keys):
-    for r in range(bits.shape[0]):
-        for i in range(bits.shape[1]):
-            b = bits[r, i]
-            image = b ^ np.uint32(np.uint32(-np.int32(b >> np.uint32(31))) | _SIGN32)
-            keys[r, i] = (np.uint64(image) << np.uint64(32)) | np.uint64(i)
-
-
-@njit(cache=True, nogil=True)
-def _unpack32(keys, bits, order):
-    for r in range(keys.shape[0]):
-        for i in range(keys.shape[1]):
-            key = keys[r, i]
-            image = np.uint32(key >> np.uint64(32))
-            order[r, i] = np.int32(np.uint32(key))
-            bits[r, i] = image ^ np.uint32(np.uint32(np.int32(image >> np.uint32(31)) - np.int32(1)) | _SIGN32)
-
-
-@njit(cache=True, nogil=True)
-def _pack64(bits, keys, low):
-    for r in range(bits.shape[0]):
-        for i in range(bits.shape[1]):
-            b = bits[r, i]
-            image = b ^ np.uint64(np.uint64(-np.int64(b >> np.uint64(63))) | _SIGN64)
-            keys[r, i] = (image & ~low) | np.uint64(i)
-
-
-@njit(cache=True, nogil=True)
-def _unpack64(keys, values, low, ordered, order):
-    """Read the order off the keys; repair it where the truncated keys tied. False where that would take too long."""
-    n = keys.shape[1]
-    for r in range(keys.shape[0]):
-        moves = 0
-        for i in range(n):
-            position = np.int32(keys[r, i] & low)
-            value = values[r, position]
-            k = i
-            while k > 0 and ordered[r, k - 1] > value:
-                ordered[r, k] = ordered[r, k - 1]
-                order[r, k] = order[r, k - 1]
-                k -= 1
-            ordered[r, k] = value
-            order[r, k] = position
-            moves += i - k
-            if moves > _MOVES * n:
-                return False
-    return True
+_LOOPS = "otdist.line.sort_loops"
+_pack32 = Kernel(f"{_LOOPS}.pack32", "uint32[:]", INT, "uint64[:]")
+_unpack32 = Kernel(f"{_LOOPS}.unpack32", "uint64[:]", "uint32[:]", "int32[:]")
+_pack64 = Kernel(f"{_LOOPS}.pack64", "uint64[:]", INT, "uint64[:]", INT)
+_unpack64 = Kernel(f"{_LOOPS}.unpack64", "uint64[:]", FLOATS, INT, INT, FLOATS, "int32[:]")
 
 
 def sort_rows(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -69,17 +23,20 @@ def sort_rows(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
     Ties keep their order of appearance. The result may take the memory of `values`.
     """
-    keys, order = np.empty(values.shape, np.uint64), np.empty(values.shape, np.int32)
+    keys, order, n = np.empty(values.shape, np.uint64), np.empty(values.shape, np.int32), values.shape[1]
+    flat_keys, flat_order = keys.reshape(-1), order.reshape(-1)
     if values.dtype == np.float32:
-        _pack32(values.view(np.uint32), keys)
+        bits = values.reshape(-1).view(np.uint32)
+        _pack32(bits, n, flat_keys)
         keys.sort(axis=1)
-        _unpack32(keys, values.view(np.uint32), order)
+        _unpack32(flat_keys, bits, flat_order)
         return values.astype(np.float64), order
-    low = np.uint64((1 << max(values.shape[1] - 1, 1).bit_length()) - 1)
-    _pack64(values.view(np.uint64), keys, low)
+    low = (1 << max(n - 1, 1).bit_length()) - 1
+    flat = values.reshape(-1)
+    _pack64(flat.view(np.uint64), n, flat_keys, low)
     keys.sort(axis=1)
     ordered = keys.view(np.float64)  # a key is read before a value is written in its place
-    if _unpack64(keys, values, low, ordered, order):
+    if _unpack64(flat_keys, flat, n, low, ordered.reshape(-1), flat_order):
         return ordered, order
     stable = np.argsort(values, axis=1, kind="stable")
     return np.take_along_axis(values, stable, axis=1), stable

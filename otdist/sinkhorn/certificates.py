@@ -9,7 +9,7 @@ import numpy as np
 
 from .._core import backend
 from .._core.backend import Array
-from . import numpy_engine
+from . import kernels, numpy_engine
 from .normalization import normalization
 from .numpy_engine import Limits, Potentials
 from .numpy_passes import on_threads
@@ -49,7 +49,6 @@ def dual_value(of: Potentials, g: np.ndarray) -> float:
 def c_transform(x: np.ndarray, y: np.ndarray, b: np.ndarray, g: np.ndarray) -> np.ndarray:
     """min_j (|x_i - y_j|² - g_j) over the y_j that have weight b_j: (n,)."""
     from .numpy_passes import NumpyPasses
-    from .passes import c_transform as compiled
 
     problem = NumpyPasses(x, y, np.ones(len(x)), b, 1.0, (1.0, 1.0))
     (n, m), d = problem.shape, x.shape[1]
@@ -58,7 +57,7 @@ def c_transform(x: np.ndarray, y: np.ndarray, b: np.ndarray, g: np.ndarray) -> n
 
     def task(rows: slice) -> None:
         groups = problem.groups[rows.start * d : rows.stop * d]
-        compiled(groups, problem.panels, d, 1.0, G, out[rows], np.empty(6))
+        kernels.c_transform(groups, problem.panels, d, 1.0, G, out[rows], np.empty(6))
 
     on_threads(task, problem.tasks(), n * m)
     return -out

@@ -7,15 +7,24 @@ it. All arrays are flat.
 """
 
 import math
-from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
-from numba import types
 
-from .._core.compiled import njit
-from .._core.simd import BYTES, LANES, load_from, maximum, minimum, store_to
-from .addresses import INTEGERS, REALS, Addressed, bundle
+from .._core.compiled import compiled
+from .._core.flat import view
+from .._core.simd import (
+    BYTES,
+    LANES,
+    exponent,
+    fill,
+    largest,
+    load_from,
+    mantissa,
+    maximum,
+    minimum,
+    store_to,
+)
 from .constants import (
     ANNEAL_FACTOR,
     ANNEAL_MOST,
@@ -31,10 +40,9 @@ from .constants import (
     TRUST_DOUBLE,
     TRUST_SINGLE,
 )
-from .passes import ABSORB, GROUP, INNER, OPTIONS, PRODUCTS, SWEEP, Part, exp2_all, log2_all, pack, pack_columns, weigh
-from .rows import view
-
-_sweep, _products = SWEEP.call, PRODUCTS.call
+from .kernels import Part
+from .passes import exp2_all, log2_all, pack, pack_columns, products, sweep, weigh
+from .rows import GROUP, exp2
 
 
 class Term(NamedTuple):
@@ -92,18 +100,7 @@ class Found(NamedTuple):
     stats: Any
 
 
-TERM = bundle((*(REALS,) * 4, types.int64, *(types.float64,) * 4, types.boolean), Term)
-STOP = bundle((types.float64, types.int64, types.float64), Stop)
-GIVEN = bundle((*(REALS,) * 4, types.int64, types.boolean, REALS, types.float64), Given)
-FOUND = bundle((REALS,) * 5, Found)
-
-
-def scratch_type(W):
-    """The compiled type of `Scratch` for this type of arrays."""
-    return bundle((W, W, W, REALS), Scratch)
-
-
-@njit(**INNER)
+@compiled(inlined=True)
 def refresh_kernel(h, b, at, G, v, t):
     """Whether the matrix that absorbed the potential `at` still serves h; then v = 2^(h - at), else G, v = 1, at = h.
 
@@ -130,7 +127,7 @@ def refresh_kernel(h, b, at, G, v, t):
     return serves
 
 
-@njit(**INNER)
+@compiled(inlined=True)
 def penalty(a, F, kappa):
     """What a potential adds to the dual: Σ a F, or its unbalanced form -Σ a (2^(-κ F) - 1) log2(e)/κ."""
     total = 0.0
@@ -139,7 +136,7 @@ def penalty(a, F, kappa):
     return total
 
 
-@njit(**INNER)
+@compiled(inlined=True)
 def residual_and_dual(of, h, F, c, r, out):
     """After a pass: r, the step of plain Sinkhorn from h; out = (marginal error, dual to compare, value)."""
     a, b, damping_x, damping_y, symmetric = of.a, of.b, of.damping_x, of.damping_y, of.symmetric
@@ -148,9 +145,9 @@ def residual_and_dual(of, h, F, c, r, out):
     for j in range(len(r)):
         live = j < len(b)
         if symmetric:
-            r[j] = min(h[j] - F[j] / damping_x, 1000.0) if live else 0.0
+            r[j] = minimum(1000.0, h[j] - F[j] / damping_x) if live else 0.0
         else:
-            r[j] = max(c[j] / b[j], 1e-300) if live and b[j] > 0.0 else 1.0
+            r[j] = maximum(1e-300, c[j] / b[j]) if live and b[j] > 0.0 else 1.0
     if symmetric:
         exp2_all(r)
     else:
@@ -170,7 +167,7 @@ def residual_and_dual(of, h, F, c, r, out):
     out[1] = 2.0 * half - (mass - of.product_mass) * LOG2E if symmetric else out[2]
 
 
-@njit(**INNER)
+@compiled(inlined=True)
 def weighted_dot(u, w, v):
     """Σ u w v."""
     total = 0.0
@@ -179,7 +176,7 @@ def weighted_dot(u, w, v):
     return total
 
 
-@njit(**INNER)
+@compiled(inlined=True)
 def least_squares(gram, z, k, L):
     """Solve the normal equations of k columns, made unit columns, with a ridge, by Cholesky; z goes in and out."""
     for i in range(k):
@@ -188,7 +185,7 @@ def least_squares(gram, z, k, L):
             t = 1.0 + RIDGE if i == j else gram[i * MEMORY + j] / norms if norms > 0.0 else 0.0
             for q in range(j):
                 t -= L[i * MEMORY + q] * L[j * MEMORY + q]
-            L[i * MEMORY + j] = math.sqrt(max(t, 1e-16)) if i == j else t / L[j * MEMORY + j]
+            L[i * MEMORY + j] = math.sqrt(maximum(1e-16, t)) if i == j else t / L[j * MEMORY + j]
     for i in range(k):
         norm = math.sqrt(gram[i * MEMORY + i])
         z[i] = z[i] / norm if norm > 0.0 else 0.0
@@ -204,14 +201,14 @@ def least_squares(gram, z, k, L):
         z[i] = z[i] / norm if norm > 0.0 else 0.0
 
 
-@njit(**INNER)
+@compiled(inlined=True)
 def anderson_step(h, r, w, dual, noise, step, history, state):
     """Move h to the next iterate: Anderson's, or back to plain Sinkhorn where the last one lowered the dual.
 
     history ((2 MEMORY + 3) m + 2 MEMORY² + MEMORY,): differences of h and of r, the former h and r, plain Sinkhorn's h,
     normal equations. state (3,) = (best dual, differences held, steps since the restart).
     """
-    m, held = len(h), int(state[1])
+    m, held = len(h), np.int64(state[1])
     former, former_r = view(history, 2 * MEMORY * m, m), view(history, (2 * MEMORY + 1) * m, m)
     plain, small = view(history, (2 * MEMORY + 2) * m, m), (2 * MEMORY + 3) * m
     gram, z = view(history, small, MEMORY * MEMORY), view(history, small + 2 * MEMORY * MEMORY, MEMORY)
@@ -220,13 +217,13 @@ def anderson_step(h, r, w, dual, noise, step, history, state):
             h[j] = plain[j]
         state[1], state[2] = 0.0, 0.0
         return
-    state[0] = max(dual, state[0])
+    state[0] = maximum(state[0], dual)
     if state[2] > 0:
-        slot = int(state[2] - 1) % MEMORY
+        slot = np.int64(state[2] - 1) % MEMORY
         move, change = view(history, slot * m, m), view(history, (MEMORY + slot) * m, m)
         for j in range(m):
             move[j], change[j] = h[j] - former[j], r[j] - former_r[j]
-        held = min(held + 1, MEMORY)
+        held = minimum(held + 1, MEMORY)
         for k in range(held):
             gram[slot * MEMORY + k] = weighted_dot(change, w, view(history, (MEMORY + k) * m, m))
             gram[k * MEMORY + slot] = gram[slot * MEMORY + k]
@@ -244,7 +241,7 @@ def anderson_step(h, r, w, dual, noise, step, history, state):
     state[2] += 1.0
 
 
-@njit(**INNER)
+@compiled(inlined=True)
 def column_softmin(of, j, F, t):
     """-log2 Σ_i a_i 2^(F_i + S_ij) of one column; t: scratch of the length of a, filled up."""
     x, y, a, d, top, total = of.x, of.y, of.a, of.d, -np.inf, 0.0
@@ -256,7 +253,7 @@ def column_softmin(of, j, F, t):
             for k in range(d):
                 square += (x[i * d + k] - y[j * d + k]) ** 2
             t[i] = F[i] - of.scale * square
-            top = max(top, t[i])
+            top = maximum(top, t[i])
     for i in range(filled):
         t[i] -= top
     exp2_all(view(t, 0, filled))
@@ -265,7 +262,7 @@ def column_softmin(of, j, F, t):
     return -(top + np.log2(total))
 
 
-@njit(**INNER)
+@compiled(inlined=True)
 def recompute_underflowed(of, h, F, c, r, t):
     """The step of columns whose mass underflowed, by their own softmin; returns how many are on their way."""
     lost, b = 0, of.b
@@ -276,7 +273,7 @@ def recompute_underflowed(of, h, F, c, r, t):
     return lost
 
 
-@njit(**INNER)
+@compiled(inlined=True)
 def remove_constant(h, b):
     """Move h to mean 0 under the weights b."""
     constant = 0.0
@@ -286,8 +283,8 @@ def remove_constant(h, b):
         h[j] -= constant
 
 
-@njit(**OPTIONS)
-def iterate(addresses, of, stop, scratch, h, F, out):
+@compiled
+def iterate(absorb_at, of, stop, scratch, h, F, out):
     """Iterate until the marginal error is at most tol, or about max_iter passes; returns how many. out: see above.
 
     In `low`, v and the shifts of the rows are left.
@@ -298,7 +295,7 @@ def iterate(addresses, of, stop, scratch, h, F, out):
     panels, groups = view(scratch.clouds, 0, M * d), view(scratch.clouds, M * d, N * d)
     weights = view(scratch.clouds, (N + M) * d, N)
     v, G, sums, shift = view(low, 0, M), view(low, M, M), view(low, 2 * M, M + GROUP), view(low, 3 * M + GROUP, N)
-    longest = max(-(-n // LANES) * LANES, M)
+    longest = maximum(-(-n // LANES) * LANES, M)
     c, r, at, t = view(work, 0, M), view(work, M, M), view(work, 2 * M, m), view(work, 2 * M + m, longest)
     state, history = view(work, 2 * M + m + longest, 3), 2 * M + m + longest + 3
     memory = view(work, history, (2 * MEMORY + 3) * m + 2 * MEMORY * MEMORY + MEMORY)
@@ -310,9 +307,9 @@ def iterate(addresses, of, stop, scratch, h, F, out):
             remove_constant(h, b)
         for j in range(M):
             c[j] = 0.0
-        stale = not refresh_kernel(h, b, at, G, v, r)
-        part = Part(addresses[0], groups, panels, d, of.scale, 2.0, G, stale, E, v, shift, weights)
-        _sweep(addresses[1], part, of.damping_x, not of.symmetric, F, c, sums)
+        stale = 0 if refresh_kernel(h, b, at, G, v, r) else 1
+        part = Part(absorb_at, groups, panels, d, of.scale, 2.0, G, stale, E, v, shift, weights)
+        sweep(part, of.damping_x, 0 if of.symmetric else 1, F, c, sums)
         for j in range(M):
             c[j] *= v[j]
         passes += 1
@@ -324,11 +321,7 @@ def iterate(addresses, of, stop, scratch, h, F, out):
         anderson_step(h, r, b, out[1], stop.noise, SYMMETRIC_STEP if of.symmetric else 1.0, memory, state)
 
 
-ITERATE = Addressed(iterate, lambda W: (INTEGERS, TERM, STOP, scratch_type(W), REALS, REALS, REALS))
-_iterate = ITERATE.call
-
-
-@njit(**INNER)
+@compiled(inlined=True)
 def extend(x, d, low, high):
     """Extend the box around points to x (n, d)."""
     for c in range(0, d // LANES * LANES, LANES):
@@ -339,10 +332,17 @@ def extend(x, d, low, high):
         store_to(high, c, most)
     for c in range(d // LANES * LANES, d):
         for j in range(c, len(x), d):
-            low[c], high[c] = min(low[c], x[j]), max(high[c], x[j])
+            low[c], high[c] = minimum(low[c], x[j]), maximum(high[c], x[j])
 
 
-@njit(**OPTIONS)
+@compiled(inlined=True)
+def nearest_power(x):
+    """The power of 2 that is within a factor of √2 of a positive number; 0 below the normal numbers."""
+    down = largest(exp2(exponent(fill(x))))
+    return 2.0 * down if largest(mantissa(fill(x))) > 1.4142135623730951 else down
+
+
+@compiled
 def box(x, y, sizes, epsilon, center, span, unit, largest):
     """`normalization` of k problems in one look at the points; sizes: (k, n, m, d). Returns how many overflow."""
     k, n, m, d, beyond = sizes[0], sizes[1], sizes[2], sizes[3], 0
@@ -356,21 +356,19 @@ def box(x, y, sizes, epsilon, center, span, unit, largest):
         for c in range(d):
             low, high = lowest[c], highest[c]
             lowest[c], highest[c] = low + (0.5 * high - 0.5 * low), 0.5 * high - 0.5 * low
-            half = max(half, highest[c])
+            half = maximum(half, highest[c])
         unit[i] = 1.0
         if 0.0 < half < np.inf:
-            mantissa, exponent = math.frexp(half)
-            # Not below 2^-1021, whose inverse is a number.
-            unit[i] = max(math.ldexp(1.0, exponent if mantissa > 0.7071067811865476 else exponent - 1), 2.0**-1021)
+            unit[i] = maximum(2.0**-1021, nearest_power(half))  # its inverse is a number
         for c in range(d):
             largest[i] += (2.0 * span[i * d + c] / unit[i]) ** 2
-        exponent, cost = (unit[i] / epsilon) * unit[i] * max(largest[i], 1.0), unit[i] * unit[i] * largest[i]
-        if exponent == np.inf or cost == np.inf:
+        ratio, cost = (unit[i] / epsilon) * unit[i] * maximum(1.0, largest[i]), unit[i] * unit[i] * largest[i]
+        if ratio == np.inf or cost == np.inf:
             beyond += 1
     return beyond
 
 
-@njit(**INNER)
+@compiled(inlined=True)
 def normalize(x, n, d, a, center, unit, out, moments):
     """A cloud in the coordinates inside, and their means (d,) and variances (d,)."""
     total, inverse = 0.0, 1.0 / unit  # exact
@@ -390,10 +388,10 @@ def normalize(x, n, d, a, center, unit, out, moments):
         moments[d + k] /= total
 
 
-@njit(**INNER)
+@compiled(inlined=True)
 def gaussian_start(y, d, moments_x, moments_y, scale, kappa, h):
     """The entropic potential, at y, between Gaussians with these means and variances; 0 where κ makes it too much."""
-    half = 0.5 * LOG2E / max(scale, 1e-150)  # σ² = ε/2
+    half = 0.5 * LOG2E / maximum(1e-150, scale)  # σ² = ε/2
     for j in range(len(h)):
         h[j] = 0.0
     for k in range(d):
@@ -403,15 +401,15 @@ def gaussian_start(y, d, moments_x, moments_y, scale, kappa, h):
         for j in range(len(h)):
             t = y[j * d + k] - moments_y[k]
             h[j] += scale * t * (t * slope + shift)
-    largest = 0.0
+    most = 0.0
     for j in range(len(h)):
-        largest = max(largest, abs(h[j]))
-    for j in range(len(h) if kappa * largest > MOST_LEFT else 0):
+        most = maximum(most, abs(h[j]))
+    for j in range(len(h) if kappa * most > MOST_LEFT else 0):
         h[j] = 0.0
 
 
-@njit(**INNER)
-def gradients(addresses, of, scratch, unit, F, grad_x, grad_y):
+@compiled(inlined=True)
+def gradients(absorb_at, of, scratch, unit, F, grad_x, grad_y):
     """2 Σ_j P_ij (x_i - y_j), and its mirror image after one more update of the columns; of length 0: not wanted."""
     x, y, a, b, d, E, low, work = of.x, of.y, of.a, of.b, of.d, scratch.E, scratch.low, scratch.work
     n, m, count = len(a), len(b), BYTES // E.itemsize
@@ -431,8 +429,8 @@ def gradients(addresses, of, scratch, unit, F, grad_x, grad_y):
     for j in range(wide * M):
         Ptx[j] = 0.0
     pack_columns(y, m, q, v, B)
-    part = Part(addresses[0], groups, panels, d, of.scale, 2.0, v, False, E, v, shift, weights)
-    _products(addresses[2], part, view(F, 0, n), B, ones, Py, Ptx, view(low, start, len(low) - start))
+    part = Part(absorb_at, groups, panels, d, of.scale, 2.0, v, 0, E, v, shift, weights)
+    products(part, view(F, 0, n), B, ones, Py, Ptx, view(low, start, len(low) - start))
     for i in range(n if q else 0):
         mass = a[i] if of.damping_x == 1.0 else weigh(a[i], F[i] * (1.0 - 1.0 / of.damping_x))
         for k in range(i * d, (i + 1) * d):
@@ -444,7 +442,7 @@ def gradients(addresses, of, scratch, unit, F, grad_x, grad_y):
             grad_y[j * d + k] = 2.0 * unit * share * (mass * y[j * d + k] - v[j] * np.float64(Ptx[k * M + j]))
 
 
-@njit(**INNER)
+@compiled(inlined=True)
 def pack_term(x, y, a, d, count, clouds):
     """The panels of y, the groups of x and its weights, filled up, in the working type.
 
@@ -459,8 +457,8 @@ def pack_term(x, y, a, d, count, clouds):
     return N, M, ((N + M) * d + N + 15) // 16 * 16  # whole vectors
 
 
-@njit(**OPTIONS)
-def solve_term(addresses, given, found, integers, numbers, E, low, work):
+@compiled
+def solve_term(absorb_at, given, found, integers, numbers, E, low, work):
     """Solve one term from where it is, or from the Gaussian start if it was not begun, and differentiate it.
 
     integers: max_iter, passes after which Newton's method may take over, passes at this ε in one call; numbers: ε,
@@ -478,26 +476,27 @@ def solve_term(addresses, given, found, integers, numbers, E, low, work):
         normalize(given.y, m, d, b, given.center, unit, y, moments_y)
     rows, columns, own = pack_term(x, y, a, d, BYTES // E.itemsize, low)
     scratch = Scratch(view(E, 0, rows * columns), low, view(low, own, len(low) - own), rest)
-    scale, mean_cost, stages = LOG2E * (unit / numbers[0]) * unit, 0.0, 0
+    scale, mean_cost, stages, factor = LOG2E * (unit / numbers[0]) * unit, 0.0, 0, 1.0
     for k in range(d):
         mean_cost += (moments_x[k] - moments_y[k]) ** 2 + moments_x[d + k] + moments_y[d + k]
     if stats[0] < 0.0:
-        while scale * mean_cost * ANNEAL_FACTOR**-stages > numbers[6] and stages < MAX_STAGES:
-            stages += 1
-        kappa = 1.0 / min(numbers[1], numbers[2]) - 1.0
-        gaussian_start(y, d, moments_x, moments_y, scale * ANNEAL_FACTOR**-stages, kappa, h)
+        while scale * mean_cost * factor > numbers[6] and stages < MAX_STAGES:
+            stages, factor = stages + 1, factor / ANNEAL_FACTOR
+        kappa = 1.0 / minimum(numbers[1], numbers[2]) - 1.0
+        gaussian_start(y, d, moments_x, moments_y, scale * factor, kappa, h)
     newton = integers[1] > 0 and not symmetric
-    tol, limit = numbers[5] if newton else numbers[4], min(integers[1] if newton else integers[0], integers[2])
-    passes, former = 0, int(max(stats[0], 0.0))
+    tol, limit = numbers[5] if newton else numbers[4], minimum(integers[1] if newton else integers[0], integers[2])
+    passes, former = 0, np.int64(maximum(0.0, stats[0]))
     for stage in range(stages, -1, -1):
-        factor, aim = ANNEAL_FACTOR**-stage, max(ANNEAL_TOL, tol) if stage else tol
+        aim = maximum(ANNEAL_TOL, tol) if stage else tol
         noise = numbers[7] * (1.0 + scale * factor * mean_cost)
-        most = max(1, integers[0] - former - passes)
+        most = maximum(1, integers[0] - former - passes)
         of = Term(x, y, a, b, d, scale * factor, numbers[1], numbers[2], numbers[3], symmetric)
-        stop = Stop(aim, min(most, ANNEAL_MOST if stage else limit), noise)
-        passes += _iterate(addresses[3], addresses, of, stop, scratch, h, F, out)
+        stop = Stop(aim, minimum(most, ANNEAL_MOST if stage else limit), noise)
+        passes += iterate(absorb_at, of, stop, scratch, h, F, out)
         for j in range(m):
             h[j] *= ANNEAL_FACTOR if stage else 1.0
+        factor *= ANNEAL_FACTOR
     stats[0], stats[1], stats[2], stats[3], stats[4] = former + passes, out[0], out[1], out[2], 0.0
     for k in range(d):
         stats[4] += (unit * (moments_x[k] - moments_y[k])) ** 2
@@ -506,31 +505,21 @@ def solve_term(addresses, given, found, integers, numbers, E, low, work):
         if b[j] == 0.0:  # continued by the softmin
             h[j] = F[j] if symmetric else numbers[2] * column_softmin(of, j, F, rest)
     if len(found.grad_x) or len(found.grad_y):
-        gradients(addresses, of, scratch, unit, F, found.grad_x, found.grad_y)
+        gradients(absorb_at, of, scratch, unit, F, found.grad_x, found.grad_y)
     return 0
 
 
-SOLVE_TERM = Addressed(solve_term, lambda W: (INTEGERS, GIVEN, FOUND, INTEGERS, REALS, W, W, REALS))
-_solve_term = SOLVE_TERM.call
-
-
-@cache
-def addresses(dtype):
-    """Where the functions are that `solve_small` calls, for this working type."""
-    return np.array([of.address(dtype) for of in (ABSORB, SWEEP, PRODUCTS, ITERATE, SOLVE_TERM)])
-
-
-@njit(**INNER)
+@compiled(inlined=True)
 def total(a):
     """Σ a."""
     found = 0.0
-    for value in a:
-        found += value
+    for i in range(len(a)):
+        found += a[i]
     return found
 
 
-@njit(**OPTIONS)
-def solve_small(addresses, tasks, sizes, integers, numbers, arrays, out, scratch):
+@compiled
+def solve_small(absorb_at, tasks, sizes, integers, numbers, arrays, out, scratch):
     """Solve those (term, member) of a batch in `tasks` that need it, each on its own, and differentiate them.
 
     Term 0 is x to y, term 1 x to itself, term 2 y to itself. sizes: (k, n, m, d, gradients by x, by y). Three tuples of
@@ -543,9 +532,10 @@ def solve_small(addresses, tasks, sizes, integers, numbers, arrays, out, scratch
     (all_x, all_y, all_a, all_b, center, unit), (potentials, grads, all_stats), (E, low, work) = arrays, out, scratch
     k, n, m, d, by_x, by_y = sizes[0], sizes[1], sizes[2], sizes[3], sizes[4], sizes[5]
     wide_x, wide_y, start_y = by_x * n * d, by_y * m * d, k * by_x * n * d
-    spare = view(work, 0, max(n, m) + GROUP)  # F of one task, filled up
+    spare = view(work, 0, maximum(n, m) + GROUP)  # F of one task, filled up
     rest, none = view(work, len(spare), len(work) - len(spare)), view(grads, 0, 0)
-    for task in tasks:
+    for position in range(len(tasks)):
+        task = tasks[position]
         t, i = task // k, task % k
         x, y = view(all_x, i * n * d, n * d), view(all_y, i * m * d, m * d)
         a, b = view(all_a, i * n, n), view(all_b, i * m, m)
@@ -561,6 +551,6 @@ def solve_small(addresses, tasks, sizes, integers, numbers, arrays, out, scratch
         if stats[0] < 0.0 or (stats[1] > numbers[4] and stats[0] < integers[0]):
             given = Given(x, y, a, b, d, t > 0, view(center, i * d, d), unit[i])
             found = Found(h, spare, grad_x, grad_y, stats)
-            _solve_term(addresses[4], addresses, given, found, integers, numbers, E, low, rest)
+            solve_term(absorb_at, given, found, integers, numbers, E, low, rest)
             for j in range(n if t == 0 else 0):
                 potentials[k * m + i * n + j] = spare[j]

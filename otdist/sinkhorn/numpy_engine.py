@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .._core.backend import Array
-from . import method
+from . import kernels, method
 from .constants import ANNEAL_ABOVE, LOG2E, MEMORY, NEWTON_AFTER
 from .normalization import Normalization, float32_resolves, normalization
 from .numpy_passes import GROUP, SHARES, NumpyPasses, Workspace, aligned, on_threads
@@ -107,10 +107,10 @@ class Results:
             start += k * size
         return parts
 
-    def unconverged(self, tol: float, max_iter: int) -> list[tuple[int, int]]:
-        """Terms and members that need to be solved, or solved further."""
+    def unconverged(self, limits: Limits) -> bool:
+        """Whether some term needs to be solved, or solved further."""
         passes, error = self.stats[..., 0], self.stats[..., 1]
-        return list(zip(*np.nonzero((passes < 0) | ((error > tol) & (passes < max_iter))), strict=True))
+        return bool(((error > limits.tol) & (passes < limits.max_iter)).any())
 
     def term(self, t: int) -> np.ndarray:
         """The potentials of the second cloud of a term, (k, ...)."""
@@ -172,10 +172,11 @@ def solve(
     if size > CACHED or not squared or (size > CACHED_ANNEALED and _is_annealed(batch, limits)):
         _solve_large(batch, found, limits, init is not None)
         return found.solutions(limits.epsilon)
-    _solve_small(batch, found, limits, NEWTON_AFTER if _newton_possible(batch, limits) else 0)
-    if _newton_possible(batch, limits):
+    newton = _newton_possible(batch, limits)
+    _solve_small(batch, found, limits, NEWTON_AFTER if newton else 0)
+    if newton and found.unconverged(limits):
         _finish_small(batch, found, limits)
-    while found.unconverged(limits.tol, limits.max_iter):  # Newton gave up, or the call took long: on from there
+    while found.unconverged(limits):  # Newton gave up, or the call took long: on from there
         _solve_small(batch, found, limits, 0)
     return found.solutions(limits.epsilon)
 
@@ -188,12 +189,10 @@ def _is_annealed(batch: Batch, limits: Limits) -> bool:
 
 def _normalization(x: np.ndarray, y: np.ndarray, epsilon: float) -> Normalization:
     """`normalization`, compiled. Costs over ε, and costs, must be numbers."""
-    from .loop import box
-
     (k, n, d), m = x.shape, y.shape[1]
     center, span, unit, largest = np.empty(k * d), np.empty(k * d), np.empty(k), np.empty(k)
     sizes = np.array([k, n, m, d])
-    if box(x.reshape(-1), y.reshape(-1), sizes, epsilon, center, span, unit, largest):
+    if kernels.box(x.reshape(-1), y.reshape(-1), sizes, epsilon, center, span, unit, largest):
         _refuse_range(epsilon, unit)
     return Normalization(center.reshape(k, d), unit, largest)
 
@@ -276,7 +275,6 @@ def _scratch_sizes(n: int, m: int, d: int, dtype: Any, debias: bool) -> tuple[in
 def _solve_small(batch: Batch, found: Results, limits: Limits, newton_after: int) -> None:
     """Those that are not solved, each to its tolerance, in compiled calls over ranges of the batch."""
     from .._core import threads
-    from .loop import addresses, solve_small
 
     (terms, k), (n, d), m = found.stats.shape[:2], batch.x.shape[1:], batch.y.shape[1]
     debias = terms > 1
@@ -295,7 +293,8 @@ def _solve_small(batch: Batch, found: Results, limits: Limits, newton_after: int
         entries = -(-entries // 16) * 16
         room = _scratch(entries + low, "single" if dtype is np.float32 else "double", dtype)
         scratch = room[:entries], room[entries:], _scratch(work, "work", np.float64)
-        solve_small(addresses(dtype), chosen, sizes, integers, numbers, arrays, out, scratch)
+        at = kernels.absorb[dtype].address
+        kernels.solve_small[dtype](at, chosen, sizes, integers, numbers, *arrays, *out, *scratch)
 
     if k == 1 and not apart:
         task((np.float32 if batch.single[0] else np.float64, np.arange(terms)))

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from . import kernels
 from .constants import TRUST_DOUBLE, TRUST_SINGLE
 from .starts import start
 
@@ -66,6 +67,7 @@ class NumpyPasses:
         self.power = float(power)
         self.a, self.b, self.product_mass = a[None], b[None], np.array([a.sum() * b.sum()])
         self.dtype, self.double = np.dtype(dtype), np.dtype(dtype) == np.float64
+        self.kind = np.float64 if self.double else np.float32
         self.lanes, d = 64 // self.dtype.itemsize, x.shape[1]
         self.groups, self.panels = packed(x, GROUP, dtype), packed(y, self.lanes, dtype)
         self.shape, self.full = (len(x), len(y)), (len(self.groups) // d, len(self.panels) // d)
@@ -138,25 +140,21 @@ class NumpyPasses:
 
     def part(self, stale: bool) -> Callable[[slice, int], Any]:
         """What gives the loops a part of the rows: those kept or, if they are too old, new ones."""
-        from .passes import ABSORB, ABSORB_POWER, Part
-
         d, m = self.x.shape[1], self.full[1]
-        at = (ABSORB if self.power == 2 else ABSORB_POWER).address(self.dtype)
+        at = (kernels.absorb if self.power == 2 else kernels.absorb_power)[self.kind].address
 
-        def rows(where: slice, count: int) -> Part:
+        def rows(where: slice, count: int) -> kernels.Part:
             kept = self.matrix
             E = np.empty(count * m, self.dtype) if kept is None else kept[where.start * m : where.stop * m]
             groups = self.groups[where.start * d : where.stop * d]
             cost = d, self.scale, self.power
-            return Part(
-                at, groups, self.panels, *cost, self.G, stale, E, self.v, self.shift[where], self.weights[where]
+            return kernels.Part(
+                at, groups, self.panels, *cost, self.G, int(stale), E, self.v, self.shift[where], self.weights[where]
             )
 
         return rows
 
     def sweep(self, h: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        from .passes import sweep
-
         (n, m), tasks, tile = self.shape, self.tasks(), self.tile()
         part = self.part(self.refresh_kernel(h[0]))
         F, c = np.empty(self.full[0]), np.zeros((len(tasks), self.full[1]))
@@ -165,7 +163,7 @@ class NumpyPasses:
             rows = tasks[t]
             work = np.empty(GROUP + self.full[1], self.dtype)
             of = part(rows, min(tile, rows.stop - rows.start))
-            sweep(of, float(self.dampings[0]), not self.symmetric, F[rows], c[t], work)
+            kernels.sweep[self.kind](*of, float(self.dampings[0]), int(not self.symmetric), F[rows], c[t], work)
 
         on_threads(task, range(len(tasks)), n * m)
         return F[None, :n], (c.sum(0) * self.v)[None, :m]
@@ -178,8 +176,6 @@ class NumpyPasses:
 
     def products(self, F: np.ndarray, y: np.ndarray, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """P y (n, q) for y (m, q), and xᵀ P (p, m) for x (n, p), for the plan after the last pass."""
-        from .passes import products
-
         (n, m), part, tasks, tile = self.shape, self.part(self.matrix is None), self.tasks(), self.tile()
         (q, p), width = (y.shape[1], x.shape[1]), self.full[1]
         Py, xP = np.zeros((n, q)), np.zeros((-(-p // GROUP) * GROUP, width))
@@ -191,7 +187,8 @@ class NumpyPasses:
             sums = np.zeros(xP.size, self.dtype)
             work = np.empty(GROUP * 16 + (len(xP) + 1) * 48, self.dtype)
             given = np.ascontiguousarray(x[inside], np.float64).reshape(-1)
-            products(part(rows, count), F[0, inside], B, given, Py[inside].reshape(-1), sums, work)
+            args = F[0, inside], B, given, Py[inside].reshape(-1), sums, work
+            kernels.products[self.kind](*part(rows, count), *args)
             with adding:
                 finished[t] = sums
                 while len(added) in finished:  # in the order of the tasks, whoever comes first
@@ -206,14 +203,12 @@ class NumpyPasses:
 
     def plan_blocks(self, F: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
         """The plan's rows after the last pass, block after block; each block is valid until the next one."""
-        from .passes import plan_rows
-
         (n, m), part, tile = self.shape, self.part(self.matrix is None), self.tile()
         P = np.empty((min(tile, n), m))
         for rows in self.parts(tile):
             inside = slice(rows.start, min(rows.stop, n))
             block = P[: inside.stop - inside.start]
-            plan_rows(part(rows, rows.stop - rows.start), F[0, inside], block.reshape(-1))
+            kernels.plan_rows[self.kind](*part(rows, rows.stop - rows.start), F[0, inside], block.reshape(-1))
             yield inside, block
 
     def hessian(self, h: np.ndarray, F: np.ndarray) -> np.ndarray:
@@ -248,14 +243,13 @@ class NumpyPasses:
 
     def power_gradients(self, F: np.ndarray, points: tuple[bool, bool]) -> tuple[np.ndarray | None, np.ndarray | None]:
         """`gradients` of other costs: Σ_j P_ij p |x_i - y_j|^(p-2) (x_i - y_j), where points coincide 0."""
-        from .passes import power_gradients
-
         (n, d), m = self.x.shape, len(self.y)
         grad_x, grad_y, mass, work = np.empty((n, d)), np.zeros((d, m)), np.zeros(m), np.empty(m)
         y = np.ascontiguousarray(self.y.T).reshape(-1)
         for rows, P in self.plan_blocks(F):
             x, by_x = (np.ascontiguousarray(z[rows]).reshape(-1) for z in (self.x, grad_x))
-            power_gradients(x, y, P.reshape(-1), d, self.power, by_x, grad_y.reshape(-1), work)
+            args = x, y, P.reshape(-1), d, self.power, by_x, grad_y.reshape(-1), work
+            kernels.power_gradients(*args)
             grad_x[rows] = by_x.reshape(-1, d)
             mass += P.sum(0)
         if self.dampings[1] == 1.0:

@@ -19,14 +19,13 @@ nothing and columns whose G is -∞; so columns always come as whole vectors.
 """
 
 import math
-from typing import Any, NamedTuple
 
 import numpy as np
-from numba import types
 
-from .._core.compiled import njit
-from .._core.simd import BYTES, LANES, fill, load, store
-from .addresses import REALS, Addressed, bundle
+from .._core.compiled import at_address, compiled
+from .._core.flat import view
+from .._core.simd import BYTES, LANES, everywhere, load, minimum, store
+from .kernels import absorb as absorb_kernel
 from .rows import (
     GROUP,
     add_products,
@@ -45,55 +44,18 @@ from .rows import (
     store_multiple,
     store_rows,
     store_totals,
-    view,
 )
 
-FAST = {"reassoc", "nsz", "arcp", "contract", "afn"}  # everything of fastmath that keeps NaN and inf
-OPTIONS = {
-    "cache": True,
-    "nogil": True,
-    "fastmath": FAST,
-    "error_model": "numpy",
-    "no_cfunc_wrapper": True,
-    "_nrt": False,
-}
-# What is called from compiled code alone is inlined and leaves no symbol: of two copies of a function with fastmath,
-# which may differ in the last digit, the linker would take the one that was loaded first.
-INNER = OPTIONS | {"no_cpython_wrapper": True, "cache": False, "forceinline": True}
 # float32 sums run over about so many rows, or over a strip of columns, before they are added in float64; those of
 # products with columns, over a part's rows.
 DEEP = 48
 STRIP = 256
 
-
-class Part(NamedTuple):
-    """Rows of a matrix: what computes them, where they are, and by what they are multiplied.
-
-    E holds the part's rows or, where they are computed whenever they are needed, fewer; `stale`: they have to be
-    computed, by the function at `absorb_at`. Arrays but for the address's are in the working type.
-    """
-
-    absorb_at: int
-    groups: Any
-    panels: Any
-    d: int
-    scale: float
-    power: float
-    G: Any
-    stale: bool
-    E: Any
-    v: Any
-    shift: Any
-    a: Any
+# `absorb` or `absorb_power`, whichever has this address.
+_absorb = at_address(absorb_kernel)
 
 
-def part_type(W):
-    """The compiled type of a `Part` whose arrays have this type."""
-    kinds = types.int64, W, W, types.int64, types.float64, types.float64, W, types.boolean, W, W, W, W
-    return bundle(kinds, Part)
-
-
-@njit(**INNER)
+@compiled(inlined=True)
 def pack(x, n, d, size, out):
     """Points x (n, d), as many side by side as `size`: out (n' / size, d, size), filled up with zeros."""
     for start in range(0, len(out) // d, size):
@@ -102,36 +64,36 @@ def pack(x, n, d, size, out):
                 out[start * d + k * size + q] = x[(start + q) * d + k] if start + q < n else 0.0
 
 
-@njit(**INNER)
+@compiled(inlined=True)
 def exp2_all(x):
     """2^x in place, of doubles that fill whole vectors."""
     for p in range(len(x) // LANES):
         store(x, p, exp2(load(x, p)))
 
 
-@njit(**INNER)
+@compiled(inlined=True)
 def log2_all(x):
     """log2 x in place, of positive normal doubles that fill whole vectors."""
     for p in range(len(x) // LANES):
         store(x, p, log2(load(x, p)))
 
 
-@njit(**INNER)
+@compiled(inlined=True)
 def weigh(a, exponent):
     """a 2^exponent, and 0 where a is 0, whatever the exponent."""
     return a * np.exp2(exponent) if a > 0.0 else 0.0
 
 
-@njit(inline="always")
+@compiled(inlined=True)
 def squared_distances(groups, panels, d, g, p):
     """|x_i - y_j|² between six rows and a panel, from differences, which do not cancel."""
-    total = repeat(fill(groups.dtype.type(0)))
+    total = repeat(everywhere(groups, 0.0))
     for k in range(d):
         total = add_square(total, load(panels, p * d + k), spread_rows(groups, (g * d + k) * GROUP, 1))
     return total
 
 
-@njit(inline="always")
+@compiled(inlined=True)
 def exponentials(E, shift, top, g, P):
     """2^E of six rows, divided by the largest of each."""
     store_largest(top, shift, g * GROUP)
@@ -142,11 +104,11 @@ def exponentials(E, shift, top, g, P):
         store_rows(E, g * GROUP * P + p, P, exp2_rows(load_rows(E, g * GROUP * P + p, P), by))
 
 
-@njit(**OPTIONS)
+@compiled
 def absorb(groups, panels, d, scale, power, G, E, shift):
     """Groups of rows against all panels: E (rows of len(G)) and shift. The power is 2, see `absorb_power`."""
-    P, minus = len(G) * G.itemsize // BYTES, fill(E.dtype.type(-scale))
-    low = repeat(fill(G.dtype.type(-np.inf)))
+    P, minus = len(G) * G.itemsize // BYTES, everywhere(E, -scale)
+    low = repeat(everywhere(G, -np.inf))
     for g in range(len(shift) // GROUP):
         top, e = low, g * GROUP * P
         for p in range(P):
@@ -157,11 +119,11 @@ def absorb(groups, panels, d, scale, power, G, E, shift):
     return 0
 
 
-@njit(**OPTIONS)
+@compiled
 def absorb_power(groups, panels, d, scale, power, G, E, shift):
     """`absorb` for the cost |x_i - y_j|^power, in doubles."""
-    P, minus = len(G) * G.itemsize // BYTES, fill(E.dtype.type(-scale))
-    low = repeat(fill(G.dtype.type(-np.inf)))
+    P, minus = len(G) * G.itemsize // BYTES, everywhere(E, -scale)
+    low = repeat(everywhere(G, -np.inf))
     for g in range(len(shift) // GROUP):
         top, e = low, g * GROUP * P
         for p in range(P):
@@ -174,30 +136,22 @@ def absorb_power(groups, panels, d, scale, power, G, E, shift):
     return 0
 
 
-def _absorb_signature(W):
-    return W, W, types.int64, types.float64, types.float64, W, W, W
-
-
-ABSORB, ABSORB_POWER = Addressed(absorb, _absorb_signature), Addressed(absorb_power, _absorb_signature)
-_absorb = ABSORB.call
-
-
-@njit(**OPTIONS)
+@compiled
 def c_transform(groups, panels, d, scale, G, out, work):
     """out_i = max_j (G_j + S_ij), for the rows that out has: the pass at ε = 0. work: 6 numbers."""
-    P, minus = len(G) * G.itemsize // BYTES, fill(G.dtype.type(-scale))
-    low = repeat(fill(G.dtype.type(-np.inf)))
+    P, minus = len(G) * G.itemsize // BYTES, everywhere(G, -scale)
+    low = repeat(everywhere(G, -np.inf))
     for g in range(-(-len(out) // GROUP)):
         top = low
         for p in range(P):
             distances = squared_distances(groups, panels, d, g, p)
             top = maximum_rows(multiply_add(repeat(load(G, p)), distances, minus), top)
         store_largest(top, work, 0)
-        for q in range(min(GROUP, len(out) - g * GROUP)):
+        for q in range(minimum(GROUP, len(out) - g * GROUP)):
             out[g * GROUP + q] = work[q]
 
 
-@njit(**OPTIONS)
+@compiled
 def sweep(of, damping, columns, F, c, work):
     """The pass over a `Part`'s rows: F and, added to c in float64, Σ_i u_i E_ij.
 
@@ -206,12 +160,12 @@ def sweep(of, damping, columns, F, c, work):
     """
     absorb_at, groups, panels, d, scale, power, G, stale, E, v, shift, a = of
     M, P, N = len(v), len(v) * v.itemsize // BYTES, len(shift)
-    kept, step, partial, u = len(E) == N * M, min(DEEP, len(E) // M), view(work, 0, M), view(work, M, GROUP)
-    zero = fill(E.dtype.type(0))
+    kept, step, partial, u = len(E) == N * M, minimum(DEEP, len(E) // M), view(work, 0, M), view(work, M, GROUP)
+    zero = everywhere(E, 0)
     for p in range(P):
         store(partial, p, zero)
     for start in range(0, N, step):
-        stop = min(start + step, N)
+        stop = minimum(start + step, N)
         rows = view(E, start * M if kept else 0, (stop - start) * M)
         if stale:
             part = view(shift, start, stop - start)
@@ -226,7 +180,7 @@ def sweep(of, damping, columns, F, c, work):
                 u[q] = a[i + q] / u[q]
                 if damping != 1.0 and a[i + q] > 0:  # a point without weight may be anywhere: 0 · 2^1024 is no number
                     exponent = np.log2(F[i + q]) - np.float64(shift[i + q])
-                    u[q] *= E.dtype.type(np.exp2((1.0 - damping) * exponent))
+                    u[q] *= np.exp2((1.0 - damping) * exponent)
             if columns:
                 weights = spread_rows(u, 0, 1)
                 for p in range(P):
@@ -243,30 +197,24 @@ def sweep(of, damping, columns, F, c, work):
     return 0
 
 
-SWEEP = Addressed(
-    sweep,
-    lambda W: (part_type(W), types.float64, types.boolean, REALS, REALS, W),
-)
-
-
-@njit(**INNER)
+@compiled(inlined=True)
 def row_products(E, width, size, u, B, out, n, q, tile):
     """out (n, q) += u_i Σ_j E_ij B_jk: float64 sums of strips. B is packed by `pack_columns`."""
-    count, zero = BYTES // E.itemsize, repeat(fill(E.dtype.type(0)))
+    count, zero = BYTES // E.itemsize, repeat(everywhere(E, 0))
     for left in range(0, width, STRIP):
-        right = min(left + STRIP, width)
+        right = minimum(left + STRIP, width)
         for k in range(-(-q // count)):
             for i in range(0, size, GROUP):
                 sums = zero
                 for j in range(left, right):
                     sums = multiply_add(sums, spread_rows(E, i * width + j, width), load(B, k * width + j))
                 store_rows(tile, 0, 1, sums)
-                for r in range(min(GROUP, n - i)):
-                    for t in range(min(count, q - k * count)):
+                for r in range(minimum(GROUP, n - i)):
+                    for t in range(minimum(count, q - k * count)):
                         out[(i + r) * q + k * count + t] += np.float64(u[i + r]) * np.float64(tile[r * count + t])
 
 
-@njit(**INNER)
+@compiled(inlined=True)
 def column_products(E, width, size, A, columns, out):
     """out (columns, width) += Σ_i A_ik E_ij; A is packed, six k of each row side by side."""
     P = width * E.itemsize // BYTES
@@ -278,24 +226,24 @@ def column_products(E, width, size, A, columns, out):
             store_rows(out, k * GROUP * P + p, P, sums)
 
 
-@njit(**OPTIONS)
+@compiled
 def products(of, F, B, x, Py, Ptx, work):
     """Py (n, q) += P y, of y (m, q) packed in B by `pack_columns`, and Ptx (p', len(v)) += Σ_i u_i x_ik E_ij, x (n, p).
 
     F (n,); an empty Py or x says that one of the two is not wanted. Py is in float64, Ptx in the type of E.
-    work: 6 + 6 · 16 + (p' + 1) · min(48, rows of E) numbers, all of p' columns being whole groups of six.
+    work: 6 + 6 · 16 + (p' + 1) · minimum(48, rows of E) numbers, all of p' columns being whole groups of six.
     """
     absorb_at, groups, panels, d, scale, power, G, stale, E, v, shift, a = of
     n, q, p = len(F), len(Py) // len(F), len(x) // len(F)
     M, N = len(v), len(shift)
-    kept, step, width = len(E) == N * M, min(DEEP, len(E) // M), -(-p // GROUP) * GROUP
+    kept, step, width = len(E) == N * M, minimum(DEEP, len(E) // M), -(-p // GROUP) * GROUP
     tile, u, packed = (
         view(work, 0, GROUP * 16),
         view(work, GROUP * 16, step),
         view(work, GROUP * 16 + step, width * step),
     )
     for start in range(0, N, step):
-        size, inside = min(step, N - start), min(step, n - start)
+        size, inside = minimum(step, N - start), minimum(step, n - start)
         rows = view(E, start * M if kept else 0, size * M)
         if stale:
             part = view(shift, start, size)
@@ -314,19 +262,13 @@ def products(of, F, B, x, Py, Ptx, work):
     return 0
 
 
-PRODUCTS = Addressed(
-    products,
-    lambda W: (part_type(W), REALS, W, REALS, REALS, W, W),
-)
-
-
-@njit(**INNER)
+@compiled(inlined=True)
 def pack_columns(y, m, q, v, out):
     """v_j y_jk for `row_products`: out holds a vector of coordinates k for each j, all j before further k."""
     count = BYTES // out.itemsize
     for k in range(0, len(out) // len(v), count):
         for j in range(len(v)):
-            inside = min(count, q - k) if j < m else 0
+            inside = minimum(count, q - k) if j < m else 0
             if inside == count:
                 store_multiple(out, k // count * len(v) + j, v[j], y, j * q + k)
                 continue
@@ -336,7 +278,7 @@ def pack_columns(y, m, q, v, out):
                 out[k * len(v) + j * count + t] = 0.0
 
 
-@njit(**OPTIONS)
+@compiled
 def plan_rows(of, F, out):
     """P_ij = u_i E_ij v_j into out (n, m), F (n,)."""
     absorb_at, groups, panels, d, scale, power, G, stale, E, v, shift, a = of
@@ -349,7 +291,7 @@ def plan_rows(of, F, out):
             out[i * m + j] = u * np.float64(E[i * len(v) + j]) * np.float64(v[j])
 
 
-@njit(**OPTIONS)
+@compiled
 def power_gradients(x, y, P, d, power, by_x, by_y, w):
     """Σ_j and, added to by_y, -Σ_i of P_ij p |x_i - y_j|^(p-2) (x_i - y_j), which is 0 where the points coincide.
 

@@ -12,7 +12,8 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic, models, register_model
 
-from .._core.simd import KINDS
+from .._core.flat import FLAT, pointer
+from .._core.simd import KINDS, splat, vector_pointer
 
 GROUP = 6
 _FLAGS = ("contract", "nsz")
@@ -41,43 +42,8 @@ def _packed(builder: Any, lanes: Any, vector_of: Callable[[int], Any]) -> Any:
     return rows
 
 
-def _pointer(context: Any, builder: Any, kind: Any, array: Any, index: Any) -> Any:
-    return builder.gep(context.make_array(kind)(context, builder, array).data, [index])
-
-
-def _vector_pointer(context: Any, builder: Any, kind: Any, array: Any, number: Any) -> Any:
-    lanes = KINDS[kind.dtype]
-    first = builder.mul(number, ir.Constant(number.type, lanes.count))
-    return builder.bitcast(_pointer(context, builder, kind, array, first), lanes.vector.as_pointer())
-
-
-def _splat(builder: Any, lanes: Any, scalar: Any) -> Any:
-    undefined, index = ir.Constant(lanes.vector, ir.Undefined), ir.IntType(32)
-    first = builder.insert_element(undefined, scalar, ir.Constant(index, 0))
-    return builder.shuffle_vector(first, undefined, ir.Constant(ir.VectorType(index, lanes.count), [0] * lanes.count))
-
-
 def _step(builder: Any, first: Any, stride: Any, q: int) -> Any:
     return builder.add(first, builder.mul(stride, ir.Constant(stride.type, q)))
-
-
-@intrinsic
-def view(typing, array, start, size):
-    """array[start : start + size] of a contiguous one-dimensional array, without Python's rules for what is outside."""
-
-    def generate(context, builder, signature, arguments):
-        kind = signature.args[0]
-        whole = context.make_array(kind)(context, builder, arguments[0])
-        part = context.make_array(kind)(context, builder, arguments[0])
-        part.data = builder.gep(whole.data, [arguments[1]])
-        part.nitems = arguments[2]
-        part.shape = cgutils.pack_array(builder, [arguments[2]])
-        result = part._getvalue()
-        if context.enable_nrt:
-            context.nrt.incref(builder, kind, result)
-        return result
-
-    return array(array, types.intp, types.intp), generate
 
 
 @intrinsic
@@ -98,7 +64,7 @@ def load_rows(typing, array, first, stride):
     def generate(context, builder, signature, arguments):
         def vector(q):
             number = _step(builder, arguments[1], arguments[2], q)
-            where = _vector_pointer(context, builder, signature.args[0], arguments[0], number)
+            where = vector_pointer(context, builder, signature.args[0], arguments[0], number)
             return builder.load(where, align=lanes.scalar.bitwidth // 8)
 
         return _packed(builder, lanes, vector)
@@ -113,7 +79,7 @@ def store_rows(typing, array, first, stride, rows):
     def generate(context, builder, signature, arguments):
         for q in range(GROUP):
             number = _step(builder, arguments[1], arguments[2], q)
-            where = _vector_pointer(context, builder, signature.args[0], arguments[0], number)
+            where = vector_pointer(context, builder, signature.args[0], arguments[0], number)
             builder.store(builder.extract_value(arguments[3], q), where, align=array.dtype.bitwidth // 8)
         return context.get_dummy_value()
 
@@ -127,18 +93,18 @@ def store_multiple(typing, out, number, factor, array, first):
     wide = ir.VectorType(ir.DoubleType(), lanes.count)
 
     def generate(context, builder, signature, arguments):
-        source = _pointer(context, builder, signature.args[3], arguments[3], arguments[4])
+        source = pointer(context, builder, signature.args[3], arguments[3], arguments[4])
         values = builder.load(builder.bitcast(source, wide.as_pointer()), align=8)
-        by = _splat(builder, lanes, arguments[2])
+        by = splat(builder, lanes, arguments[2])
         if lanes.vector == wide:
             product = builder.fmul(by, values)
         else:
             product = builder.fptrunc(builder.fmul(builder.fpext(by, wide), values), lanes.vector)
-        where = _vector_pointer(context, builder, signature.args[0], arguments[0], arguments[1])
+        where = vector_pointer(context, builder, signature.args[0], arguments[0], arguments[1])
         builder.store(product, where, align=out.dtype.bitwidth // 8)
         return context.get_dummy_value()
 
-    return types.none(out, types.intp, out.dtype, types.Array(types.float64, 1, "C"), types.intp), generate
+    return types.none(out, types.intp, out.dtype, FLAT[types.float64], types.intp), generate
 
 
 @intrinsic
@@ -148,10 +114,10 @@ def spread_rows(typing, array, first, stride):
 
     def generate(context, builder, signature, arguments):
         def vector(q):
-            where = _pointer(
+            where = pointer(
                 context, builder, signature.args[0], arguments[0], _step(builder, arguments[1], arguments[2], q)
             )
-            return _splat(builder, lanes, builder.load(where))
+            return splat(builder, lanes, builder.load(where))
 
         return _packed(builder, lanes, vector)
 
@@ -234,7 +200,7 @@ def store_totals(typing, rows, out, at):
         for q in range(GROUP):
             total = _reduced(context, builder, rows.lanes, "fadd", [zero], builder.extract_value(arguments[0], q))
             index = builder.add(arguments[2], ir.Constant(arguments[2].type, q))
-            builder.store(total, _pointer(context, builder, signature.args[1], arguments[1], index))
+            builder.store(total, pointer(context, builder, signature.args[1], arguments[1], index))
         return context.get_dummy_value()
 
     return types.none(rows, out, types.intp), generate
@@ -248,7 +214,7 @@ def store_largest(typing, rows, out, at):
         for q in range(GROUP):
             largest = _reduced(context, builder, rows.lanes, "fmax", [], builder.extract_value(arguments[0], q))
             index = builder.add(arguments[2], ir.Constant(arguments[2].type, q))
-            builder.store(largest, _pointer(context, builder, signature.args[1], arguments[1], index))
+            builder.store(largest, pointer(context, builder, signature.args[1], arguments[1], index))
         return context.get_dummy_value()
 
     return types.none(rows, out, types.intp), generate
@@ -380,7 +346,7 @@ def power_rows(typing, squares, exponent):
     def generate(context, builder, signature, arguments):
         least = ir.Constant(lanes.vector, [2.0**-1022] * lanes.count)
         zero = ir.Constant(lanes.vector, [0.0] * lanes.count)
-        by = _splat(builder, lanes, arguments[1])
+        by = splat(builder, lanes, arguments[1])
 
         def power(q):
             t = builder.extract_value(arguments[0], q)

@@ -1,0 +1,105 @@
+"""Where compiled kernels are kept: object files in a cache, each of one kernel, processor and state of the sources.
+
+A file begins with a digest of itself and of the sources that it was made from: what is stale or damaged is made anew.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import sys
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from . import first_call
+
+_PACKAGE = Path(__file__).resolve().parent.parent
+_COMPILER = ("compiled.py", "flat.py", "kinds.py", "machine_code.py", "simd.py")
+_DIGEST = 32
+
+
+def address(name: str, module: Callable[[], Any]) -> int:
+    """Where the kernel of this name is in memory, from its object file or from `module`, its LLVM module."""
+    from . import machine_code
+
+    file, sources = f"{name}-{_machine()}.o", _sources(name.split(".")[1])
+    places = _folders() if sources else []
+    found = next((code for place in places if (code := _read(place / file, sources)) is not None), None)
+    if found is None:
+        place = next(filter(_writable, places), None)
+        first_call.say(place)
+        found = machine_code.compile_module(module())
+        if place is not None:
+            _write(place / file, sources, found)
+    return machine_code.load(found, name.rpartition(".")[2])
+
+
+def _folders() -> list[Path]:
+    """Where to look, and where to write if the former can't be."""
+    if chosen := os.environ.get("NUMBA_CACHE_DIR"):
+        return [Path(chosen) / "otdist"]
+    if sys.platform == "win32":
+        home = os.environ.get("LOCALAPPDATA", "~/AppData/Local")
+    else:
+        home = "~/Library/Caches" if sys.platform == "darwin" else os.environ.get("XDG_CACHE_HOME", "~/.cache")
+    with contextlib.suppress(RuntimeError):  # nobody's home
+        return [_PACKAGE / "__pycache__", Path(home).expanduser() / "otdist"]
+    return [_PACKAGE / "__pycache__"]
+
+
+@cache
+def _machine() -> str:
+    """What tells apart files of one kernel: processors and installations."""
+    import llvmlite
+
+    from .machine_code import processor
+
+    text = "\n".join((*processor(), sys.platform, llvmlite.__version__, str(_PACKAGE)))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+@cache
+def _sources(folder: str) -> bytes:
+    """A digest of a distance's sources and of the compiler's; empty where they can't be read."""
+    digest, own = hashlib.sha256(), sorted((_PACKAGE / folder).glob("*.py"))
+    try:
+        for path in [*(_PACKAGE / "_core" / name for name in _COMPILER), *own]:
+            digest.update(path.read_bytes())
+    except OSError:
+        return b""
+    return digest.digest() if own else b""
+
+
+def _digest(sources: bytes, code: bytes) -> bytes:
+    return hashlib.sha256(sources + code).digest()
+
+
+def _read(path: Path, sources: bytes) -> bytes | None:
+    try:
+        content = path.read_bytes()
+    except OSError:
+        return None
+    code = content[_DIGEST:]
+    return code if content[:_DIGEST] == _digest(sources, code) else None
+
+
+def _writable(folder: Path) -> bool:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return False
+    return os.access(folder, os.W_OK)
+
+
+def _write(path: Path, sources: bytes, code: bytes) -> None:
+    """Whoever reads at the same time finds the former file or all of this one."""
+    new = path.with_name(f"{path.name}.{os.getpid()}")
+    with contextlib.suppress(OSError):  # a full disk: the next process compiles
+        try:
+            new.write_bytes(_digest(sources, code) + code)
+            os.replace(new, path)
+        finally:
+            new.unlink(missing_ok=True)
