@@ -29,7 +29,7 @@ print(json.dumps({"seconds": seconds, "peak_bytes": peak}))
 def process(
     code: str, *, cold: bool = False, clock: str = "perf_counter", timeout_s: float = 300
 ) -> Callable[..., Call]:
-    """Code that sets up, then a marker line, then what is timed; `cold` gives numba an empty cache each time."""
+    """Code that sets up, then a marker line, then what is timed; with `cold` no kernel is in the cache."""
     setup, _, timed = code.rpartition("# timed\n")
     script = f"import time\n{setup}start = time.{clock}()\n{timed}\nseconds = time.{clock}() - start\n{_TOLD}"
 
@@ -57,7 +57,7 @@ _IMPORT = Workload(
     group="process",
     title="import in a new process",
     data=partial(Problem, {}, {}),
-    ours=elsewhere("import otdist", "otdist", "otdist", "import otdist"),
+    ours=elsewhere("from otdist import *", "otdist", "otdist", "from otdist import *"),
     rivals=(Rival(elsewhere("import ot", "ot", "POT", "import ot")),),
     tolerance=NO_VALUE,
     at_most_s=0.3,

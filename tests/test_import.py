@@ -12,6 +12,28 @@ def test_import_otdist_imports_no_framework():
     assert out.stdout.strip() == "[]"
 
 
+def test_a_module_is_imported_with_its_first_use():
+    code = """
+import sys
+import otdist
+assert not any(f"otdist.{name}" in sys.modules for name in otdist.__all__)
+otdist.line.w2([0.0], [1.0])
+assert "otdist.line" in sys.modules
+assert "otdist.sinkhorn" not in sys.modules
+for name in ("nothing", "__wrapped__", "_core.nothing"):
+    assert not hasattr(otdist, name)
+from otdist import *
+assert all(globals()[name] is getattr(otdist, name) for name in otdist.__all__)
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_module_that_fails_says_why():
+    code = "import sys; sys.modules['otdist.line.coupling'] = None; import otdist; otdist.line"
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert "import of otdist.line.coupling halted" in out.stderr
+
+
 def test_numpy_callers_need_no_torch():
     code = (
         "import sys; sys.modules['torch'] = None; import numpy as np; from otdist import gaussian;"
