@@ -226,6 +226,9 @@ def test_one_small_pair_is_an_ordinary_node(dtype):
         for z, g in zip(arrays[:2], grads, strict=False):
             if z.requires_grad:
                 torch.testing.assert_close(z.grad, torch.tensor(g) / (2 * float(value) ** 0.5), **near)
+    learned = torch.nn.Parameter(x.clone())
+    sliced.w2_squared(learned, y, directions=theta).backward()
+    torch.testing.assert_close(learned.grad, torch.tensor(grads.x), **near)
     with torch.no_grad():
         assert not sliced.w2_squared(tx, y, directions=theta).requires_grad
     assert torch.equal(tx.detach(), x)  # the arguments are as they were

@@ -15,6 +15,7 @@ from .operator import sliced_cost
 # What is allowed for the squared length of a direction to be off by, see `direction_sets.length_tolerance`.
 _UNIT = 2e-3
 _NOTHING = (False, False, False)
+_ARRAYS = (np.ndarray,) * 3
 # Between which values nothing has overflowed, and nothing that matters has underflowed.
 _LIMITS = {np.dtype(kind): scaling.range_of(np.dtype(kind), 1) for kind in (np.float32, np.float64)}
 
@@ -42,13 +43,15 @@ def attempt(x: Any, y: Any, a: Any, b: Any, directions: Any, needs: direct.Needs
 
     Between a model's operators every Python function costs a microsecond or two, for nothing of it is in the caches.
     """
-    kind = type(x)
-    if a is not None or b is not None or type(y) is not kind or type(directions) is not kind:
+    if a is not None or b is not None:
         return None
-    if kind is np.ndarray:
+    kinds = type(x), type(y), type(directions)
+    if kinds == _ARRAYS:
         return _solve(x, y, directions, needs)
     torch = sys.modules.get("torch")
-    if torch is None or kind is not torch.Tensor or torch.compiler.is_compiling():
+    if torch is None or torch.compiler.is_compiling():
+        return None
+    if kinds != (torch.Tensor,) * 3 and not {*kinds} <= {torch.Tensor, torch.nn.Parameter}:
         return None
     if torch._C._functorch.peek_interpreter_stack() is not None or torch.autograd.forward_ad._current_level >= 0:
         return None
