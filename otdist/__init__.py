@@ -39,7 +39,8 @@ _HOMES = {"pad_clouds": "padding", "register_w2": "distributions", "w2": "distri
 _HOMES["warm_up"] = "startup"
 
 
-def __getattr__(name: str) -> Any:
+def _import(name: str) -> Any:
+    """A public name that is not here yet."""
     if name.startswith("_"):
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     module = f"{__name__}.{_HOMES.get(name, name)}"
@@ -55,3 +56,7 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return __all__
+
+
+if not TYPE_CHECKING:  # type checkers know the names, and no others
+    __getattr__ = _import

@@ -90,7 +90,6 @@ def warm(tmp_path_factory):
 def test_warm_up_compiles_every_kernel(warm):
     _, found = warm
     assert found["compiled"] == []
-    assert found["never"] == []
     assert len(found["records"]) == 1
     assert "compiles kernels" in found["records"][0]
 
@@ -101,6 +100,7 @@ def test_a_loaded_kernel_gives_the_bytes_of_the_compiled_one(warm):
     assert loaded["compiled"] == []
     assert loaded["records"] == []
     assert not loaded["numba"]
+    assert loaded["never"] == []  # some distance has a use for every kernel
     assert loaded["hashes"] == compiled["hashes"]
 
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import sys
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from otdist._core import machine_code, object_files
+from otdist._core import first_call, machine_code, object_files
 from otdist._core.kernels import Kernel
 from otdist._core.kinds import FLOATS, INT
+from otdist.line import sort
 
 WEIGHTS, ORDER = np.array([0.1, 0.2, 0.3, 0.4]), np.array([3, 1, 0, 2], np.int32)
 
@@ -95,14 +98,38 @@ def test_sources_are_those_of_the_distance_and_of_the_compiler(tmp_path, monkeyp
     assert digest("line") == b""
 
 
-def test_without_sources_nothing_is_kept(compilations, tmp_path, monkeypatch, caplog):
+def test_without_sources_nothing_is_kept(compilations, tmp_path, monkeypatch):
     monkeypatch.setattr(object_files, "_sources", lambda folder: b"")
     np.testing.assert_allclose(cumulate(), [0.4, 0.6, 0.7, 1.0])
     assert list(tmp_path.iterdir()) == []
 
 
+def test_what_cannot_be_written_goes_to_the_next_folder_or_nowhere(compilations, tmp_path, monkeypatch, caplog):
+    full, other, write = tmp_path / "full", tmp_path / "other", Path.write_bytes
+
+    def refusing(*folders):
+        def attempt(path, data):
+            if path.parent in folders:
+                raise OSError("no space left on the device")
+            return write(path, data)
+
+        return attempt
+
+    monkeypatch.setattr(object_files, "_folders", lambda: [full, other])
+    monkeypatch.setattr(Path, "write_bytes", refusing(full))
+    cumulate()
+    cumulate()
+    assert len(compilations) == 1
+    assert list(full.iterdir()) == []
+    monkeypatch.setattr(Path, "write_bytes", refusing(full, other))
+    monkeypatch.setattr(object_files, "_sources", lambda folder: b"others")
+    first_call._say.cache_clear()
+    np.testing.assert_allclose(cumulate(), [0.4, 0.6, 0.7, 1.0])
+    assert "no folder for them can be written" in caplog.text
+
+
 def test_threads_that_come_at_once_compile_once(compilations):
-    kernel, together, values = Kernel("otdist.line.walk_loops.cumulate", FLOATS, "int32[:]", INT, FLOATS), [], []
+    kernel, values = Kernel("otdist.line.walk_loops.cumulate", FLOATS, "int32[:]", INT, FLOATS), []
     Kernel.all.remove(kernel)
     together = threading.Barrier(4)
 
@@ -131,3 +158,26 @@ def test_arguments_that_do_not_fit_are_refused():
     fixed = WEIGHTS.copy()
     fixed.flags.writeable = False
     np.testing.assert_allclose(cumulate(fixed), [0.4, 0.6, 0.7, 1.0])
+
+
+def test_a_kernel_that_raises_is_an_error_and_no_crash():
+    nothing = np.empty(0, np.uint64)
+    with pytest.raises(RuntimeError, match="pack64 failed"):
+        sort._pack64(nothing, 0, nothing, 1)  # a range in steps of 0
+
+
+def test_folders_of_the_cache(monkeypatch, tmp_path):
+    package = Path(object_files.__file__).parent.parent / "__pycache__"
+    for variable in ("NUMBA_CACHE_DIR", "XDG_CACHE_HOME", "LOCALAPPDATA"):
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setattr(Path, "home", lambda: tmp_path)
+    home = {"win32": "AppData/Local", "darwin": "Library/Caches"}.get(sys.platform, ".cache")
+    assert object_files._folders() == [package, tmp_path / home / "otdist"]
+    if sys.platform == "linux":
+        for relative in ("", "cache"):
+            monkeypatch.setenv("XDG_CACHE_HOME", relative)
+            assert object_files._folders() == [package, tmp_path / home / "otdist"]
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "own"))
+        assert object_files._folders() == [package, tmp_path / "own" / "otdist"]
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path / "chosen"))
+    assert object_files._folders() == [tmp_path / "chosen" / "otdist"]

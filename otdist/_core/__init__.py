@@ -1,1 +1,1 @@
-"""Loops on plain arrays, compiled with numba: no checks, no allocation policy, no torch."""
+"""What all distances share: libraries, checks, operators, threads and compiled loops; no formula of a distance."""

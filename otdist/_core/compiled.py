@@ -132,7 +132,7 @@ def compiled(function: Any = None, *, inlined: bool = False, fast: bool = True) 
 def at_address(kernel: Any) -> Any:
     """``call(address, *arguments)`` inside compiled functions: of one, compiled by itself, with the kernel's arguments.
 
-    It returns an integer.
+    It returns an integer, and raises nothing.
     """
 
     def call(typing: Any, address: Any, *arguments: Any) -> Any:
@@ -154,6 +154,8 @@ def at_address(kernel: Any) -> Any:
 
 def module_of(dispatcher: Any, arguments: tuple[Any, ...], symbol: str) -> Any:
     """The LLVM module of a compiled function for arguments of these types, callable as `symbol`, and all it calls."""
+    if numba.config.DISABLE_JIT:
+        raise RuntimeError("the loops of otdist have to be compiled, and NUMBA_DISABLE_JIT forbids it; unset it")
     with global_compiler_lock:
         dispatcher.compile(arguments)
         found = dispatcher.overloads[arguments]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import importlib
+import os
 import threading
 from collections.abc import Iterator
 from typing import Any, ClassVar
@@ -28,8 +29,9 @@ class Kernel:
     """A function by its full name; ``kinds`` are those of its arguments.
 
     Tuples among the kinds, also named ones, are what the function takes; callers unpack them. ``kernel[dtype](...)``
-    calls it for a working type, ``kernel(...)`` one that knows only doubles, without the interpreter's lock. The result
-    is an integer, 0 if the function returns nothing.
+    calls it for a working type, ``kernel(...)`` one that knows only doubles, without the interpreter's lock. Arrays
+    have to be contiguous, and those that the function writes on writable: nobody checks that. The result is an integer,
+    0 if the function returns nothing.
     """
 
     all: ClassVar[list[Kernel]] = []
@@ -68,11 +70,12 @@ class Loaded:
         self.address = object_files.address(f"{kernel.module}.{symbol}", module)
         self._dtypes = [None if kind in _PASSED else dtype_of(kind, working) for kind in kernel.leaves]
         passed = [each for kind in kernel.leaves for each in _PASSED.get(kind, _ADDRESS_AND_SIZE)]
+        self._error = ctypes.c_void_p()  # where a kernel that raises says what
         self._function = ctypes.CFUNCTYPE(ctypes.c_int32, ctypes.c_void_p, ctypes.c_void_p, *passed)(self.address)
 
     def __call__(self, *arguments: Any) -> int:
         result = ctypes.c_int64()
-        flat: list[Any] = [ctypes.addressof(result), None]
+        flat: list[Any] = [ctypes.addressof(result), ctypes.addressof(self._error)]
         for dtype, value in zip(self._dtypes, arguments, strict=True):
             if dtype is None:
                 flat.append(value)
@@ -85,8 +88,18 @@ class Loaded:
                 flat.append(_address_of(value))
             flat.append(value.size)
         if self._function(*flat):
-            raise RuntimeError(f"{self.name} failed")
+            raise RuntimeError(f"the kernel {self.name} failed")
         return result.value
+
+
+def _forget() -> None:
+    """In a forked child: whoever held the lock is gone."""
+    global _compiling
+    _compiling = threading.RLock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget)
 
 
 def _leaves(items: Any) -> Iterator[Any]:

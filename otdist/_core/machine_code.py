@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
 from functools import cache
@@ -9,8 +10,6 @@ from typing import Any
 
 from llvmlite import binding
 
-# What LLVM may call for loops and operations that it knows by name; where one is missing, numba has it.
-_NAMES = ("exp2", "fma", "log2", "memcpy", "memmove", "memset", "pow", "rint")
 _engines: list[Any] = []  # their code is called as long as the process lives
 
 
@@ -18,12 +17,10 @@ _engines: list[Any] = []  # their code is called as long as the process lives
 def processor() -> tuple[str, str]:
     """The model of this processor and its features, or what numba is told to take for them."""
     name, features = os.environ.get("NUMBA_CPU_NAME"), os.environ.get("NUMBA_CPU_FEATURES")
-    if name and features is not None:
-        return name, features
-    try:
-        return binding.get_host_cpu_name(), binding.get_host_cpu_features().flatten()
-    except RuntimeError:  # LLVM does not know it
-        return binding.get_host_cpu_name(), ""
+    if features is None:
+        with contextlib.suppress(RuntimeError):  # LLVM does not know it
+            features = binding.get_host_cpu_features().flatten()
+    return name or binding.get_host_cpu_name(), features or ""
 
 
 def is_x86() -> bool:
@@ -53,13 +50,7 @@ def compile_module(module: Any) -> bytes:
 
 def load(object_file: bytes, symbol: str) -> int:
     """Put an object file into memory; the address of its function of this name."""
-    engine = binding.create_mcjit_compiler(
-        binding.parse_assembly(""), _target_machine()
-    )  # it finds the process's names
-    if any(binding.address_of_symbol(name) is None for name in _NAMES):
-        from numba.core.registry import cpu_target
-
-        _ = cpu_target.target_context  # which tells LLVM where they are
+    engine = binding.create_mcjit_compiler(binding.parse_assembly(""), _target_machine())
     engine.add_object_file(binding.ObjectFileRef.from_data(object_file))
     engine.finalize_object()
     _engines.append(engine)

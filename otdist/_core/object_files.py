@@ -29,11 +29,11 @@ def address(name: str, module: Callable[[], Any]) -> int:
     places = _folders() if sources else []
     found = next((code for place in places if (code := _read(place / file, sources)) is not None), None)
     if found is None:
-        place = next(filter(_writable, places), None)
-        first_call.say(place)
+        places = [place for place in places if _writable(place)]
+        first_call.say(places[0] if places else None)
         found = machine_code.compile_module(module())
-        if place is not None:
-            _write(place / file, sources, found)
+        if places and not any(_write(place / file, sources, found) for place in places):
+            first_call.say(None)
     return machine_code.load(found, name.rpartition(".")[2])
 
 
@@ -41,23 +41,36 @@ def _folders() -> list[Path]:
     """Where to look, and where to write if the former can't be."""
     if chosen := os.environ.get("NUMBA_CACHE_DIR"):
         return [Path(chosen) / "otdist"]
-    if sys.platform == "win32":
-        home = os.environ.get("LOCALAPPDATA", "~/AppData/Local")
-    else:
-        home = "~/Library/Caches" if sys.platform == "darwin" else os.environ.get("XDG_CACHE_HOME", "~/.cache")
-    with contextlib.suppress(RuntimeError):  # nobody's home
-        return [_PACKAGE / "__pycache__", Path(home).expanduser() / "otdist"]
-    return [_PACKAGE / "__pycache__"]
+    beside = [_PACKAGE / "__pycache__"]
+    try:
+        if sys.platform == "win32":
+            own = _absolute("LOCALAPPDATA") or Path.home() / "AppData" / "Local"
+        elif sys.platform == "darwin":
+            own = Path.home() / "Library" / "Caches"
+        else:
+            own = _absolute("XDG_CACHE_HOME") or Path.home() / ".cache"
+    except RuntimeError:  # nobody's home
+        return beside
+    return [*beside, own / "otdist"]
+
+
+def _absolute(variable: str) -> Path | None:
+    """The folder that a variable of the environment names; what is relative to wherever we are does not count."""
+    path = Path(os.environ.get(variable, ""))
+    return path if path.is_absolute() else None
 
 
 @cache
 def _machine() -> str:
     """What tells apart files of one kernel: processors and installations."""
     import llvmlite
+    from llvmlite.binding import get_process_triple
 
     from .machine_code import processor
 
-    text = "\n".join((*processor(), sys.platform, llvmlite.__version__, str(_PACKAGE)))
+    # As numba's would be imported to say its version, ask the folder that it was installed to.
+    numba = sorted(path.name for path in Path(llvmlite.__file__).parent.parent.glob("numba-*.dist-info"))
+    text = "\n".join((*processor(), get_process_triple(), llvmlite.__version__, *numba, str(_PACKAGE)))
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
@@ -94,12 +107,14 @@ def _writable(folder: Path) -> bool:
     return os.access(folder, os.W_OK)
 
 
-def _write(path: Path, sources: bytes, code: bytes) -> None:
-    """Whoever reads at the same time finds the former file or all of this one."""
+def _write(path: Path, sources: bytes, code: bytes) -> bool:
+    """Whether it could be written. Whoever reads at the same time finds the former file or all of this one."""
     new = path.with_name(f"{path.name}.{os.getpid()}")
-    with contextlib.suppress(OSError):  # a full disk: the next process compiles
-        try:
-            new.write_bytes(_digest(sources, code) + code)
-            os.replace(new, path)
-        finally:
+    try:
+        new.write_bytes(_digest(sources, code) + code)
+        os.replace(new, path)
+    except OSError:  # a full disk, say
+        with contextlib.suppress(OSError):
             new.unlink(missing_ok=True)
+        return False
+    return True

@@ -8,7 +8,7 @@ Comparisons give a set of lanes as the bits of an integer; `choose` takes one or
 
 A product that is added or subtracted is fused with it, and this is decided by types, not left to LLVM: ``x * y`` is a
 product, and ``x * y + z`` one fused operation. With its flag `contract` LLVM would decide anew in every copy that it
-makes of a function, and which copy runs depends on whether a process compiled the caller or loaded it from the cache.
+makes of a function, so that an answer could depend on which caller asked.
 """
 
 import operator

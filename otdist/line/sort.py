@@ -23,6 +23,7 @@ def sort_rows(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
     Ties keep their order of appearance. The result may take the memory of `values`.
     """
+    values = np.ascontiguousarray(values)
     keys, order, n = np.empty(values.shape, np.uint64), np.empty(values.shape, np.int32), values.shape[1]
     flat_keys, flat_order = keys.reshape(-1), order.reshape(-1)
     if values.dtype == np.float32:

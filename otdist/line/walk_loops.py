@@ -104,7 +104,7 @@ def potentials_of_rows(x, y, u, v, n, m, p, tolerance, out):
                     best = here + _power(x[rx + z] - y[ry + below], p) - _power(before - y[ry + below], p)
                 if stop < n:
                     other = value + _power(x[rx + z] - y[ry + above], p) - _power(ahead - y[ry + above], p)
-                    best = minimum(best, other)
+                    best = minimum(other, best)
                 out[rx + z] = best
             if stop < n:
                 out[rx + stop] = value

@@ -217,7 +217,7 @@ def anderson_step(h, r, w, dual, noise, step, history, state):
             h[j] = plain[j]
         state[1], state[2] = 0.0, 0.0
         return
-    state[0] = maximum(state[0], dual)
+    state[0] = maximum(dual, state[0])
     if state[2] > 0:
         slot = np.int64(state[2] - 1) % MEMORY
         move, change = view(history, slot * m, m), view(history, (MEMORY + slot) * m, m)
@@ -253,7 +253,7 @@ def column_softmin(of, j, F, t):
             for k in range(d):
                 square += (x[i * d + k] - y[j * d + k]) ** 2
             t[i] = F[i] - of.scale * square
-            top = maximum(top, t[i])
+            top = maximum(t[i], top)
     for i in range(filled):
         t[i] -= top
     exp2_all(view(t, 0, filled))
@@ -332,7 +332,7 @@ def extend(x, d, low, high):
         store_to(high, c, most)
     for c in range(d // LANES * LANES, d):
         for j in range(c, len(x), d):
-            low[c], high[c] = minimum(low[c], x[j]), maximum(high[c], x[j])
+            low[c], high[c] = minimum(x[j], low[c]), maximum(x[j], high[c])
 
 
 @compiled(inlined=True)
@@ -356,7 +356,7 @@ def box(x, y, sizes, epsilon, center, span, unit, largest):
         for c in range(d):
             low, high = lowest[c], highest[c]
             lowest[c], highest[c] = low + (0.5 * high - 0.5 * low), 0.5 * high - 0.5 * low
-            half = maximum(half, highest[c])
+            half = maximum(highest[c], half)
         unit[i] = 1.0
         if 0.0 < half < np.inf:
             unit[i] = maximum(2.0**-1021, nearest_power(half))  # its inverse is a number
@@ -403,7 +403,7 @@ def gaussian_start(y, d, moments_x, moments_y, scale, kappa, h):
             h[j] += scale * t * (t * slope + shift)
     most = 0.0
     for j in range(len(h)):
-        most = maximum(most, abs(h[j]))
+        most = maximum(abs(h[j]), most)
     for j in range(len(h) if kappa * most > MOST_LEFT else 0):
         h[j] = 0.0
 
@@ -523,11 +523,11 @@ def solve_small(absorb_at, tasks, sizes, integers, numbers, arrays, out, scratch
     """Solve those (term, member) of a batch in `tasks` that need it, each on its own, and differentiate them.
 
     Term 0 is x to y, term 1 x to itself, term 2 y to itself. sizes: (k, n, m, d, gradients by x, by y). Three tuples of
-    flat arrays (to which Python's door opens faster than to named ones), in the caller's units and in float64: x, y, a,
-    b, centers, units; potentials, gradients, stats; and as scratch a matrix and what is beside it, whose type is that
-    of the computation, and doubles. Potentials: h (k, m) and F (k, n) of term 0, h (k, n) of term 1, h (k, m) of
-    term 2. Gradients, where they are wanted: by x and y of term 0, of terms 1 and 2. stats (terms, k, 5): passes (-1:
-    not begun), marginal error, dual, value, squared distance of the means.
+    flat arrays, in the caller's units and in float64: x, y, a, b, centers, units; potentials, gradients, stats; and as
+    scratch a matrix and what is beside it, whose type is that of the computation, and doubles. Potentials: h (k, m) and
+    F (k, n) of term 0, h (k, n) of term 1, h (k, m) of term 2. Gradients, where they are wanted: by x and y of term 0,
+    of terms 1 and 2. stats (terms, k, 5): passes (-1: not begun), marginal error, dual, value, squared distance of the
+    means.
     """
     (all_x, all_y, all_a, all_b, center, unit), (potentials, grads, all_stats), (E, low, work) = arrays, out, scratch
     k, n, m, d, by_x, by_y = sizes[0], sizes[1], sizes[2], sizes[3], sizes[4], sizes[5]

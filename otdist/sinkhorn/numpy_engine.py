@@ -322,8 +322,7 @@ def flatten(
 ) -> tuple[Array, Array, Array, Array]:
     """One batch dimension, float64; weights that were not given become uniform, others are divided by their sum."""
     k = math.prod(x.shape[:-2])
-    # Copies: compiled functions take writable arrays.
-    wide = [np.array(z, np.float64, order="C").reshape(k, *z.shape[-2:]) for z in (x, y)]
+    wide = [np.asarray(z, np.float64, order="C").reshape(k, *z.shape[-2:]) for z in (x, y)]
     for w, points in ((a, wide[0]), (b, wide[1])):
         n = points.shape[1]
         if w.shape[-1]:

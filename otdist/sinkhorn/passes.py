@@ -231,7 +231,7 @@ def products(of, F, B, x, Py, Ptx, work):
     """Py (n, q) += P y, of y (m, q) packed in B by `pack_columns`, and Ptx (p', len(v)) += Σ_i u_i x_ik E_ij, x (n, p).
 
     F (n,); an empty Py or x says that one of the two is not wanted. Py is in float64, Ptx in the type of E.
-    work: 6 + 6 · 16 + (p' + 1) · minimum(48, rows of E) numbers, all of p' columns being whole groups of six.
+    work: 6 + 6 · 16 + (p' + 1) · min(48, rows of E) numbers, all of p' columns being whole groups of six.
     """
     absorb_at, groups, panels, d, scale, power, G, stale, E, v, shift, a = of
     n, q, p = len(F), len(Py) // len(F), len(x) // len(F)
