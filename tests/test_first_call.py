@@ -24,6 +24,7 @@ class Keep(logging.Handler):
 logging.getLogger("otdist").addHandler(Keep())
 import otdist
 from otdist import exact, gaussian, line, sinkhorn, sliced
+from otdist.sinkhorn.operators import divergence
 if "warm-up" in sys.argv:
     otdist.warm_up()
 from otdist._core import machine_code
@@ -66,6 +67,12 @@ for dtype in (np.float64, np.float32):
         for options in ({}, {"reach": 1.5}, {"tol": 1e-8}):
             name = f"sinkhorn {weights is None} {options} {kind}"
             note(name, *sinkhorn.w2_squared_and_grad(x, y, weights, epsilon=0.4, **options))
+    solved = sinkhorn.solve(x, y, epsilon=0.4, tol=1e-9)
+    note(f"sinkhorn plan {kind}", solved.plan(), solved.bounds())
+    big = rng.standard_normal((2, 2100, 2)).astype(dtype)  # not in one compiled call
+    note(f"sinkhorn big {kind}", *sinkhorn.w2_squared_and_grad(*big, epsilon=2.0))
+    options = {"epsilon": 0.5, "tol": 1e-3, "max_iter": 100, "reach": np.inf, "power": 1.0}
+    note(f"sinkhorn Euclidean {kind}", *divergence.value_and_grad(x, y, *np.empty((2, 0), dtype), **options))
 never = [kernel.name for kernel in Kernel.all if set(kernel.dtypes) - set(kernel.loaded)]
 numba = "numba" in sys.modules
 print(json.dumps({"hashes": hashes, "compiled": compiled, "never": never, "numba": numba, "records": records}))

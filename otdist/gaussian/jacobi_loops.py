@@ -95,14 +95,13 @@ def _angle(inner, left, right, lanes):
 
 
 @_compiled
-def _orthogonalise(d, work, w, v, squares, accumulate, rounds):
-    """Rotate the columns of w (its rows in memory) until they are orthogonal, and those of v along.
+def _orthogonalise(d, work, w, squares, with_vectors, rounds):
+    """Rotate the columns of w (its rows in memory) until they are orthogonal.
 
     Return the lanes where this did not end. The value depends on the square of the angles that are left, gradients on
     the angles.
     """
-    tolerance = 1e-13 if accumulate else 1e-8
-    negligible, enough = fill(1e-30), fill(tolerance * tolerance)
+    negligible, enough = fill(1e-30 if with_vectors else 1e-18), fill(1e-26 if with_vectors else 1e-16)
     active = ALL
     for sweep in range(_SWEEPS + 1):
         for j in range(d):
@@ -123,8 +122,6 @@ def _orthogonalise(d, work, w, v, squares, accumulate, rounds):
             store(work, squares + p, left - t * inner)
             store(work, squares + q, right + t * inner)
             _rotate(d, work, w + p * d, w + q * d, cosine, sine)
-            if accumulate:
-                _rotate(d, work, v + p * d, v + q * d, cosine, sine)
         active &= coarse
     return active
 
@@ -138,6 +135,19 @@ def _halve(d, work, root, vectors):
             for k in range(i + 1):
                 total = total + load(work, root + k * d + i) * load(work, j + k)
             store(work, j + i, total)
+
+
+@_compiled
+def _solve_transposed(d, work, root, vectors, inverse):
+    """Replace each row of vectors by L⁻ᵀ times it, with L's columns in the rows of root; inverse: room for d vectors."""
+    for i in range(d):
+        store(work, inverse + i, fill(1.0) / load(work, root + i * d + i))
+    for j in range(vectors, vectors + d * d, d):
+        for i in range(d - 1, -1, -1):
+            total = load(work, j + i)
+            for k in range(i + 1, d):
+                total = total - load(work, root + i * d + k) * load(work, j + k)
+            store(work, j + i, load(work, inverse + i) * total)
 
 
 @_compiled
@@ -156,17 +166,21 @@ def _slope(d, work, half, start, stop, grad):
 
 
 @_compiled
-def _halves(d, work, root_x, root_y, w, v, sigma):
-    """S U Σ^-½ in w and R V Σ^-½ in v; ‖R V - S U‖², exact where the traces cancel."""
+def _halves(d, work, root, w, v, sigma, inverse):
+    """S U Σ^-½ in w and R V Σ^-½ in v; ‖R V - S U‖², exact where the traces cancel.
+
+    V has not been accumulated: SᵀR V = U Σ, so that R V = S⁻ᵀ U Σ, one triangular solution. Its error grows with the
+    condition of S, that of S itself with its square.
+    """
     distance, one = fill(0.0), fill(1.0)
     for j in range(d):
         right = one / sqrt(load(work, sigma + j))
         left = right / load(work, sigma + j)
         for i in range(j * d, j * d + d):
+            store(work, v + i, right * load(work, w + i))
             store(work, w + i, left * load(work, w + i))
-            store(work, v + i, right * load(work, v + i))
-    _halve(d, work, root_y, w)
-    _halve(d, work, root_x, v)
+    _halve(d, work, root, w)
+    _solve_transposed(d, work, root, v, inverse)
     for j in range(d):
         total = fill(0.0)
         for i in range(j * d, j * d + d):
@@ -188,15 +202,13 @@ def solve(pairs, rounds, work, rounding, d, start, stop, with_vectors):
         _gather(d, pairs.y, n, end, work, cov)
         trace_y, good_y = _cholesky(d, work, cov, root_y, sigma, rounding)
         traces = trace_x + trace_y
-        for i in range(size if with_vectors else 0):
-            store(work, v + i, fill(1.0 if i % (d + 1) == 0 else 0.0))
         for j in range(d):  # K = SᵀR, both factors lower triangular
             for i in range(d):
                 total = fill(0.0)
                 for k in range(maximum(i, j), d):
                     total = total + load(work, root_y + i * d + k) * load(work, root_x + j * d + k)
                 store(work, w + j * d + i, total)
-        solved = good_x & good_y & ~_orthogonalise(d, work, w, v, sigma, with_vectors, rounds)
+        solved = good_x & good_y & ~_orthogonalise(d, work, w, sigma, with_vectors, rounds)
         total = fill(0.0)
         for j in range(d):
             own = sqrt(load(work, sigma + j))
@@ -204,7 +216,7 @@ def solve(pairs, rounds, work, rounding, d, start, stop, with_vectors):
             total = total + own
         distance = traces - fill(2.0) * total
         if with_vectors:
-            residual = _halves(d, work, root_x, root_y, w, v, sigma)
+            residual = _halves(d, work, root_y, w, v, sigma, cov)
             distance = choose(greater(fill(0.5) * traces, distance), residual, distance)
         else:
             solved &= greater(distance, fill(_CANCELLED) * traces)

@@ -39,7 +39,7 @@ c_transform = Kernel(
 )
 sweep = Kernel(f"{_PASSES}.sweep", Part(), FLOAT, INT, FLOATS, FLOATS, WORKING)
 products = Kernel(f"{_PASSES}.products", Part(), FLOATS, WORKING, FLOATS, FLOATS, WORKING, WORKING)
-plan_rows = Kernel(f"{_PASSES}.plan_rows", Part(), FLOATS, FLOATS)
+plan_rows = Kernel(f"{_PASSES}.plan_rows", Part(), FLOATS, FLOATS, dtypes=(np.float64,))
 power_gradients = Kernel(f"{_PASSES}.power_gradients", *(FLOATS,) * 3, INT, FLOAT, *(FLOATS,) * 3)
 box = Kernel(f"{_LOOP}.box", FLOATS, FLOATS, INTS, FLOAT, *(FLOATS,) * 4)
 solve_small = Kernel(
