@@ -139,7 +139,7 @@ def _halve(d, work, root, vectors):
 
 @_compiled
 def _solve_transposed(d, work, root, vectors, inverse):
-    """Replace each row of vectors by L⁻ᵀ times it, with L's columns in the rows of root; inverse: room for d vectors."""
+    """Replace each row of vectors by L⁻ᵀ times it, L's columns in the rows of root; inverse: room for d vectors."""
     for i in range(d):
         store(work, inverse + i, fill(1.0) / load(work, root + i * d + i))
     for j in range(vectors, vectors + d * d, d):
