@@ -201,6 +201,20 @@ def gradients_that_rounding_allows(x: np.ndarray, y: np.ndarray, theta: np.ndarr
     return 2 / (n * size) * (low - slack), 2 / (n * size) * (high + slack)
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_one_number_of_many_that_is_not_finite_is_refused(dtype):
+    """Many numbers are looked at in pieces: wherever it is, and where the squares of the others overflow."""
+    x = np.ones((5000, 7), dtype)
+    x[0] = np.sqrt(np.finfo(dtype).max) / 2
+    for where in (0, 8191, 8192, 32767, 32768, -1):
+        for bad in (np.nan, np.inf, -np.inf):
+            y = x.copy()
+            y.flat[where] = bad
+            with pytest.raises(ValueError, match="y must be finite; got 1 NaN or infinite of 35000 entries"):
+                sliced.w2_squared(x, y, directions=4, rng=0)
+    assert sliced.w2_squared(x, x.copy(), directions=4, rng=0) == 0
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_one_small_pair_is_an_ordinary_node(dtype):
     """Its gradients are computed with the value and scaled in place where nobody can ask for them again."""

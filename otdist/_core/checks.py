@@ -309,8 +309,17 @@ def covariance(name: str, cov: Array) -> Array:
 
 
 def _is_finite(v: np.ndarray) -> bool:
-    """Whether all numbers are certainly finite: their squares have a finite sum, which BLAS takes in silence."""
-    return math.isfinite(np.vdot(v, v))
+    """Whether all numbers are certainly finite: their squares have a finite sum, which BLAS takes in silence.
+
+    Of many numbers it would take the sum with its threads, which then spin where ours are to work.
+    """
+    if v.size <= _ONE_THREAD:
+        return math.isfinite(np.vdot(v, v))
+    flat = v.reshape(-1)
+    whole = flat[: v.size // _ONE_THREAD * _ONE_THREAD].reshape(-1, _ONE_THREAD)
+    rest = flat[whole.size :]
+    with np.errstate(over="ignore", invalid="ignore"):
+        return math.isfinite(np.vecdot(whole, whole).sum() + np.vdot(rest, rest))
 
 
 def _is_clean(v: np.ndarray) -> bool:
