@@ -51,7 +51,7 @@ def first_calls(found: dict[str, Report]) -> str:
 
 def _range(reports: list[Report]) -> str:
     """The least and the largest of the medians, in seconds."""
-    times = sorted({f"{r.ours.median or 0:.1f}" for r in reports}, key=float)
+    times = sorted({f"{r.ours.median or 0:.2g}" for r in reports}, key=float)
     return "–".join({times[0]: None, times[-1]: None})
 
 
