@@ -29,9 +29,9 @@ class Kernel:
     """A function by its full name; ``kinds`` are those of its arguments.
 
     Tuples among the kinds, also named ones, are what the function takes; callers unpack them. ``kernel[dtype](...)``
-    calls it for a working type, ``kernel(...)`` one that knows only doubles, without the interpreter's lock. Arrays
-    have to be contiguous, and those that the function writes on writable: nobody checks that. The result is an integer,
-    0 if the function returns nothing.
+    calls it for a working type, ``kernel(...)`` one that knows only doubles, without the interpreter's lock. Arrays of
+    another dtype, or not contiguous, are refused; that those which the function fills may be written is up to the
+    caller. The result is an integer, 0 if the function returns nothing.
     """
 
     all: ClassVar[list[Kernel]] = []
