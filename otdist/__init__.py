@@ -35,8 +35,13 @@ __all__ = [
     "warm_up",
 ]
 
-_HOMES = {"pad_clouds": "padding", "register_w2": "distributions", "w2": "distributions", "w2_squared": "distributions"}
-_HOMES["warm_up"] = "startup"
+_HOMES = {
+    "pad_clouds": "padding",
+    "register_w2": "distributions",
+    "w2": "distributions",
+    "w2_squared": "distributions",
+    "warm_up": "startup",
+}
 
 
 def _import(name: str) -> Any:

@@ -128,15 +128,7 @@ class WVAE(Estimator):
         random_state: int | None = None,
     ) -> None:
         self._given = {name: value for name, value in locals().items() if name not in ("self", "__class__")}
-        if isinstance(latent_dim, bool) or not isinstance(latent_dim, (int, np.integer)) or latent_dim < 1:
-            raise ValueError(f"latent_dim must be a positive integer; got {latent_dim!r}")
-        if scaling not in SCALINGS:
-            raise ValueError(f"scaling must be one of {', '.join(SCALINGS)}; got {scaling!r}")
-        if random_state is not None and typed("random_state", random_state, "int | None") < 0:
-            raise ValueError(f"random_state must be a nonnegative integer or None; got {random_state!r}")
-        typed("weight", weight, "float | None")
-        if weight is not None and not 0 <= weight < float("inf"):
-            raise ValueError(f"weight must be nonnegative and finite; got {weight}")
+        _check(latent_dim, weight, scaling, random_state)
         self.latent_dim, self.scaling = int(latent_dim), scaling
         self.regularizer = make("regularizer", regularizer, regularizers.Regularizer, regularizers.CHOICES)
         default = self.regularizer.default_weight(self.latent_dim)
@@ -728,6 +720,19 @@ def _held_out(rows: Any, validation: Any, with_labels: bool) -> tuple[Any, Any]:
     if with_labels != (labels is not None):
         raise ValueError("validation must have labels exactly if y is given: pass validation=(x, y)")
     return held, labels
+
+
+def _check(latent_dim: Any, weight: Any, scaling: Any, random_state: Any) -> None:
+    """Refuse what is out of range; parts with names of their own are refused by `make`."""
+    if isinstance(latent_dim, bool) or not isinstance(latent_dim, (int, np.integer)) or latent_dim < 1:
+        raise ValueError(f"latent_dim must be a positive integer; got {latent_dim!r}")
+    if scaling not in SCALINGS:
+        raise ValueError(f"scaling must be one of {', '.join(SCALINGS)}; got {scaling!r}")
+    if random_state is not None and typed("random_state", random_state, "int | None") < 0:
+        raise ValueError(f"random_state must be a nonnegative integer or None; got {random_state!r}")
+    typed("weight", weight, "float | None")
+    if weight is not None and not 0 <= weight < float("inf"):
+        raise ValueError(f"weight must be nonnegative and finite; got {weight}")
 
 
 def _network(argument: str, spec: Any) -> networks.Architecture | nn.Module:

@@ -336,9 +336,7 @@ def _is_clean_in_tiles(v: np.ndarray) -> bool:
         end = i + _TILE
         if np.count_nonzero(v[i:end, :end] != v[:end, i:end].T):
             return False
-    rows = max(1, _ONE_THREAD // len(v))
-    parts = (v[i : i + rows] for i in range(0, len(v), rows))
-    return math.isfinite(sum(float(np.vdot(part, part)) for part in parts))
+    return _is_finite(v)
 
 
 def gaussians_pass_fast_check(*given: Any) -> bool:

@@ -29,7 +29,7 @@ _NEEDLESS = {
     "inline_closure_likes",
     "rewrite_semantic_constants",
     "dead_branch_prune",
-    "rewrite_dynamic_raises",
+    "Rewrite dynamic raises",
     "make_function_op_code_to_jit_function",
     "find_literally",
     "literal_unroll",

@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from . import object_files
-from .kinds import FLOAT, INT, WORKING, dtype_of
+from .kinds import BYTES, FLOAT, INT, WORKING, dtype_of
 
 # What C takes for a number and for an array: integers travel like addresses, which ctypes passes on faster.
 _PASSED: dict[str, list[Any]] = {INT: [ctypes.c_void_p], FLOAT: [ctypes.c_double]}
@@ -90,6 +90,14 @@ class Loaded:
         if self._function(*flat):
             raise RuntimeError(f"the kernel {self.name} failed")
         return result.value
+
+
+def aligned(size: int, dtype: Any) -> np.ndarray:
+    """An empty array of which no vector straddles two lines of the cache."""
+    itemsize = np.dtype(dtype).itemsize
+    raw = np.empty(size + BYTES // itemsize, dtype)
+    start = -raw.ctypes.data % BYTES // itemsize
+    return raw[start : start + size]
 
 
 def _forget() -> None:

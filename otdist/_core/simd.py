@@ -279,26 +279,6 @@ def minimum(typing, x, y):
 
 
 @intrinsic
-def add_exponent(typing, mantissa, shifted):
-    """`mantissa` · 2^k, numbers or lanes, where `shifted` is k + 1.5 · 2^(mantissa bits): its low bits are k's."""
-    mantissa = _lanes(mantissa)
-    scalar = mantissa.scalar if isinstance(mantissa, _Lanes) else mantissa
-    bits, width = (32, 23) if scalar == types.float32 else (64, 52)
-
-    def generate(context, builder, signature, arguments):
-        integer: Any = ir.IntType(bits)
-        by = ir.Constant(ir.IntType(bits), width)
-        if isinstance(mantissa, _Lanes):
-            integer = ir.VectorType(integer, mantissa.count)
-            by = ir.Constant(integer, [width] * mantissa.count)
-        low = builder.shl(builder.bitcast(arguments[1], integer), by)
-        added = builder.add(builder.bitcast(arguments[0], integer), low)
-        return builder.bitcast(added, arguments[0].type)
-
-    return mantissa(mantissa, mantissa), generate
-
-
-@intrinsic
 def exponent(typing, x):
     """k of positive normal numbers x = m · 2^k, 1 <= m < 2; in lanes of doubles."""
     x = _lanes(x)

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .._core.kernels import Kernel
+from .._core.kernels import Kernel, aligned
 from .._core.kinds import FLOAT, FLOATS, INT, INTS, LANES
 
 SOLVED, UNSOLVED = 0, 1
@@ -45,7 +45,7 @@ def bures_squared(x, y, rounding, chosen, answers, with_vectors):
     """
     d, none = x.shape[1], np.empty(0)
     pairs = _Pairs(*(none if z is None else z.reshape(-1) for z in (x, y, *answers)))
-    work = _space(6 * d * d + d)
+    work = aligned((6 * d * d + d) * LANES, np.float64)
     sizes = d, chosen.start, chosen.stop, int(with_vectors)
     _SOLVE(*pairs, tournament(d), work, rounding, *sizes)
 
@@ -62,10 +62,3 @@ def tournament(d):
             if a < d and b < d:
                 rounds += [min(a, b), max(a, b)]
     return np.array(rounds, np.int64)
-
-
-def _space(vectors):
-    """Memory for that many vectors of doubles, none of which straddles two lines of the cache."""
-    raw = np.empty((vectors + 1) * LANES)
-    skipped = (-raw.ctypes.data) % (8 * LANES) // 8
-    return raw[skipped : skipped + vectors * LANES]

@@ -14,10 +14,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .._core.backend import Array
+from .._core.kernels import aligned
 from . import kernels, method
 from .constants import ANNEAL_ABOVE, LOG2E, MEMORY, NEWTON_AFTER
 from .normalization import Normalization, float32_resolves, normalization
-from .numpy_passes import GROUP, SHARES, NumpyPasses, Workspace, aligned, on_threads
+from .numpy_passes import GROUP, SHARES, NumpyPasses, Workspace, on_threads
 
 # Entries up to which a matrix sits in a cache, so that one thread and one compiled call do best.
 CACHED = 2**22

@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from .._core.kernels import aligned
+from .._core.kinds import BYTES
 from . import kernels
 from .constants import TRUST_DOUBLE, TRUST_SINGLE
 from .starts import start
@@ -38,14 +40,6 @@ class Workspace:
         return self.taken[:size]
 
 
-def aligned(size: int, dtype: Any) -> np.ndarray:
-    """An empty array of which no vector straddles two lines of the cache."""
-    itemsize = np.dtype(dtype).itemsize
-    raw = np.empty(size + 64 // itemsize, dtype)
-    start = -raw.ctypes.data % 64 // itemsize
-    return raw[start : start + size]
-
-
 class NumpyPasses:
     """One problem (a batch of one) in one working precision; see `method.Passes`. Powers other than 2 take float64.
 
@@ -68,7 +62,7 @@ class NumpyPasses:
         self.a, self.b, self.product_mass = a[None], b[None], np.array([a.sum() * b.sum()])
         self.dtype, self.double = np.dtype(dtype), np.dtype(dtype) == np.float64
         self.kind = np.float64 if self.double else np.float32
-        self.lanes, d = 64 // self.dtype.itemsize, x.shape[1]
+        self.lanes, d = BYTES // self.dtype.itemsize, x.shape[1]
         self.groups, self.panels = packed(x, GROUP, dtype), packed(y, self.lanes, dtype)
         self.shape, self.full = (len(x), len(y)), (len(self.groups) // d, len(self.panels) // d)
         self.weights = np.zeros(self.full[0], dtype)
